@@ -1,0 +1,51 @@
+//! Memory of an engine's own processes, from `smaps_rollup`.
+
+use std::fs;
+
+use testkit::Host;
+
+/// What an engine keeps in memory, in MB (10^6 bytes). Containers' own processes are not counted.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Memory {
+    /// Private memory of the daemon and its helpers.
+    pub daemon: f64,
+    /// Private memory of the process that keeps a container, on average.
+    pub shim: f64,
+    /// The same as proportional set size: shared pages are divided among those who share them.
+    pub shim_share: f64,
+}
+
+const DAEMONS: [&str; 4] = ["cortend", "dockerd", "containerd", "docker-proxy"];
+const SHIMS: [&str; 3] = ["corten-shim", "containerd-shim-runc-v2", "conmon"];
+
+pub fn look(host: &Host) -> Memory {
+    let mut memory = Memory::default();
+    let mut shims = 0.0;
+    for (pid, _) in host.processes() {
+        let program = testkit::host::program_name(pid);
+        let (private, share) = rollup(pid);
+        if DAEMONS.contains(&program.as_str()) {
+            memory.daemon += private;
+        } else if SHIMS.contains(&program.as_str()) {
+            memory.shim += private;
+            memory.shim_share += share;
+            shims += 1.0;
+        }
+    }
+    if shims > 0.0 {
+        memory.shim /= shims;
+        memory.shim_share /= shims;
+    }
+    memory
+}
+
+/// Private and proportional memory of a process, in MB; zero when it is gone.
+fn rollup(pid: u32) -> (f64, f64) {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let field = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name));
+        let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok());
+        kib.unwrap_or(0.0) * 1024.0 / 1e6
+    };
+    (field("Private_Clean:") + field("Private_Dirty:"), field("Pss:"))
+}

@@ -1,0 +1,323 @@
+//! What a daemon can ask for.
+
+use std::os::fd::OwnedFd;
+
+use sandbox::{ExecPlan, Plan, RootfsSource};
+use shim_protocol::{Attach, Command, Create, Exec, Failure, FailureKind, Reply, Rootfs, StdinMode};
+
+use crate::client::Client;
+use crate::container::{self, Container, FIRST, Key, Phase};
+use crate::log::Log;
+use crate::oom::Watch;
+use crate::shim::{Shim, listen};
+use crate::streams::{Streams, Wanted};
+
+/// How many descriptors come with a command.
+pub fn descriptors(command: &Command) -> usize {
+    match command {
+        Command::Create(create) => create.attach.len(),
+        Command::Attach(_) => 1,
+        Command::Exec(exec) => usize::from(exec.attach.is_some()),
+        Command::Start
+        | Command::Discard
+        | Command::Resize { .. }
+        | Command::Signal { .. }
+        | Command::Freeze(_)
+        | Command::State => 0,
+    }
+}
+
+impl Shim {
+    /// Carries out a command. What it comes to may have a descriptor with it.
+    pub fn execute(
+        &mut self,
+        command: Command,
+        payload: Vec<u8>,
+        descriptors: Vec<OwnedFd>,
+    ) -> (Reply, Option<OwnedFd>) {
+        let result = match command {
+            Command::Create(create) => match self.create(*create, &payload, descriptors) {
+                Ok((pid, netlink)) => return (Reply::Created { pid }, netlink),
+                Err(failure) => Err(failure),
+            },
+            Command::Start => self.start(),
+            Command::Discard => self.discard(),
+            Command::Attach(attach) => self.attach(attach, descriptors),
+            Command::Exec(exec) => self.exec(*exec, &payload, descriptors),
+            Command::Resize { exec, rows, columns } => self.resize(exec.as_deref(), rows, columns),
+            Command::Signal { signal, all } => self.signal(signal, all),
+            Command::Freeze(freeze) => self.freeze(freeze),
+            Command::State => self.container().map(|container| Reply::State(container.state())),
+        };
+        (result.unwrap_or_else(Reply::Failed), None)
+    }
+
+    fn container(&mut self) -> Result<&mut Container, Failure> {
+        self.container.as_mut().ok_or_else(|| not_running("there is no container yet"))
+    }
+
+    fn create(
+        &mut self,
+        create: Create,
+        filter: &[u8],
+        sockets: Vec<OwnedFd>,
+    ) -> Result<(i32, Option<OwnedFd>), Failure> {
+        if self.container.is_some() {
+            return Err(invalid("this shim has a container already"));
+        }
+        let Create { id, run_directory, mut spec, rootfs, stdin, log, attach, netlink } = create;
+        let Some(process) = &mut spec.process else { return Err(invalid("the spec has no process")) };
+        // Else it would inherit the shim's own.
+        process.oom_score_adj.get_or_insert(self.oom_score_adj);
+        let wanted = Wanted {
+            terminal: process.terminal,
+            stdin: stdin != StdinMode::Null,
+            output: true,
+            once: stdin == StdinMode::Once,
+        };
+        let log = Log::open(&log).map_err(|error| system(describe(&error)))?;
+        let listener = listen(&run_directory)
+            .map_err(|error| system(format!("listen in {}: {error}", run_directory.display())))?;
+        let (mut streams, stdio) =
+            Streams::new(wanted).map_err(|error| system(format!("make standard streams: {error}")))?;
+        for (attach, socket) in attach.into_iter().zip(sockets) {
+            streams.add(Client::new(self.new_id(), attach, socket));
+        }
+        let mut plan = Plan::new(&id, &spec, source(rootfs), stdio);
+        plan.seccomp = Some(filter).filter(|filter| !filter.is_empty());
+        plan.netlink = netlink;
+        plan.bundle = &run_directory;
+        let mut created = sandbox::create(plan).map_err(failure)?;
+        let (pid, netlink, cgroup) = (created.pid, created.netlink.take(), created.cgroup.clone());
+        self.listener = Some(listener);
+        self.container = Some(Container {
+            run_directory,
+            spec,
+            phase: Phase::Created(Box::new(created)),
+            pid,
+            started_at: None,
+            oom_watch: None,
+            oom_kills: 0,
+            cgroup,
+            streams,
+            log,
+            execs: Vec::new(),
+            ended_execs: Default::default(),
+            size: None,
+            release: None,
+            early_failure: None,
+        });
+        self.take_early_input(FIRST);
+        Ok((pid, netlink))
+    }
+
+    fn start(&mut self) -> Result<Reply, Failure> {
+        let container = self.container()?;
+        let phase = std::mem::replace(&mut container.phase, Phase::Discarded);
+        let Phase::Created(created) = phase else {
+            container.phase = phase;
+            return Err(invalid("the container is not waiting to be started"));
+        };
+        if let Some(error) = container.early_failure.take() {
+            created.discard();
+            container.discard();
+            return Err(failure(error));
+        }
+        let mut running = match created.start() {
+            Ok(running) => running,
+            Err(error) => {
+                container.discard();
+                return Err(failure(error));
+            }
+        };
+        let at_nanoseconds = crate::clock::now();
+        container.started_at = Some(at_nanoseconds);
+        container.pid = running.pid;
+        let terminal = running.terminal.take();
+        container.oom_watch = Watch::new(&container.cgroup).ok();
+        container.phase = Phase::Running(running);
+        if let Some(terminal) = terminal {
+            // If this fails, the process runs without anybody at its terminal.
+            let _ = container.streams.set_terminal(terminal);
+            if let Some((rows, columns)) = container.size {
+                let _ = container.streams.resize(rows, columns);
+            }
+        }
+        self.take_early_input(FIRST);
+        Ok(Reply::Started { at_nanoseconds })
+    }
+
+    fn discard(&mut self) -> Result<Reply, Failure> {
+        let container = self.container()?;
+        match container.phase {
+            Phase::Created(_) | Phase::Discarded => {
+                container.discard();
+                Ok(Reply::Done)
+            }
+            Phase::Running(_) | Phase::Ending { .. } | Phase::Exited { .. } => {
+                Err(invalid("the container was started"))
+            }
+        }
+    }
+
+    fn attach(&mut self, attach: Attach, sockets: Vec<OwnedFd>) -> Result<Reply, Failure> {
+        let id = self.new_id();
+        let container = self.container()?;
+        match container.phase {
+            Phase::Created(_) | Phase::Running(_) => {}
+            Phase::Ending { .. } | Phase::Exited { .. } | Phase::Discarded => {
+                return Err(not_running("the container is not running"));
+            }
+        }
+        for socket in sockets {
+            container.streams.add(Client::new(id, attach.clone(), socket));
+        }
+        self.take_early_input(FIRST);
+        Ok(Reply::Done)
+    }
+
+    fn exec(&mut self, exec: Exec, filter: &[u8], sockets: Vec<OwnedFd>) -> Result<Reply, Failure> {
+        let (key, client) = (self.new_id(), self.new_id());
+        let score = self.oom_score_adj;
+        let container = self.container()?;
+        let Some(running) = container.running() else {
+            return Err(not_running("the container is not running"));
+        };
+        let Exec { id, mut process, attach, stdin_open } = exec;
+        if container.execs.iter().any(|exec| exec.id == id) {
+            return Err(invalid(format!("there is an exec {id} already")));
+        }
+        let container_score = container.spec.process.as_ref().and_then(|process| process.oom_score_adj);
+        process.oom_score_adj.get_or_insert(container_score.unwrap_or(score));
+        let wanted = Wanted {
+            terminal: process.terminal,
+            stdin: stdin_open || attach.as_ref().is_some_and(|attach| attach.stdin),
+            output: attach.is_some(),
+            once: attach.as_ref().is_some_and(|attach| attach.stdin),
+        };
+        let (mut streams, stdio) =
+            Streams::new(wanted).map_err(|error| system(format!("make standard streams: {error}")))?;
+        let executed = sandbox::exec(ExecPlan {
+            target_pid: running.pid,
+            process: &process,
+            spec: &container.spec,
+            stdio,
+            seccomp: Some(filter).filter(|filter| !filter.is_empty()),
+            cgroup: &container.cgroup,
+            preserved_descriptors: 0,
+        })
+        .map_err(failure)?;
+        if let Some(terminal) = executed.terminal {
+            let _ = streams.set_terminal(terminal);
+        }
+        for (attach, socket) in attach.into_iter().zip(sockets) {
+            streams.add(Client::new(client, attach, socket));
+        }
+        let pid = executed.pid;
+        container.execs.push(container::Exec { key, id, pid, streams, ended: None });
+        self.take_early_input(key);
+        Ok(Reply::ExecStarted { pid })
+    }
+
+    /// Passes on what clients typed before they came here.
+    fn take_early_input(&mut self, key: Key) {
+        let Some(streams) = self.container.as_mut().and_then(|container| container.streams(key)) else {
+            return;
+        };
+        for client in streams.take_early_input() {
+            if let Some(streams) = self.container.as_mut().and_then(|container| container.streams(key)) {
+                streams.detach(client);
+            }
+            self.notify_detached(key);
+        }
+    }
+
+    fn resize(&mut self, exec: Option<&str>, rows: u16, columns: u16) -> Result<Reply, Failure> {
+        let container = self.container()?;
+        if exec.is_none() && matches!(container.phase, Phase::Created(_)) {
+            container.size = Some((rows, columns));
+            return Ok(Reply::Done);
+        }
+        let Some(streams) = container.streams_of(exec) else {
+            return Err(not_running("no such exec is running"));
+        };
+        match streams.resize(rows, columns) {
+            Ok(true) => Ok(Reply::Done),
+            Ok(false) => Err(invalid("the process has no terminal")),
+            Err(error) => Err(system(format!("resize the terminal: {error}"))),
+        }
+    }
+
+    fn signal(&mut self, signal: i32, all: bool) -> Result<Reply, Failure> {
+        let container = self.container()?;
+        let pidfd = match &container.phase {
+            Phase::Created(created) => &created.pidfd,
+            Phase::Running(running) => &running.pidfd,
+            Phase::Ending { .. } | Phase::Exited { .. } | Phase::Discarded => {
+                return Err(not_running("the container is not running"));
+            }
+        };
+        if all {
+            container.cgroup.kill_all(signal).map_err(failure)?;
+        } else {
+            sys::process::send_signal(std::os::fd::AsFd::as_fd(pidfd), signal).map_err(
+                |error| match error.raw_os_error() {
+                    Some(libc::ESRCH) => not_running("the container is not running"),
+                    Some(libc::EINVAL) => invalid(format!("there is no signal {signal}")),
+                    _ => system(format!("send signal {signal}: {error}")),
+                },
+            )?;
+        }
+        Ok(Reply::Done)
+    }
+
+    fn freeze(&mut self, freeze: bool) -> Result<Reply, Failure> {
+        let container = self.container()?;
+        if container.running().is_none() {
+            return Err(not_running("the container is not running"));
+        }
+        let result = if freeze { container.cgroup.freeze() } else { container.cgroup.thaw() };
+        result.map(|()| Reply::Done).map_err(failure)
+    }
+}
+
+fn source(rootfs: Rootfs) -> RootfsSource {
+    match rootfs {
+        Rootfs::Directory(path) => RootfsSource::Directory(path),
+        Rootfs::Overlay { lower, upper, work, volatile } => {
+            RootfsSource::Overlay { lower, upper, work, volatile }
+        }
+    }
+}
+
+// --- failures
+
+fn failure(error: sandbox::Error) -> Failure {
+    let kind = match &error {
+        sandbox::Error::ProgramNotFound(_) => FailureKind::ProgramNotFound,
+        sandbox::Error::ProgramNotExecutable(_) => FailureKind::ProgramNotExecutable,
+        sandbox::Error::Invalid(_) => FailureKind::Invalid,
+        sandbox::Error::System { .. } => FailureKind::System,
+    };
+    Failure { kind, message: error.to_string() }
+}
+
+fn invalid(message: impl Into<String>) -> Failure {
+    Failure { kind: FailureKind::Invalid, message: message.into() }
+}
+
+fn not_running(message: impl Into<String>) -> Failure {
+    Failure { kind: FailureKind::NotRunning, message: message.into() }
+}
+
+fn system(message: impl Into<String>) -> Failure {
+    Failure { kind: FailureKind::System, message: message.into() }
+}
+
+/// An error with its cause, since only its text gets to the daemon.
+fn describe(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", describe(source)),
+        None => error.to_string(),
+    }
+}

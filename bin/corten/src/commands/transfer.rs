@@ -1,0 +1,196 @@
+//! Images and file systems as archives: `load`, `save`, `import`, `export`.
+
+use std::io::{Read, Write};
+use std::os::unix::fs::FileTypeExt;
+
+use api_client::{Body, Request, Response, segment};
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use crate::app::App;
+use crate::args::Matches;
+use crate::fail::Fail;
+use crate::opts::kv::describe;
+use crate::output::{self, Which};
+use crate::progress::{self, Show};
+use crate::term;
+
+const CHUNK: usize = 64 << 10;
+
+/// A body that a thread reads from `source` as it is sent.
+pub fn read_body(mut source: impl Read + Send + 'static) -> Body {
+    let (sender, receiver) = mpsc::channel(8);
+    let _ = std::thread::Builder::new().name("upload".to_owned()).spawn(move || {
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            let piece = match source.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => Ok(Bytes::copy_from_slice(&buffer[..count])),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => Err(error),
+            };
+            let ends = piece.is_err();
+            if sender.blocking_send(piece).is_err() || ends {
+                break;
+            }
+        }
+    });
+    Body::Stream(receiver)
+}
+
+/// A platform as the API takes it.
+pub fn platform_json(text: &str) -> Result<String, Fail> {
+    let parts: Vec<&str> = text.split('/').collect();
+    let fits = |part: &str| {
+        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
+    };
+    if parts.len() > 3 || !parts.iter().copied().all(fits) {
+        return Err(Fail::text(format!(
+            "invalid platform: {}: cannot parse platform specifier: invalid argument",
+            template::quote(text)
+        )));
+    }
+    let mut platform = serde_json::Map::new();
+    for (key, part) in ["os", "architecture", "variant"].iter().zip(parts) {
+        platform.insert((*key).to_owned(), part.into());
+    }
+    Ok(serde_json::Value::Object(platform).to_string())
+}
+
+pub async fn load(app: &App, matches: &Matches) -> Result<(), Fail> {
+    let input = matches.str("input");
+    let quiet = matches.bool("quiet");
+    let body = match input {
+        "" if term::stdin_is_terminal() => {
+            return Err(Fail::text("requested load from stdin, but stdin is empty"));
+        }
+        "" => read_body(std::io::stdin()),
+        path => {
+            let file = std::fs::File::open(path)
+                .map_err(|error| Fail::text(format!("open {path}: {}", describe(&error))))?;
+            read_body(file)
+        }
+    };
+    // Progress is for terminals.
+    let mut request = Request::post("/images/load").body("application/x-tar", body);
+    let calm = quiet || !term::stdout_is_terminal();
+    request = request.query("quiet", if calm { "1" } else { "0" });
+    for platform in matches.strings("platform") {
+        request = request.query("platform", platform_json(&platform)?);
+    }
+    let answer = app.client().await?.send(request).await?;
+    if answer.header("content-type").is_some_and(|kind| kind.starts_with("application/json")) {
+        return progress::show(answer.lines(), Show::on(Which::Stdout), Which::Stdout).await.map(drop);
+    }
+    to_output(answer, None).await
+}
+
+/// Copies an answer to a file, or to standard output.
+async fn to_output(mut answer: Response, file: Option<&str>) -> Result<(), Fail> {
+    let Some(path) = file else {
+        while let Some(chunk) = answer.chunk().await? {
+            output::write_or_end(Which::Stdout, &chunk).await?;
+        }
+        return Ok(());
+    };
+    // A file that is half written must not be taken for a whole one.
+    let temporary = format!("{path}.tmp{}", std::process::id());
+    let failed = |error: std::io::Error| Fail::text(format!("open {path}: {}", describe(&error)));
+    let mut target = std::fs::File::create(&temporary).map_err(failed)?;
+    let copied = async {
+        while let Some(chunk) = answer.chunk().await? {
+            target.write_all(&chunk)?;
+        }
+        Ok::<(), Fail>(())
+    };
+    let result = copied.await.and_then(|()| std::fs::rename(&temporary, path).map_err(failed));
+    if result.is_err() {
+        let _ = std::fs::remove_file(&temporary);
+    }
+    result
+}
+
+/// Where an archive goes: a file, or standard output unless that is a terminal.
+fn target(matches: &Matches) -> Result<Option<&str>, Fail> {
+    match matches.str("output") {
+        "" if term::stdout_is_terminal() => {
+            Err(Fail::text("cowardly refusing to save to a terminal. Use the -o flag or redirect"))
+        }
+        "" => Ok(None),
+        path => {
+            let failed = |why: String| Err(Fail::text(format!("failed to save image: {why}")));
+            let folder = std::path::Path::new(path).parent().filter(|folder| !folder.as_os_str().is_empty());
+            if let Some(folder) = folder
+                && let Err(error) = std::fs::metadata(folder)
+            {
+                return failed(format!(
+                    "invalid output path: stat {}: {}",
+                    folder.display(),
+                    describe(&error)
+                ));
+            }
+            match std::fs::metadata(path) {
+                Ok(meta) if meta.is_dir() => failed(format!("open {path}: is a directory")),
+                Ok(meta) if meta.file_type().is_char_device() => {
+                    failed("cannot write to a character device file".to_owned())
+                }
+                Ok(meta) if meta.file_type().is_block_device() => {
+                    failed("cannot write to a block device file".to_owned())
+                }
+                _ => Ok(Some(path)),
+            }
+        }
+    }
+}
+
+pub async fn save(app: &App, matches: &Matches) -> Result<(), Fail> {
+    let file = target(matches)?;
+    let mut request = Request::get("/images/get");
+    for name in &matches.args {
+        request = request.query("names", name.as_str());
+    }
+    for platform in matches.strings("platform") {
+        request = request.query("platform", platform_json(&platform)?);
+    }
+    let answer = app.client().await?.send(request).await?;
+    to_output(answer, file).await
+}
+
+pub async fn export(app: &App, matches: &Matches) -> Result<(), Fail> {
+    let file = target(matches).map_err(|mut fail| {
+        fail.text = fail.text.replace("save image", "export container");
+        fail
+    })?;
+    let request = Request::get(format!("/containers/{}/export", segment(&matches.args[0])));
+    let answer = app.client().await?.send(request).await?;
+    to_output(answer, file).await
+}
+
+pub async fn import(app: &App, matches: &Matches) -> Result<(), Fail> {
+    let source = &matches.args[0];
+    let remote = source.starts_with("http://") || source.starts_with("https://");
+    let body = match source.as_str() {
+        "-" => read_body(std::io::stdin()),
+        _ if remote => Body::Empty,
+        path => {
+            let file = std::fs::File::open(path)
+                .map_err(|error| Fail::text(format!("open {path}: {}", describe(&error))))?;
+            read_body(file)
+        }
+    };
+    let mut request = Request::post("/images/create").query("fromSrc", if remote { source } else { "-" });
+    if let Some(name) = matches.args.get(1) {
+        crate::opts::reference::check(name)?;
+        request = request.query("repo", name.as_str());
+    }
+    for (flag, key) in [("message", "message"), ("platform", "platform")] {
+        if !matches.str(flag).is_empty() {
+            request = request.query(key, matches.str(flag));
+        }
+    }
+    for change in matches.list("change") {
+        request = request.query("changes", change.as_str());
+    }
+    let answer = app.client().await?.send(request.body("application/x-tar", body)).await?;
+    progress::show(answer.lines(), Show::on(Which::Stdout), Which::Stdout).await.map(drop)
+}

@@ -1,0 +1,194 @@
+//! The client's configuration: `~/.docker/config.json` and contexts. Read only by commands that need it.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+/// The largest configuration file that is read.
+const MAX_FILE: u64 = 16 << 20;
+
+/// The folder of the configuration, without looking at flags.
+pub fn folder() -> String {
+    match std::env::var("DOCKER_CONFIG") {
+        Ok(folder) if !folder.is_empty() => folder,
+        _ => format!("{}/.docker", std::env::var("HOME").unwrap_or_else(|_| "/".to_owned())),
+    }
+}
+
+/// What `config.json` says; empty if there is none.
+#[derive(Debug, Default)]
+pub struct Config(Value);
+
+impl Config {
+    pub fn load(folder: &Path) -> Self {
+        let path = folder.join("config.json");
+        let Some(bytes) = read(&path) else { return Self::default() };
+        match serde_json::from_slice(&bytes) {
+            Ok(value) => Self(value),
+            Err(error) => {
+                eprintln!("WARNING: Error parsing config file ({}): {error}", path.display());
+                Self::default()
+            }
+        }
+    }
+
+    /// A text member; empty if it is not there.
+    pub fn text(&self, key: &str) -> &str {
+        self.0.get(key).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// Whether a member is there at all.
+    pub fn has(&self, key: &str) -> bool {
+        self.0.get(key).is_some()
+    }
+
+    /// Headers for each request.
+    pub fn headers(&self) -> Vec<(String, String)> {
+        let Some(Value::Object(map)) = self.0.get("HttpHeaders") else { return Vec::new() };
+        map.iter()
+            .filter(|(key, _)| !key.eq_ignore_ascii_case("user-agent"))
+            .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+            .collect()
+    }
+
+    /// Filters that every prune gets.
+    pub fn prune_filters(&self) -> Vec<String> {
+        let Some(Value::Array(list)) = self.0.get("pruneFilters") else { return Vec::new() };
+        list.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect()
+    }
+
+    /// Proxy variables for containers and builds on `host`, in both cases of letters, sorted.
+    pub fn proxies(&self, host: &str) -> Vec<(String, String)> {
+        let Some(all) = self.0.get("proxies") else { return Vec::new() };
+        let Some(Value::Object(chosen)) = all.get(host).or_else(|| all.get("default")) else {
+            return Vec::new();
+        };
+        let mut found = Vec::new();
+        for (key, name) in [
+            ("httpProxy", "HTTP_PROXY"),
+            ("httpsProxy", "HTTPS_PROXY"),
+            ("noProxy", "NO_PROXY"),
+            ("ftpProxy", "FTP_PROXY"),
+            ("allProxy", "ALL_PROXY"),
+        ] {
+            if let Some(value) = chosen.get(key).and_then(Value::as_str).filter(|value| !value.is_empty()) {
+                found.push((name.to_owned(), value.to_owned()));
+                found.push((name.to_lowercase(), value.to_owned()));
+            }
+        }
+        found.sort();
+        found
+    }
+
+    /// The stored credentials of a registry as the header of a pull wants them, if there are any in the file itself.
+    pub fn auth(&self, registry: &str) -> Option<String> {
+        let entry = self.0.get("auths")?.get(registry)?;
+        let mut body = serde_json::Map::new();
+        if let Some(token) =
+            entry.get("identitytoken").and_then(Value::as_str).filter(|token| !token.is_empty())
+        {
+            body.insert("identitytoken".to_owned(), token.into());
+        } else {
+            let plain = decode_base64(entry.get("auth")?.as_str()?)?;
+            let (user, password) = plain.split_once(':')?;
+            body.insert("username".to_owned(), user.into());
+            body.insert("password".to_owned(), password.trim_end_matches('\0').into());
+        }
+        body.insert("serveraddress".to_owned(), registry.into());
+        Some(encode_base64_url(Value::Object(body).to_string().as_bytes()))
+    }
+}
+
+fn read(path: &Path) -> Option<Vec<u8>> {
+    let size = std::fs::metadata(path).ok()?.len();
+    (size <= MAX_FILE).then(|| std::fs::read(path).ok()).flatten()
+}
+
+/// A context: where it leads, and its TLS files if it has any.
+#[derive(Debug)]
+pub struct Context {
+    pub host: String,
+    pub tls: Option<api_client::TlsFiles>,
+}
+
+/// Looks a named context up.
+pub fn context(folder: &Path, name: &str) -> Option<Context> {
+    let id = crate::opts::context_id(name);
+    let meta: Value =
+        serde_json::from_slice(&read(&folder.join("contexts/meta").join(&id).join("meta.json"))?).ok()?;
+    let endpoint = meta.get("Endpoints")?.get("docker")?;
+    let host = endpoint.get("Host")?.as_str()?.to_owned();
+    let insecure = endpoint.get("SkipTLSVerify").and_then(Value::as_bool).unwrap_or(false);
+    let files = folder.join("contexts/tls").join(&id).join("docker");
+    let existing = |name: &str| Some(files.join(name)).filter(|path: &PathBuf| path.exists());
+    let tls = api_client::TlsFiles {
+        ca: existing("ca.pem"),
+        cert: existing("cert.pem"),
+        key: existing("key.pem"),
+        insecure,
+    };
+    let any = insecure || tls.ca.is_some() || tls.cert.is_some();
+    Some(Context { host, tls: any.then_some(tls) })
+}
+
+fn decode_base64(text: &str) -> Option<String> {
+    let mut bits = 0u32;
+    let mut count = 0;
+    let mut bytes = Vec::with_capacity(text.len() * 3 / 4);
+    for byte in text.trim_end_matches('=').bytes() {
+        let value = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'+' | b'-' => 62,
+            b'/' | b'_' => 63,
+            _ => return None,
+        };
+        bits = (bits << 6) | u32::from(value);
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            bytes.push((bits >> count) as u8);
+            bits &= (1 << count) - 1;
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+fn encode_base64_url(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let bits =
+            chunk.iter().fold(0u32, |bits, byte| (bits << 8) | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        for at in 0..4 {
+            out.push(if at <= chunk.len() {
+                DIGITS[(bits >> (18 - 6 * at)) as usize & 63] as char
+            } else {
+                '='
+            });
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64() {
+        assert_eq!(encode_base64_url(b"user:pass"), "dXNlcjpwYXNz");
+        assert_eq!(encode_base64_url(b"a"), "YQ==");
+        assert_eq!(decode_base64("dXNlcjpwYXNz"), Some("user:pass".to_owned()));
+        assert_eq!(decode_base64("YQ=="), Some("a".to_owned()));
+        assert_eq!(decode_base64("!"), None);
+    }
+
+    #[test]
+    fn proxies_come_in_both_cases() {
+        let config = Config(serde_json::json!({"proxies": {"default": {"httpProxy": "p", "noProxy": ""}}}));
+        let found: Vec<_> = config.proxies("unix:///x").into_iter().map(|(name, _)| name).collect();
+        assert_eq!(found, ["HTTP_PROXY", "http_proxy"]);
+    }
+}

@@ -1,0 +1,125 @@
+//! Commands of builds, run as containers of the engine.
+
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+
+use api_types::container::{ContainerCreate, HealthConfig, HostConfig};
+use build::{ExecutorError, Kind, RunStep, Stream};
+use engine::container::Client;
+use engine::{Engine, WaitCondition, image_config};
+use model::Refusal;
+use oci::{Platform, Reference};
+use shim_protocol::Attach;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+/// Called on blocking threads; the engine's own work runs on the runtime.
+pub struct Executor {
+    pub engine: Engine,
+    pub runtime: Handle,
+}
+
+fn failed(refusal: Refusal) -> ExecutorError {
+    let kind = match refusal.kind {
+        model::Kind::NotFound => Kind::NotFound,
+        model::Kind::Invalid | model::Kind::Conflict => Kind::Invalid,
+        model::Kind::NotImplemented => Kind::NotImplemented,
+        _ => Kind::System,
+    };
+    ExecutorError { kind, message: refusal.message }
+}
+
+fn system(error: std::io::Error) -> ExecutorError {
+    ExecutorError { kind: Kind::System, message: error.to_string() }
+}
+
+/// What the engine is asked to create for a step.
+fn request(step: &RunStep<'_>, image: String) -> ContainerCreate {
+    let mut config = image_config(step.config);
+    config.image = image;
+    // The builder has put the whole command line into `cmd`; the image's own entrypoint does not count.
+    config.entrypoint = Some(Vec::new());
+    config.healthcheck = Some(HealthConfig { test: Some(vec!["NONE".into()]), ..HealthConfig::default() });
+    config.volumes = None;
+    let host = HostConfig { network_mode: step.network.into(), ..HostConfig::default() };
+    ContainerCreate { config, host_config: Some(host), networking_config: None }
+}
+
+impl build::Executor for Executor {
+    fn create(&self, step: &RunStep<'_>) -> Result<String, ExecutorError> {
+        let Some(image) = step.image else {
+            let program = step.config.cmd.iter().flatten().next().cloned().unwrap_or_default();
+            return Err(ExecutorError {
+                kind: Kind::Invalid,
+                message: format!("exec: \"{program}\": stat {program}: no such file or directory"),
+            });
+        };
+        let request = request(step, image.id.to_string());
+        let (id, _) = self.runtime.block_on(self.engine.create("", request)).map_err(failed)?;
+        Ok(id)
+    }
+
+    fn run(&self, container: &str, output: &mut dyn FnMut(Stream, &[u8])) -> Result<i64, ExecutorError> {
+        let (ours, theirs) = UnixStream::pair().map_err(system)?;
+        let (send, stream) = oneshot::channel();
+        let _ = send.send((theirs.into(), Vec::new()));
+        let attach = Attach {
+            stdin: false,
+            stdout: true,
+            stderr: true,
+            multiplexed: true,
+            detach_keys: Vec::new(),
+            early_input: Vec::new(),
+        };
+        let ended = self.runtime.block_on(async {
+            self.engine.attach(container, Client { attach, stream }).await?;
+            let ended = self.engine.wait(container, WaitCondition::NextExit)?;
+            self.engine.start(container).await?;
+            Ok(ended)
+        });
+        let ended = ended.map_err(failed)?;
+        read_frames(ours, output).map_err(system)?;
+        let exit = self.runtime.block_on(async {
+            let exit = ended.await;
+            self.engine.settled(container).await.map(|()| exit)
+        });
+        Ok(exit.map_err(failed)?.status_code)
+    }
+
+    fn remove(&self, container: &str) -> Result<(), ExecutorError> {
+        self.runtime.block_on(self.engine.remove(container, true)).map_err(failed)
+    }
+
+    fn fetch(
+        &self,
+        reference: &Reference,
+        _platform: &Platform,
+        _on_text: &mut dyn FnMut(&str),
+    ) -> Result<(), ExecutorError> {
+        Err(failed(Refusal::not_implemented(&format!("pulling an image ({})", reference.familiar()))))
+    }
+}
+
+/// Takes the multiplexed output apart until its end.
+fn read_frames(mut stream: UnixStream, output: &mut dyn FnMut(Stream, &[u8])) -> std::io::Result<()> {
+    let mut header = [0; 8];
+    let mut piece = vec![0; 32 << 10];
+    loop {
+        match stream.read_exact(&mut header) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        let which = if header[0] == 2 { Stream::Stderr } else { Stream::Stdout };
+        let mut left = u32::from_be_bytes([header[4], header[5], header[6], header[7]]) as usize;
+        while left > 0 {
+            let most = left.min(piece.len());
+            let count = stream.read(&mut piece[..most])?;
+            if count == 0 {
+                return Ok(());
+            }
+            output(which, &piece[..count]);
+            left -= count;
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Opening a connection.
+
+use std::io::ErrorKind;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::{Body, Endpoint, Error, Transport, tls};
+
+/// How long connecting over the network may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The transports behind one type.
+pub(crate) enum Stream {
+    Unix(UnixStream),
+    Tcp(TcpStream),
+    Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+}
+
+macro_rules! each {
+    ($self:expr, $stream:ident => $call:expr) => {
+        match $self.get_mut() {
+            Stream::Unix($stream) => $call,
+            Stream::Tcp($stream) => $call,
+            Stream::Tls($stream) => $call,
+        }
+    };
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        each!(self, stream => Pin::new(stream).poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+        each!(self, stream => Pin::new(stream).poll_write(cx, buf))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        each!(self, stream => Pin::new(stream).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        each!(self, stream => Pin::new(stream).poll_shutdown(cx))
+    }
+}
+
+/// Connects and starts HTTP on the connection.
+pub(crate) async fn open(endpoint: &Endpoint) -> Result<SendRequest<Body>, Error> {
+    let stream = dial(endpoint).await?;
+    let (sender, connection) = http1::Builder::new().handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(async move {
+        // How a connection ends shows in the requests on it.
+        let _ = connection.with_upgrades().await;
+    });
+    Ok(sender)
+}
+
+async fn dial(endpoint: &Endpoint) -> Result<Stream, Error> {
+    match &endpoint.transport {
+        Transport::Unix(path) => {
+            UnixStream::connect(path).await.map(Stream::Unix).map_err(|error| refused(endpoint, error))
+        }
+        Transport::Tcp { authority } => tcp(endpoint, authority).await.map(Stream::Tcp),
+        Transport::Tls { authority, files } => {
+            let config = tls::config(files)?;
+            let host = authority.rsplit_once(':').map_or(authority.as_str(), |(host, _)| host);
+            let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+            let name = rustls::pki_types::ServerName::try_from(host)
+                .map_err(|error| Error::Tls(error.to_string()))?;
+            let stream = tcp(endpoint, authority).await?;
+            let stream = tokio_rustls::TlsConnector::from(config)
+                .connect(name, stream)
+                .await
+                .map_err(|error| Error::Connect(format!("tls: {error}")))?;
+            Ok(Stream::Tls(Box::new(stream)))
+        }
+    }
+}
+
+async fn tcp(endpoint: &Endpoint, authority: &str) -> Result<TcpStream, Error> {
+    let stream = match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(authority)).await {
+        Ok(result) => result.map_err(|error| refused(endpoint, error))?,
+        Err(_) => return Err(Error::Connect(format!("dial tcp {authority}: i/o timeout"))),
+    };
+    // Keystrokes should not wait for more of them.
+    let _ = stream.set_nodelay(true);
+    Ok(stream)
+}
+
+fn refused(endpoint: &Endpoint, error: std::io::Error) -> Error {
+    match error.kind() {
+        ErrorKind::PermissionDenied => Error::Denied { endpoint: endpoint.to_string() },
+        _ => Error::Unreachable { endpoint: endpoint.to_string(), source: error },
+    }
+}

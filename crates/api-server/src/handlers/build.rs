@@ -1,0 +1,157 @@
+//! Building images.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use api_types::{ProgressMessage, StringMap};
+use build::{Event, Options};
+use model::{Kind, Refusal};
+use oci::{Config, Platform, Reference};
+use serde_json::json;
+
+use crate::App;
+use crate::handlers::images::timestamp;
+use crate::query::Query;
+use crate::request::Request;
+use crate::respond::{Outcome, streamed};
+use crate::stream::{Pipe, pipe};
+
+fn refusal(error: &build::Error) -> Refusal {
+    let kind = match error.kind() {
+        build::Kind::NotFound => Kind::NotFound,
+        build::Kind::Invalid => Kind::Invalid,
+        build::Kind::NotImplemented => Kind::NotImplemented,
+        build::Kind::Cancelled | build::Kind::System => Kind::System,
+    };
+    Refusal::new(kind, error.to_string())
+}
+
+/// Applies Dockerfile instructions to an image's config.
+pub fn changed_config(mut config: Config, changes: &[String]) -> Result<Config, Refusal> {
+    build::changes::apply(&mut config, changes).map_err(|error| refusal(&error))?;
+    Ok(config)
+}
+
+/// Reads the parameters; what the builder cannot do is refused by name.
+fn options(query: &Query) -> Result<Options, Refusal> {
+    if query.text("version") == "2" {
+        return Err(Refusal::not_implemented("BuildKit").hint("use the classic builder: DOCKER_BUILDKIT=0"));
+    }
+    let missing = [
+        "remote",
+        "memory",
+        "memswap",
+        "cpushares",
+        "cpuperiod",
+        "cpuquota",
+        "cpusetcpus",
+        "cpusetmems",
+        "shmsize",
+        "cgroupparent",
+        "extrahosts",
+        "ulimits",
+        "outputs",
+        "squash",
+        "securityopt",
+    ];
+    let given = |key: &&&str| !matches!(query.text(key), "" | "0" | "null" | "[]" | "{}" | "false");
+    if let Some(key) = missing.iter().find(given) {
+        return Err(Refusal::not_implemented(&format!("the build parameter {key}")));
+    }
+    let map = |key: &str| -> Result<BTreeMap<String, Option<String>>, Refusal> {
+        match query.text(key) {
+            "" | "null" => Ok(BTreeMap::new()),
+            text => serde_json::from_str(text)
+                .map_err(|error| Refusal::invalid(format!("error reading {key}: {error}"))),
+        }
+    };
+    let tags = query.all("t").into_iter().filter(|tag| !tag.is_empty()).map(|tag| {
+        let reference = Reference::parse(&tag);
+        reference.map_err(|error| {
+            Refusal::invalid(format!("invalid argument \"{tag}\" for \"-t, --tag\" flag: {error}"))
+        })
+    });
+    let labels = map("labels")?.into_iter().map(|(key, value)| (key, value.unwrap_or_default()));
+    Ok(Options {
+        dockerfile: match query.text("dockerfile") {
+            "" => "Dockerfile".into(),
+            path => path.into(),
+        },
+        tags: tags.collect::<Result<_, _>>()?,
+        no_cache: query.flag("nocache"),
+        pull: query.flag("pull"),
+        build_args: map("buildargs")?,
+        labels: labels.collect(),
+        target: query.text("target").into(),
+        platform: match query.text("platform") {
+            "" => None,
+            text => Some(Platform::parse(text).map_err(|error| Refusal::invalid(error.to_string()))?),
+        },
+        network: match query.text("networkmode") {
+            "" => "default".into(),
+            mode => mode.into(),
+        },
+        remove: query.flag_or("rm", true),
+        force_remove: query.flag("forcerm"),
+        cancel: Arc::default(),
+    })
+}
+
+pub async fn build(app: &App, request: Request) -> Outcome {
+    let options = options(&request.query)?;
+    let quiet = request.query.flag("q");
+    let (app, reader) = (app.clone(), request.into_reader());
+    let (mut out, pieces) = pipe();
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = run(&app, reader, &options, quiet, &mut out) {
+            out.fail(error.code().unwrap_or(0), &refusal(&error));
+        }
+    });
+    Ok(streamed("application/json", pieces))
+}
+
+fn run(
+    app: &App,
+    reader: impl std::io::Read,
+    options: &Options,
+    quiet: bool,
+    out: &mut Pipe,
+) -> Result<(), build::Error> {
+    let context = app.builder.context(reader)?;
+    let clock = || timestamp(app.engine.now());
+    let image = app.builder.build(&context, options, &*app.executor, &clock, &mut |event| {
+        tell(app, event, quiet, out, &options.cancel);
+    })?;
+    if quiet {
+        say(out, &options.cancel, stream(&format!("{image}\n")));
+    }
+    Ok(())
+}
+
+fn stream(text: &str) -> ProgressMessage {
+    ProgressMessage { stream: Some(text.into()), ..ProgressMessage::default() }
+}
+
+/// Sends a message; a client that is gone ends the build.
+fn say(out: &mut Pipe, cancel: &AtomicBool, message: ProgressMessage) {
+    if out.message(&message).is_err() {
+        cancel.store(true, Ordering::Relaxed);
+    }
+}
+
+fn tell(app: &App, event: Event<'_>, quiet: bool, out: &mut Pipe, cancel: &AtomicBool) {
+    match event {
+        Event::Text(_) | Event::Output(..) if quiet => {}
+        Event::Text(text) => say(out, cancel, stream(text)),
+        Event::Output(_, bytes) => say(out, cancel, stream(&String::from_utf8_lossy(bytes))),
+        Event::Image(image) => {
+            let aux = Some(json!({"ID": image.to_string()}));
+            say(out, cancel, ProgressMessage { aux, ..ProgressMessage::default() });
+        }
+        Event::Tagged(image, reference) => {
+            let attributes = StringMap::from([("name".to_string(), reference.familiar())]);
+            app.engine.announce("image", "tag", &image.to_string(), attributes);
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Containers.
+
+use std::io;
+
+use api_types::container::{ContainerCreate, ContainerCreateResponse};
+use bytes::Bytes;
+use engine::container::Client;
+use engine::logs::LogQuery;
+use engine::{ListQuery, WaitCondition};
+use http::StatusCode;
+use model::{Kind, Refusal};
+use oci::Platform;
+use shim_protocol::Attach;
+
+use crate::App;
+use crate::hijack::{MULTIPLEXED, RAW, detach_keys, take_over};
+use crate::request::Request;
+use crate::respond::{Outcome, created, empty, json, no_content, streamed};
+use crate::stream::received;
+use crate::versions::{self, Version};
+
+pub async fn list(app: &App, request: &Request) -> Outcome {
+    let query = &request.query;
+    let wanted = ListQuery {
+        all: query.flag("all"),
+        limit: query.number("limit")?.unwrap_or(0),
+        size: query.flag("size"),
+        filters: query.text("filters").into(),
+    };
+    json(&app.engine.list(wanted).await?)
+}
+
+pub async fn create(app: &App, mut request: Request) -> Outcome {
+    let name = request.query.text("name").to_string();
+    let platform = request.query.text("platform").to_string();
+    let body: Option<ContainerCreate> = request.json_if_any().await?;
+    let Some(body) = body else {
+        return Err(Refusal::invalid("config cannot be empty in order to create a container"));
+    };
+    if !platform.is_empty() {
+        let wanted = Platform::parse(&platform).map_err(|error| Refusal::invalid(error.to_string()))?;
+        if !Platform::host().serves(&wanted) {
+            return Err(Refusal::not_found(format!(
+                "image with reference {} was found but does not provide the specified platform ({platform})",
+                body.config.image
+            )));
+        }
+    }
+    let (id, warnings) = app.engine.create(&name, body).await?;
+    created(&ContainerCreateResponse { id, warnings })
+}
+
+pub async fn inspect(app: &App, request: &Request, id: &str) -> Outcome {
+    let answer = app.engine.inspect(id, request.query.flag("size")).await?;
+    let mut answer = serde_json::to_value(&answer)
+        .map_err(|error| Refusal::from_error("cannot write the answer", &error))?;
+    versions::inspect_container(&mut answer, request.version);
+    json(&answer)
+}
+
+pub async fn start(app: &App, mut request: Request, id: &str) -> Outcome {
+    if request.query.has("checkpoint") && !request.query.text("checkpoint").is_empty() {
+        return Err(Refusal::invalid("checkpoint is only supported in experimental mode"));
+    }
+    let body = request.take_body().await?;
+    if body.iter().any(|byte| !byte.is_ascii_whitespace()) && &body[..] != b"null" && &body[..] != b"{}" {
+        return Err(Refusal::invalid(
+            "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24",
+        ));
+    }
+    app.engine.start(id).await?;
+    no_content()
+}
+
+pub async fn stop(app: &App, request: &Request, id: &str) -> Outcome {
+    app.engine.stop(id, request.query.text("signal"), request.query.number("t")?).await?;
+    no_content()
+}
+
+pub async fn restart(app: &App, request: &Request, id: &str) -> Outcome {
+    app.engine.restart(id, request.query.text("signal"), request.query.number("t")?).await?;
+    no_content()
+}
+
+pub async fn kill(app: &App, request: &Request, id: &str) -> Outcome {
+    app.engine.kill(id, request.query.text("signal")).await?;
+    no_content()
+}
+
+pub async fn pause(app: &App, id: &str, frozen: bool) -> Outcome {
+    app.engine.pause(id, frozen).await?;
+    no_content()
+}
+
+pub async fn rename(app: &App, request: &Request, id: &str) -> Outcome {
+    app.engine.rename(id, request.query.text("name")).await?;
+    no_content()
+}
+
+pub async fn remove(app: &App, request: &Request, id: &str) -> Outcome {
+    if request.query.flag("link") {
+        return Err(Refusal::not_implemented("removing links"));
+    }
+    app.engine.remove(id, request.query.flag("force")).await?;
+    no_content()
+}
+
+pub async fn prune(app: &App, request: &Request) -> Outcome {
+    json(&app.engine.prune(request.query.text("filters")).await?)
+}
+
+/// Rows and columns of a resize.
+pub fn size(request: &Request) -> Result<(u16, u16), Refusal> {
+    let number = |key: &str| {
+        let text = request.query.text(key);
+        text.parse::<u16>().map_err(|_| {
+            Refusal::invalid(format!(
+                "invalid resize {key}: strconv.ParseUint: parsing \"{text}\": invalid syntax"
+            ))
+        })
+    };
+    Ok((number("h")?, number("w")?))
+}
+
+pub async fn resize(app: &App, request: &Request, id: &str) -> Outcome {
+    let (rows, columns) = size(request)?;
+    app.engine.resize(id, rows, columns).await?;
+    Ok(empty(StatusCode::OK))
+}
+
+pub async fn top(app: &App, request: &Request, id: &str) -> Outcome {
+    json(&app.engine.top(id, request.query.text("ps_args")).await?)
+}
+
+pub async fn wait(app: &App, request: &Request, id: &str) -> Outcome {
+    let condition = WaitCondition::parse(request.query.text("condition"))?;
+    let ended = app.engine.wait(id, condition)?;
+    if request.version < Version::new(1, 30) {
+        return json(&ended.await);
+    }
+    // The headers go now: a client starts the container when it has them.
+    let body = futures_util::stream::once(async move {
+        let mut bytes = serde_json::to_vec(&ended.await).map_err(io::Error::other)?;
+        bytes.push(b'\n');
+        Ok(Bytes::from(bytes))
+    });
+    Ok(streamed("application/json", body))
+}
+
+/// The content type of output, which API 1.42 tells apart.
+fn output_type(raw: bool, version: Version) -> &'static str {
+    if raw || version < Version::new(1, 42) { RAW } else { MULTIPLEXED }
+}
+
+pub async fn logs(app: &App, request: &Request, id: &str) -> Outcome {
+    let query = &request.query;
+    let now = app.engine.now();
+    let tail = match query.text("tail") {
+        "" | "all" => None,
+        // Docker shows everything when it cannot read the number.
+        text => text.parse::<u64>().ok(),
+    };
+    let wanted = LogQuery {
+        stdout: query.flag("stdout"),
+        stderr: query.flag("stderr"),
+        follow: query.flag("follow"),
+        since: query.moment("since", now)?,
+        until: query.moment("until", now)?,
+        tail,
+        timestamps: query.flag("timestamps"),
+        details: query.flag("details"),
+    };
+    let stream = app.engine.logs(id, wanted).await?;
+    use futures_util::StreamExt;
+    let batches = received(stream.batches)
+        .map(|batch| batch.map(Bytes::from).map_err(|refusal| io::Error::other(refusal.message)));
+    Ok(streamed(output_type(stream.raw, request.version), batches))
+}
+
+pub async fn attach(app: &App, mut request: Request, id: &str) -> Outcome {
+    let query = request.query.clone();
+    let keys = detach_keys(query.text("detachKeys"))?;
+    let view = app.engine.find(id)?.view();
+    let raw = view.record.config.tty;
+    check_attachable(&view)?;
+    let past = if query.flag("logs") {
+        let wanted =
+            LogQuery { stdout: query.flag("stdout"), stderr: query.flag("stderr"), ..LogQuery::default() };
+        app.engine.log_so_far(id, wanted).await?
+    } else {
+        Vec::new()
+    };
+    let content_type = output_type(raw, request.version);
+    let (answer, stream) = take_over(&mut request, content_type)?;
+    let attach = Attach {
+        stdin: query.flag("stdin") && view.record.config.open_stdin,
+        stdout: query.flag("stdout"),
+        stderr: query.flag("stderr"),
+        multiplexed: !raw,
+        detach_keys: keys,
+        early_input: Vec::new(),
+    };
+    let live = query.flag("stream");
+    if past.is_empty() && live {
+        app.engine.attach(id, Client { attach, stream }).await?;
+        return Ok(answer);
+    }
+    // What was logged goes first, in this process: it may be long, and the client slow.
+    let (engine, id) = (app.engine.clone(), id.to_string());
+    tokio::spawn(async move {
+        let Ok((socket, early)) = stream.await else { return };
+        let written = tokio::task::spawn_blocking(move || {
+            use std::io::Write;
+            let mut file = std::os::unix::net::UnixStream::from(socket);
+            let _ = file.set_nonblocking(false);
+            file.write_all(&past).map(|()| file)
+        });
+        let Ok(Ok(file)) = written.await else { return };
+        if live {
+            let (send, handed) = tokio::sync::oneshot::channel();
+            let _ = send.send((file.into(), early));
+            let _ = engine.attach(&id, Client { attach, stream: handed }).await;
+        }
+    });
+    Ok(answer)
+}
+
+/// Refuses before the connection is taken over, while there is still a status to give.
+fn check_attachable(view: &engine::container::View) -> Result<(), Refusal> {
+    let why = match view.phase.status() {
+        "paused" => "paused, unpause the container before attach",
+        "restarting" => "restarting, wait until the container is running",
+        _ => return Ok(()),
+    };
+    Err(Refusal::new(Kind::Conflict, format!("container {} is {why}", view.id())))
+}

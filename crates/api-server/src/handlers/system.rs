@@ -1,0 +1,283 @@
+//! The daemon: ping, version, info, events.
+
+use std::io;
+use std::sync::Arc;
+
+use api_types::events::EventMessage;
+use api_types::system::{
+    Commit, Component, FirewallInfo, IndexInfo, Info, PlatformName, PluginsInfo, RegistryConfig, Runtime,
+    SwarmInfo, Version as VersionAnswer,
+};
+use bytes::Bytes;
+use http::{HeaderValue, Method, StatusCode, header};
+use model::Refusal;
+use model::filter::Filters;
+use model::time::{NANOS, rfc3339_nano};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc;
+
+use crate::App;
+use crate::request::Request;
+use crate::respond::{Outcome, empty, full, json, streamed};
+use crate::stream::received;
+use crate::versions::{self, Version};
+
+pub fn ping(_app: &App, method: &Method) -> Outcome {
+    let mut answer = empty(StatusCode::OK);
+    if method == Method::GET {
+        *answer.body_mut() = full("OK");
+    }
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, must-revalidate"));
+    headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
+    // The classic builder; "2" would send clients to BuildKit.
+    headers.insert("builder-version", HeaderValue::from_static("1"));
+    headers.insert("swarm", HeaderValue::from_static("inactive"));
+    Ok(answer)
+}
+
+/// Go's names of architectures.
+fn go_arch() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+pub fn version(app: &App) -> Outcome {
+    let about = &app.about;
+    let kernel = app.engine.system_facts().kernel;
+    let details = [
+        ("ApiVersion", Version::MAX.to_string()),
+        ("Arch", go_arch().into()),
+        ("BuildTime", about.built.clone()),
+        ("Experimental", "false".into()),
+        ("GitCommit", about.commit.clone()),
+        ("KernelVersion", kernel.clone()),
+        ("MinAPIVersion", about.min_version.to_string()),
+        ("Os", "linux".into()),
+    ];
+    json(&VersionAnswer {
+        platform: PlatformName { name: "Corten".into() },
+        components: vec![Component {
+            name: "Engine".into(),
+            version: about.version.clone(),
+            details: details.into_iter().map(|(key, value)| (key.to_string(), value)).collect(),
+        }],
+        version: about.version.clone(),
+        api_version: Version::MAX.to_string(),
+        min_api_version: about.min_version.to_string(),
+        git_commit: about.commit.clone(),
+        go_version: String::new(),
+        os: "linux".into(),
+        arch: go_arch().into(),
+        kernel_version: kernel,
+        experimental: false,
+        build_time: about.built.clone(),
+    })
+}
+
+pub async fn info(app: &App) -> Outcome {
+    let engine = app.engine.clone();
+    let facts = tokio::task::spawn_blocking(move || engine.system_facts())
+        .await
+        .map_err(|error| Refusal::from_error("internal error", &error))?;
+    let options = app.engine.options();
+    let list = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+    let docker_hub =
+        IndexInfo { name: "docker.io".into(), secure: true, official: true, ..IndexInfo::default() };
+    let commit = || Commit { id: app.about.commit.clone() };
+    let mut security = list(&["name=seccomp,profile=builtin"]);
+    if facts.cgroup_v2 {
+        security.push("name=cgroupns".into());
+    }
+    json(&Info {
+        id: facts.id,
+        containers: facts.running + facts.paused + facts.stopped,
+        containers_running: facts.running,
+        containers_paused: facts.paused,
+        containers_stopped: facts.stopped,
+        images: facts.images,
+        driver: facts.driver,
+        driver_status: vec![
+            ["Backing Filesystem".into(), facts.backing_filesystem],
+            ["Supports d_type".into(), "true".into()],
+        ],
+        plugins: PluginsInfo {
+            volume: list(&["local"]),
+            network: list(&["bridge", "host", "null"]),
+            authorization: None,
+            log: list(&["json-file", "local", "none"]),
+        },
+        memory_limit: facts.memory_limit,
+        swap_limit: facts.swap_limit,
+        cpu_cfs_period: facts.cpu,
+        cpu_cfs_quota: facts.cpu,
+        cpu_shares: facts.cpu,
+        cpu_set: facts.cpuset,
+        pids_limit: facts.pids_limit,
+        ipv4_forwarding: facts.ipv4_forwarding,
+        bridge_nf_iptables: false,
+        bridge_nf_ip6tables: false,
+        debug: app.about.debug,
+        n_fd: facts.descriptors,
+        oom_kill_disable: !facts.cgroup_v2 && facts.memory_limit,
+        n_goroutines: 0,
+        system_time: rfc3339_nano(app.engine.now()),
+        logging_driver: options.log.driver.clone(),
+        cgroup_driver: "cgroupfs".into(),
+        cgroup_version: if facts.cgroup_v2 { "2" } else { "1" }.into(),
+        n_events_listener: facts.listeners,
+        kernel_version: facts.kernel,
+        operating_system: facts.operating_system,
+        os_version: facts.os_version,
+        os_type: "linux".into(),
+        architecture: facts.architecture,
+        index_server_address: "https://index.docker.io/v1/".into(),
+        registry_config: RegistryConfig {
+            insecure_registry_cidrs: list(&["::1/128", "127.0.0.0/8"]),
+            index_configs: [("docker.io".to_string(), docker_hub)].into(),
+            mirrors: Vec::new(),
+        },
+        ncpu: facts.cpus,
+        mem_total: facts.memory,
+        docker_root_dir: options.paths.data.to_string_lossy().into_owned(),
+        name: facts.name,
+        labels: app.about.labels.clone(),
+        server_version: app.about.version.clone(),
+        runtimes: [("corten".to_string(), Runtime { path: "corten-shim".into() })].into(),
+        default_runtime: "corten".into(),
+        swarm: SwarmInfo { local_node_state: "inactive".into(), ..SwarmInfo::default() },
+        live_restore_enabled: true,
+        init_binary: String::new(),
+        containerd_commit: Commit::default(),
+        runc_commit: commit(),
+        init_commit: Commit::default(),
+        security_options: security,
+        firewall_backend: Some(FirewallInfo { driver: "nftables".into() }),
+        warnings: (!facts.ipv4_forwarding).then(|| list(&["WARNING: IPv4 forwarding is disabled"])),
+        ..Info::default()
+    })
+}
+
+const KEYS: [&str; 14] = [
+    "config",
+    "container",
+    "daemon",
+    "event",
+    "image",
+    "label",
+    "network",
+    "node",
+    "plugin",
+    "scope",
+    "secret",
+    "service",
+    "type",
+    "volume",
+];
+
+pub fn events(app: &App, request: &Request) -> Outcome {
+    let query = &request.query;
+    let now = app.engine.now();
+    let (since, until) = (query.moment("since", now)?, query.moment("until", now)?);
+    if let (Some(since), Some(until)) = (since, until)
+        && until < since
+    {
+        return Err(Refusal::invalid(format!(
+            "`since` time ({}) cannot be after `until` time ({})",
+            query.text("since"),
+            query.text("until")
+        )));
+    }
+    let filters = Filters::parse(query.text("filters"), &KEYS)?;
+    let subscription = app.engine.subscribe();
+    let version = request.version;
+    let (send, receive) = mpsc::channel::<io::Result<Bytes>>(64);
+    tokio::spawn(async move {
+        let fits = |event: &EventMessage| {
+            since.is_none_or(|since| event.time_nano >= since)
+                && until.is_none_or(|until| event.time_nano <= until)
+                && matches(event, &filters)
+                && (event.kind != "image" || event.action != "create" || version >= Version::new(1, 46))
+        };
+        if since.is_some() {
+            for event in subscription.past.iter().filter(|event| fits(event)) {
+                if send.send(line(event, version)).await.is_err() {
+                    return;
+                }
+            }
+        }
+        let end = until.map(|until| {
+            let left = u64::try_from(until - now).unwrap_or(0);
+            tokio::time::Instant::now()
+                + std::time::Duration::from_nanos(left.min(i64::MAX as u64 / NANOS as u64 * NANOS as u64))
+        });
+        let mut live = subscription.live;
+        loop {
+            let event: Arc<EventMessage> = tokio::select! {
+                event = live.recv() => match event {
+                    Ok(event) => event,
+                    Err(RecvError::Lagged(_)) => continue,
+                    Err(RecvError::Closed) => return,
+                },
+                () = sleep_until(end) => return,
+                () = send.closed() => return,
+            };
+            if fits(&event) && send.send(line(&event, version)).await.is_err() {
+                return;
+            }
+        }
+    });
+    let kind = if version < Version::new(1, 52) { "application/json" } else { "application/jsonl" };
+    Ok(streamed(kind, received(receive)))
+}
+
+async fn sleep_until(end: Option<tokio::time::Instant>) {
+    match end {
+        Some(end) => tokio::time::sleep_until(end).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn line(event: &EventMessage, version: Version) -> io::Result<Bytes> {
+    let mut bytes = serde_json::to_vec(&versions::event(event, version)).map_err(io::Error::other)?;
+    bytes.push(b'\n');
+    Ok(bytes.into())
+}
+
+fn matches(event: &EventMessage, filters: &Filters) -> bool {
+    let attributes = &event.actor.attributes;
+    let name = attributes.get("name").map(String::as_str).unwrap_or_default();
+    let object = |kind: &str| {
+        filters.any(kind, |wanted| {
+            event.kind == kind
+                && (event.actor.id.starts_with(wanted) || name.strip_prefix('/').unwrap_or(name) == wanted)
+        })
+    };
+    let image = filters.any("image", |wanted| {
+        let bare = |text: &str| text.rsplit_once(':').map_or(text.to_string(), |(name, _)| name.to_string());
+        let named = match event.kind.as_str() {
+            "image" => name,
+            "container" => attributes.get("image").map(String::as_str).unwrap_or_default(),
+            _ => return false,
+        };
+        named == wanted || bare(named) == wanted || (event.kind == "image" && event.actor.id == wanted)
+    });
+    let event_name = filters.any("event", |wanted| {
+        let prefixed = ["health_status", "exec_create", "exec_start"];
+        event.action == wanted
+            || (prefixed.contains(&wanted)
+                && event.action.strip_prefix(wanted).is_some_and(|rest| rest.starts_with(':')))
+    });
+    let objects =
+        ["config", "container", "daemon", "network", "node", "plugin", "secret", "service", "volume"];
+    objects.into_iter().all(object)
+        && image
+        && event_name
+        && filters.any("type", |kind| event.kind == kind)
+        && filters.any("scope", |scope| event.scope == scope)
+        && filters.labels(attributes)
+}

@@ -1,0 +1,47 @@
+//! The Engine API over HTTP: routes, streams and hijacking, version shims, error to status.
+//!
+//! A request's way: [`connection`] reads it, [`route`] splits path and version and picks a handler, the handler
+//! parses once and calls a use case, [`respond`] makes the answer. Differences between versions of the API are
+//! applied to finished answers, in [`versions`] alone.
+
+mod connection;
+mod handlers;
+mod hijack;
+mod query;
+mod request;
+mod respond;
+mod route;
+mod stream;
+mod versions;
+
+use std::sync::Arc;
+
+use api_types::StringMap;
+use build::{Builder, Executor};
+use engine::Engine;
+
+pub use connection::{Listener, serve};
+pub use versions::Version;
+
+/// What the daemon says of itself.
+#[derive(Debug, Clone)]
+pub struct About {
+    pub version: String,
+    pub commit: String,
+    /// RFC 3339.
+    pub built: String,
+    pub min_version: Version,
+    pub labels: Vec<String>,
+    pub debug: bool,
+    pub extra: StringMap,
+}
+
+/// Everything that handlers need; clones share it.
+#[derive(Clone)]
+pub struct App {
+    pub engine: Engine,
+    pub builder: Arc<Builder>,
+    /// Runs the commands of builds.
+    pub executor: Arc<dyn Executor + Send + Sync>,
+    pub about: Arc<About>,
+}

@@ -1,0 +1,133 @@
+//! A request as handlers see it.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use http::{HeaderMap, Method, header};
+use http_body_util::{BodyExt, BodyStream, Limited};
+use hyper::body::{Body, Frame, Incoming};
+use hyper::upgrade::OnUpgrade;
+use model::Refusal;
+use serde::de::DeserializeOwned;
+use tokio_util::io::{StreamReader, SyncIoBridge};
+
+use crate::query::Query;
+use crate::versions::Version;
+
+/// Largest JSON body, in bytes.
+const JSON_MAX: usize = 16 << 20;
+
+/// A body that is read to its end, within bounds, even if nobody wants the rest: a client that still sends when the
+/// answer comes would see a broken connection instead of the answer.
+pub struct Drained(Option<Incoming>);
+
+/// Most that is read of a body that nobody wants, in bytes, and how long that may take.
+const UNWANTED_MAX: usize = 64 << 20;
+const UNWANTED_TIME: std::time::Duration = std::time::Duration::from_secs(10);
+
+impl Drained {
+    pub fn new(body: Incoming) -> Drained {
+        Drained(Some(body))
+    }
+}
+
+impl Drop for Drained {
+    fn drop(&mut self) {
+        let Some(body) = self.0.take().filter(|body| !body.is_end_stream()) else { return };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(async move {
+            let mut limited = std::pin::pin!(Limited::new(body, UNWANTED_MAX));
+            let all = async { while let Some(Ok(_)) = limited.frame().await {} };
+            let _ = tokio::time::timeout(UNWANTED_TIME, all).await;
+        });
+    }
+}
+
+impl Body for Drained {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut self.0 {
+            Some(body) => Pin::new(body).poll_frame(context),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(Body::is_end_stream)
+    }
+}
+
+pub struct Request {
+    pub method: Method,
+    /// Decoded parts of the path, without the version.
+    pub path: Vec<String>,
+    pub query: Query,
+    pub version: Version,
+    pub headers: HeaderMap,
+    pub body: Drained,
+    /// There if the client asked to take the connection over.
+    pub upgrade: Option<OnUpgrade>,
+}
+
+impl Request {
+    pub fn header(&self, name: impl header::AsHeaderName) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    /// Whether the client wants the connection for itself.
+    pub fn wants_upgrade(&self) -> bool {
+        self.upgrade.is_some() && self.headers.contains_key(header::UPGRADE)
+    }
+
+    /// The body as JSON; none if it is empty.
+    pub async fn json_if_any<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Refusal> {
+        let content_type = self.header(header::CONTENT_TYPE).to_string();
+        let body = self.take_body().await?;
+        if body.is_empty() {
+            return Ok(None);
+        }
+        let kind = content_type.split(';').next().unwrap_or_default().trim();
+        if !kind.eq_ignore_ascii_case("application/json") {
+            return Err(Refusal::invalid(format!(
+                "unsupported Content-Type header ({content_type}): must be 'application/json'"
+            )));
+        }
+        api_types::from_json(&body).map(Some).map_err(|error| {
+            if error.is_syntax() && error.to_string().starts_with("trailing characters") {
+                return Refusal::invalid("unexpected content after JSON");
+            }
+            Refusal::invalid(format!("invalid JSON: {error}"))
+        })
+    }
+
+    /// The body as JSON, which must be there.
+    pub async fn json<T: DeserializeOwned>(&mut self) -> Result<T, Refusal> {
+        self.json_if_any()
+            .await?
+            .ok_or_else(|| Refusal::invalid("invalid JSON: got EOF while reading request body"))
+    }
+
+    pub async fn take_body(&mut self) -> Result<Bytes, Refusal> {
+        // The body is read through a mutable borrow, so that the request stays whole.
+        let limited = Limited::new(&mut self.body, JSON_MAX);
+        let collected = limited.collect().await;
+        Ok(collected
+            .map_err(|error| Refusal::invalid(format!("cannot read the request body: {error}")))?
+            .to_bytes())
+    }
+
+    /// The body for code that blocks; read it on a blocking thread.
+    pub fn into_reader(self) -> impl io::Read + Send {
+        let frames = TryStreamExt::map_err(BodyStream::new(self.body), io::Error::other);
+        let data = frames.try_filter_map(async |frame| Ok(frame.into_data().ok()));
+        SyncIoBridge::new(StreamReader::new(Box::pin(data)))
+    }
+}

@@ -1,0 +1,76 @@
+//! Bodies that blocking code writes: progress messages and archives.
+
+use std::io::{self, Write};
+
+use api_types::{ErrorDetail, ProgressMessage};
+use bytes::Bytes;
+use futures_util::Stream;
+use model::Refusal;
+use tokio::sync::mpsc;
+
+/// Pieces that may wait for a slow client.
+const AHEAD: usize = 16;
+/// Bytes gathered before they are sent on.
+const PIECE: usize = 64 << 10;
+
+/// The writing end of a body, for blocking code. What is written after the client left is an error.
+pub struct Pipe {
+    pieces: mpsc::Sender<io::Result<Bytes>>,
+    gathered: Vec<u8>,
+}
+
+/// A body and the end that fills it.
+pub fn pipe() -> (Pipe, impl Stream<Item = io::Result<Bytes>> + Send + 'static) {
+    let (send, receive) = mpsc::channel(AHEAD);
+    (Pipe { pieces: send, gathered: Vec::new() }, received(receive))
+}
+
+/// A channel as a stream.
+pub fn received<T: Send + 'static>(receiver: mpsc::Receiver<T>) -> impl Stream<Item = T> + Send + 'static {
+    futures_util::stream::unfold(receiver, |mut receiver| async move {
+        receiver.recv().await.map(|item| (item, receiver))
+    })
+}
+
+impl Pipe {
+    /// Sends one progress message.
+    pub fn message(&mut self, message: &ProgressMessage) -> io::Result<()> {
+        let mut line = serde_json::to_vec(message).map_err(io::Error::other)?;
+        line.extend_from_slice(b"\r\n");
+        self.write_all(&line)?;
+        self.flush()
+    }
+
+    /// Sends an error as the last message of a stream that has begun.
+    pub fn fail(&mut self, code: i64, refusal: &Refusal) {
+        let message = ProgressMessage {
+            error_detail: Some(ErrorDetail { code, message: refusal.message.clone() }),
+            error: Some(refusal.message.clone()),
+            ..ProgressMessage::default()
+        };
+        let _ = self.message(&message);
+    }
+
+    /// Breaks the body off, so that the client sees that it is not whole.
+    pub fn abort(&mut self, refusal: &Refusal) {
+        let _ = self.pieces.blocking_send(Err(io::Error::other(refusal.message.clone())));
+    }
+}
+
+impl Write for Pipe {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.gathered.extend_from_slice(bytes);
+        if self.gathered.len() >= PIECE {
+            self.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.gathered.is_empty() {
+            return Ok(());
+        }
+        let piece = Bytes::from(std::mem::take(&mut self.gathered));
+        self.pieces.blocking_send(Ok(piece)).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}

@@ -1,0 +1,56 @@
+//! Finished answers, changed to what a version of the API had.
+
+use api_types::events::EventMessage;
+use api_types::image::{ImageInspect, ImageSummary};
+use api_types::network::Network;
+use serde_json::{Map, Value};
+
+use super::Version;
+
+/// 1.52 dropped what `NetworkSettings` repeats of the bridge's endpoint.
+pub fn inspect_container(answer: &mut Value, version: Version) {
+    if version >= Version::new(1, 52)
+        && let Some(settings) = answer.get_mut("NetworkSettings").and_then(Value::as_object_mut)
+    {
+        let kept = ["SandboxID", "SandboxKey", "Ports", "Networks"];
+        let old = std::mem::take(settings);
+        *settings = old.into_iter().filter(|(key, _)| kept.contains(&key.as_str())).collect::<Map<_, _>>();
+    }
+}
+
+/// Before 1.44 there was `VirtualSize`; before 1.43 nameless images had the name `<none>`.
+pub fn image_summary(answer: &mut ImageSummary, version: Version) {
+    if version < Version::new(1, 44) {
+        answer.virtual_size = Some(answer.size);
+    }
+    if version < Version::new(1, 43) {
+        if answer.repo_tags.as_ref().is_none_or(Vec::is_empty) {
+            answer.repo_tags = Some(vec!["<none>:<none>".into()]);
+        }
+        if answer.repo_digests.as_ref().is_none_or(Vec::is_empty) {
+            answer.repo_digests = Some(vec!["<none>@<none>".into()]);
+        }
+    }
+}
+
+pub fn inspect_image(answer: &mut ImageInspect, version: Version) {
+    if version < Version::new(1, 44) {
+        answer.virtual_size = Some(answer.size);
+    }
+}
+
+/// 1.52 dropped the old names of an event's members.
+pub fn event(event: &EventMessage, version: Version) -> EventMessage {
+    let mut event = event.clone();
+    if version < Version::new(1, 52) && matches!(event.kind.as_str(), "container" | "image") {
+        event.status = Some(event.action.clone());
+        event.id = Some(event.actor.id.clone());
+        event.from = event.actor.attributes.get("image").cloned().filter(|_| event.kind == "container");
+    }
+    event
+}
+
+/// Lists have had no containers since 1.28.
+pub fn network_list(answer: &Network) -> Value {
+    serde_json::to_value(answer).unwrap_or_default()
+}

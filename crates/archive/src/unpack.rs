@@ -1,0 +1,554 @@
+//! An archive into a root.
+//!
+//! Every member is put in place through a descriptor of its directory, which `openat2` finds below the root: `..`,
+//! absolute links and links in the middle of a path lead around inside of it, never out. The last name of a path is
+//! never followed. A member that comes twice replaces its earlier self.
+
+use std::collections::HashSet;
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::rc::Rc;
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::io::Errno;
+use sys::Root;
+
+use crate::entry::{Entry, Kind, Time};
+use crate::reader::{Reader, read_error};
+use crate::whiteout::{WHITEOUT, is_whiteout, set_opaque};
+use crate::{Error, shown};
+
+/// What members named `.wh.…` do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Whiteouts {
+    /// Nothing: they are members like any other.
+    #[default]
+    Literal,
+    /// They become overlayfs' own whiteouts and opaque directories.
+    Overlay,
+    /// What they name is removed, unless this archive brought it.
+    Remove,
+}
+
+/// Whom the members belong to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Ownership {
+    /// Whom the archive says.
+    #[default]
+    Keep,
+    /// The archive's IDs, moved up.
+    Shift { uid: u32, gid: u32 },
+    /// One owner for all.
+    Fixed { uid: u32, gid: u32 },
+}
+
+/// How much an archive may bring.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes of the uncompressed stream.
+    pub bytes: u64,
+    /// Members.
+    pub entries: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { bytes: 64 << 30, entries: 4_000_000 }
+    }
+}
+
+/// How to unpack.
+#[derive(Debug, Default)]
+pub struct UnpackOptions<'a> {
+    pub whiteouts: Whiteouts,
+    pub ownership: Ownership,
+    pub limits: Limits,
+    /// Directory inside the root to unpack into; the root itself if empty.
+    pub destination: &'a [u8],
+    /// Layers below, topmost first: a directory on a member's path that the archive does not carry is made like theirs.
+    pub lowers: &'a [Root],
+    /// Refuse to put a file where a directory is, and a directory where a file is.
+    pub keep_kinds: bool,
+}
+
+/// What came in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Unpacked {
+    /// Bytes of file content.
+    pub bytes: u64,
+    pub entries: u64,
+}
+
+/// Longest path of a member, in bytes: what the kernel takes.
+const PATH_BYTES_MAX: usize = 4095;
+
+/// Unpacks a plain (not compressed) archive and reads the stream to its end.
+pub fn unpack(stream: impl Read, root: &Root, options: &UnpackOptions<'_>) -> Result<Unpacked, Error> {
+    let mut reader = Reader::with_limit(stream, options.limits.bytes);
+    let destination = clean(options.destination)?.join(&b'/');
+    let mut unpacker = Unpacker {
+        root,
+        options,
+        destination,
+        parent: None,
+        directories: Vec::new(),
+        seen: HashSet::new(),
+        total: Unpacked::default(),
+        buffer: vec![0; 128 << 10],
+    };
+    while let Some(entry) = reader.next_entry()? {
+        unpacker.total.entries += 1;
+        if unpacker.total.entries > options.limits.entries {
+            return Err(Error::Limit { what: "entries", max: options.limits.entries });
+        }
+        unpacker.member(&entry, &mut reader)?;
+    }
+    reader.drain()?;
+    unpacker.set_directory_times()?;
+    Ok(unpacker.total)
+}
+
+pub(crate) struct Unpacker<'a> {
+    pub(crate) root: &'a Root,
+    pub(crate) options: &'a UnpackOptions<'a>,
+    destination: Vec<u8>,
+    /// The last directory worked in: members of one directory mostly come together.
+    pub(crate) parent: Option<(Vec<u8>, Rc<OwnedFd>)>,
+    /// Set last, since every member that comes later changes its directory's time.
+    directories: Vec<(Vec<u8>, Time)>,
+    /// Paths this archive brought, kept only where whiteouts remove.
+    pub(crate) seen: HashSet<Vec<u8>>,
+    total: Unpacked,
+    buffer: Vec<u8>,
+}
+
+/// The components of a path of an archive without `.` and empty ones, `..` taken back lexically.
+pub fn clean(path: &[u8]) -> Result<Vec<&[u8]>, Error> {
+    let mut parts: Vec<&[u8]> = Vec::new();
+    for part in path.split(|&b| b == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => {
+                parts.pop().ok_or_else(|| Error::Climbs(shown(path)))?;
+            }
+            part => parts.push(part),
+        }
+    }
+    Ok(parts)
+}
+
+pub(crate) fn c_string(bytes: &[u8]) -> Result<CString, Error> {
+    CString::new(bytes).map_err(|_| Error::Entry { path: shown(bytes), what: "zero byte in a name" })
+}
+
+pub(crate) fn failed<E: Into<io::Error>>(operation: &'static str, path: &[u8]) -> impl FnOnce(E) -> Error {
+    let path = shown(path);
+    move |error| Error::Io { operation, path, source: error.into() }
+}
+
+fn timestamps(time: Time) -> Timestamps {
+    let time = Timespec { tv_sec: time.seconds, tv_nsec: time.nanos.into() };
+    Timestamps { last_access: time, last_modification: time }
+}
+
+impl Unpacker<'_> {
+    fn member<R: Read>(&mut self, entry: &Entry, reader: &mut Reader<R>) -> Result<(), Error> {
+        let refused = |what| Error::Entry { path: shown(&entry.path), what };
+        let parts = clean(&entry.path)?;
+        let Some((&name, parents)) = parts.split_last() else {
+            return match entry.kind {
+                Kind::Directory => self.root_directory(entry),
+                _ => Err(refused("the root is not a directory")),
+            };
+        };
+        let parent_path = self.below_destination(&parents.join(&b'/'));
+        let path = join(&parent_path, name);
+        if path.len() > PATH_BYTES_MAX {
+            return Err(refused("path too long"));
+        }
+        if self.options.whiteouts != Whiteouts::Literal && name.starts_with(WHITEOUT) {
+            return self.whiteout(&parent_path, name, entry);
+        }
+        let parent = self.parent(&parent_path)?;
+        let c_name = c_string(name)?;
+        match &entry.kind {
+            Kind::File => self.file(parent.as_fd(), &c_name, entry, reader)?,
+            Kind::Directory => self.directory(parent.as_fd(), &c_name, &path, entry)?,
+            Kind::HardLink(target) => self.hard_link(parent.as_fd(), &c_name, &path, target, entry)?,
+            Kind::Symlink(target) => {
+                if target.is_empty() {
+                    return Err(refused("symbolic link to nothing"));
+                }
+                let target = c_string(target)?;
+                self.make(parent.as_fd(), &c_name, entry, || {
+                    rustix::fs::symlinkat(&target, parent.as_fd(), &c_name)
+                })?;
+                self.node_attributes(parent.as_fd(), &c_name, entry)?;
+            }
+            Kind::Character { major, minor } => {
+                self.node(parent.as_fd(), &c_name, entry, FileType::CharacterDevice, (*major, *minor))?;
+            }
+            Kind::Block { major, minor } => {
+                self.node(parent.as_fd(), &c_name, entry, FileType::BlockDevice, (*major, *minor))?;
+            }
+            Kind::Fifo => self.node(parent.as_fd(), &c_name, entry, FileType::Fifo, (0, 0))?,
+        }
+        if self.options.whiteouts == Whiteouts::Remove {
+            for end in (0..=path.len()).filter(|&at| at == path.len() || path[at] == b'/') {
+                self.seen.insert(path[..end].to_vec());
+            }
+        }
+        Ok(())
+    }
+
+    fn below_destination(&self, path: &[u8]) -> Vec<u8> {
+        if self.destination.is_empty() { path.to_vec() } else { join(&self.destination, path) }
+    }
+
+    /// The descriptor of a directory on a member's path; directories that are missing are made.
+    pub(crate) fn parent(&mut self, path: &[u8]) -> Result<Rc<OwnedFd>, Error> {
+        if let Some((cached, parent)) = &self.parent
+            && cached == path
+        {
+            return Ok(Rc::clone(parent));
+        }
+        let opened = match self.open_directory(path) {
+            Err(Errno::NOENT) => self.make_parents(path)?,
+            other => other.map_err(failed("open", path))?,
+        };
+        let parent = Rc::new(opened);
+        self.parent = Some((path.to_vec(), Rc::clone(&parent)));
+        Ok(parent)
+    }
+
+    fn open_directory(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
+        open_in(self.root, path, OFlags::PATH | OFlags::DIRECTORY)
+    }
+
+    fn make_parents(&mut self, path: &[u8]) -> Result<OwnedFd, Error> {
+        let mut current = self.open_directory(b"").map_err(failed("open", b"/"))?;
+        let mut at = 0;
+        while at < path.len() {
+            let end = path[at..].iter().position(|&b| b == b'/').map_or(path.len(), |offset| at + offset);
+            let prefix = &path[..end];
+            current = match self.open_directory(prefix) {
+                Err(Errno::NOENT) => {
+                    let name = c_string(&path[at..end])?;
+                    rustix::fs::mkdirat(&current, &name, Mode::from_raw_mode(0o755))
+                        .map_err(failed("create", prefix))?;
+                    self.like_lower(current.as_fd(), &name, prefix)?
+                }
+                other => other.map_err(failed("open", prefix))?,
+            };
+            at = end + 1;
+        }
+        Ok(current)
+    }
+
+    /// Gives a directory that the archive does not carry the look it has in the layers below.
+    fn like_lower(&mut self, parent: BorrowedFd<'_>, name: &CString, path: &[u8]) -> Result<OwnedFd, Error> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let made = rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(failed("open", path))?;
+        for lower in self.options.lowers {
+            let Ok(found) = open_in(lower, path, OFlags::PATH | OFlags::NOFOLLOW) else { continue };
+            let Ok(stat) = rustix::fs::fstat(&found) else { continue };
+            if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+                break;
+            }
+            let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+            rustix::fs::fchown(&made, Some(uid), Some(gid)).map_err(failed("own", path))?;
+            rustix::fs::fchmod(&made, Mode::from_raw_mode(stat.st_mode & 0o7777))
+                .map_err(failed("set mode of", path))?;
+            let time = Time { seconds: stat.st_mtime, nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or(0) };
+            self.directories.push((path.to_vec(), time));
+            return Ok(made);
+        }
+        // The umask narrowed what was asked for.
+        rustix::fs::fchmod(&made, Mode::from_raw_mode(0o755)).map_err(failed("set mode of", path))?;
+        if let Ownership::Shift { uid, gid } = self.options.ownership {
+            rustix::fs::fchown(&made, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+                .map_err(failed("own", path))?;
+        }
+        Ok(made)
+    }
+
+    /// Makes something under a name that must be free, and frees it if it is not.
+    fn make<T>(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &CString,
+        entry: &Entry,
+        mut make: impl FnMut() -> Result<T, Errno>,
+    ) -> Result<T, Error> {
+        match make() {
+            Err(Errno::EXIST) => {
+                self.clear(parent, name, entry)?;
+                make().map_err(failed("create", &entry.path))
+            }
+            other => other.map_err(failed("create", &entry.path)),
+        }
+    }
+
+    /// Removes what an earlier member or whoever was here before left under a name.
+    fn clear(&mut self, parent: BorrowedFd<'_>, name: &CString, entry: &Entry) -> Result<(), Error> {
+        if self.options.keep_kinds {
+            let is_directory = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
+                .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
+            if is_directory && entry.kind != Kind::Directory {
+                let what = "cannot overwrite directory with non-directory";
+                return Err(Error::Entry { path: shown(&entry.path), what });
+            }
+            if !is_directory && entry.kind == Kind::Directory {
+                let what = "cannot overwrite non-directory with directory";
+                return Err(Error::Entry { path: shown(&entry.path), what });
+            }
+        }
+        // A directory that goes away may be the one that is kept open.
+        self.parent = None;
+        sys::remove_tree(parent, name).map_err(failed("replace", &entry.path))
+    }
+
+    fn file<R: Read>(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &CString,
+        entry: &Entry,
+        reader: &mut Reader<R>,
+    ) -> Result<(), Error> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = self.make(parent, name, entry, || {
+            rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o600))
+        })?;
+        let mut file = File::from(file);
+        match &entry.sparse {
+            None => self.content(&mut file, entry.size, entry, reader)?,
+            Some(pieces) => {
+                for &(offset, length) in pieces {
+                    file.seek(SeekFrom::Start(offset)).map_err(failed("seek in", &entry.path))?;
+                    self.content(&mut file, length, entry, reader)?;
+                }
+                file.set_len(entry.size).map_err(failed("size", &entry.path))?;
+            }
+        }
+        self.descriptor_attributes(file.as_fd(), entry)?;
+        rustix::fs::futimens(&file, &timestamps(entry.mtime)).map_err(failed("set time of", &entry.path))
+    }
+
+    fn content<R: Read>(
+        &mut self,
+        file: &mut File,
+        length: u64,
+        entry: &Entry,
+        reader: &mut Reader<R>,
+    ) -> Result<(), Error> {
+        let mut left = length;
+        while left > 0 {
+            let step = left.min(self.buffer.len() as u64) as usize;
+            let count = match reader.read(&mut self.buffer[..step]) {
+                Ok(0) => return Err(Error::Truncated),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(read_error(error)),
+            };
+            file.write_all(&self.buffer[..count]).map_err(failed("write", &entry.path))?;
+            left -= count as u64;
+        }
+        self.total.bytes += length;
+        Ok(())
+    }
+
+    fn directory(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &CString,
+        path: &[u8],
+        entry: &Entry,
+    ) -> Result<(), Error> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let open = || rustix::fs::openat(parent, name, flags, Mode::empty());
+        let mut hides_lower = false;
+        match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o700)) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => {
+                if matches!(open(), Err(Errno::NOTDIR | Errno::LOOP)) {
+                    hides_lower = self.options.whiteouts == Whiteouts::Overlay && is_whiteout(parent, name);
+                    self.clear(parent, name, entry)?;
+                    rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o700))
+                        .map_err(failed("create", path))?;
+                }
+            }
+            Err(errno) => return Err(failed("create", path)(errno)),
+        }
+        let directory = open().map_err(failed("open", path))?;
+        if hides_lower {
+            // The archive took the lower directory away before it brought its own.
+            set_opaque(directory.as_fd(), path)?;
+        }
+        self.descriptor_attributes(directory.as_fd(), entry)?;
+        self.directories.push((path.to_vec(), entry.mtime));
+        Ok(())
+    }
+
+    fn root_directory(&mut self, entry: &Entry) -> Result<(), Error> {
+        let path = self.destination.clone();
+        drop(self.parent(&path)?);
+        let directory = open_in(self.root, &path, OFlags::RDONLY | OFlags::DIRECTORY)
+            .map_err(failed("open", &entry.path))?;
+        self.descriptor_attributes(directory.as_fd(), entry)?;
+        self.directories.push((path, entry.mtime));
+        Ok(())
+    }
+
+    fn hard_link(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &CString,
+        path: &[u8],
+        target: &[u8],
+        entry: &Entry,
+    ) -> Result<(), Error> {
+        let refused = |what| Error::Entry { path: shown(&entry.path), what };
+        let parts = clean(target)?;
+        let Some((&target_name, target_parents)) = parts.split_last() else {
+            return Err(refused("hard link to the root"));
+        };
+        let target_parent_path = self.below_destination(&target_parents.join(&b'/'));
+        if join(&target_parent_path, target_name) == path {
+            return Ok(());
+        }
+        const MISSING: &str = "hard link to what is not in the archive";
+        let target_parent = match self.open_directory(&target_parent_path) {
+            Err(Errno::NOENT | Errno::NOTDIR) => return Err(refused(MISSING)),
+            other => other.map_err(failed("open", &target_parent_path))?,
+        };
+        let target_name = c_string(target_name)?;
+        if rustix::fs::statat(&target_parent, &target_name, AtFlags::SYMLINK_NOFOLLOW).is_err() {
+            return Err(refused(MISSING));
+        }
+        self.make(parent, name, entry, || {
+            rustix::fs::linkat(&target_parent, &target_name, parent, name, AtFlags::empty())
+        })
+    }
+
+    fn node(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &CString,
+        entry: &Entry,
+        kind: FileType,
+        (major, minor): (u32, u32),
+    ) -> Result<(), Error> {
+        let device = rustix::fs::makedev(major, minor);
+        self.make(parent, name, entry, || {
+            rustix::fs::mknodat(parent, name, kind, Mode::from_raw_mode(0o600), device)
+        })?;
+        self.node_attributes(parent, name, entry)
+    }
+
+    fn owner(&self, entry: &Entry) -> Result<(Uid, Gid), Error> {
+        let out_of_range = || Error::Entry { path: shown(&entry.path), what: "owner out of range" };
+        let (uid, gid) = match self.options.ownership {
+            Ownership::Keep => (entry.uid, entry.gid),
+            Ownership::Fixed { uid, gid } => (uid, gid),
+            Ownership::Shift { uid, gid } => (
+                entry.uid.checked_add(uid).ok_or_else(out_of_range)?,
+                entry.gid.checked_add(gid).ok_or_else(out_of_range)?,
+            ),
+        };
+        // The highest ID means "leave as it is" to the kernel.
+        if uid == u32::MAX || gid == u32::MAX {
+            return Err(out_of_range());
+        }
+        Ok((Uid::from_raw(uid), Gid::from_raw(gid)))
+    }
+
+    /// Owner, mode and extended attributes, in this order: a change of owner clears set-user-ID and capabilities.
+    fn descriptor_attributes(&self, descriptor: BorrowedFd<'_>, entry: &Entry) -> Result<(), Error> {
+        let (uid, gid) = self.owner(entry)?;
+        rustix::fs::fchown(descriptor, Some(uid), Some(gid)).map_err(failed("own", &entry.path))?;
+        rustix::fs::fchmod(descriptor, Mode::from_raw_mode(entry.mode))
+            .map_err(failed("set mode of", &entry.path))?;
+        for (name, value) in &entry.xattrs {
+            if name.starts_with(b"trusted.overlay.") {
+                return Err(Error::Entry { path: shown(&entry.path), what: "overlayfs attribute" });
+            }
+            // Labels and measurements belong to the machine that wrote them.
+            let kept = name.starts_with(b"user.")
+                || matches!(
+                    name.as_slice(),
+                    b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default"
+                );
+            if !kept {
+                continue;
+            }
+            match rustix::fs::fsetxattr(descriptor, name.as_slice(), value, XattrFlags::empty()) {
+                Ok(()) | Err(Errno::OPNOTSUPP) => {}
+                Err(errno) => return Err(failed("set attribute of", &entry.path)(errno)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Owner, mode and time of what cannot be opened without side effects.
+    fn node_attributes(&self, parent: BorrowedFd<'_>, name: &CString, entry: &Entry) -> Result<(), Error> {
+        let (uid, gid) = self.owner(entry)?;
+        let node = rustix::fs::openat(
+            parent,
+            name,
+            OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(failed("open", &entry.path))?;
+        rustix::fs::chownat(&node, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
+            .map_err(failed("own", &entry.path))?;
+        if !matches!(entry.kind, Kind::Symlink(_)) {
+            // Through the descriptor, so that nobody can put a link in its place meanwhile.
+            rustix::fs::chmod(format!("/proc/self/fd/{}", node.as_raw_fd()), Mode::from_raw_mode(entry.mode))
+                .map_err(failed("set mode of", &entry.path))?;
+        }
+        rustix::fs::utimensat(parent, name, &timestamps(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(failed("set time of", &entry.path))
+    }
+
+    fn set_directory_times(&mut self) -> Result<(), Error> {
+        for (path, time) in self.directories.iter().rev() {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+            match open_in(self.root, path, flags) {
+                Ok(directory) => rustix::fs::futimens(&directory, &timestamps(*time))
+                    .map_err(failed("set time of", path))?,
+                // A later member replaced it.
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+                Err(errno) => return Err(failed("open", path)(errno)),
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
+    if parent.is_empty() {
+        return name.to_vec();
+    }
+    if name.is_empty() {
+        return parent.to_vec();
+    }
+    [parent, b"/", name].concat()
+}
+
+/// Opens below a root; the empty path is the root itself.
+pub(crate) fn open_in(root: &Root, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+    let path = if path.is_empty() { b"." } else { path };
+    let path = Path::new(std::ffi::OsStr::from_bytes(path));
+    for _ in 0..64 {
+        match root.open(path, flags, Mode::empty()) {
+            // A rename somewhere on the machine while `..` was walked; the kernel asks to try again.
+            Err(error) if error.raw_os_error() == Some(Errno::AGAIN.raw_os_error()) => {}
+            other => return other.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO)),
+        }
+    }
+    Err(Errno::AGAIN)
+}

@@ -1,0 +1,235 @@
+//! Starting the engine: open the parts, bring back what was there, sweep what nobody owns.
+
+use std::collections::HashMap;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use images::Images;
+use ipnet::Ipv4Net;
+use metadata::{Batch, Store};
+use model::Refusal;
+use model::create::{HostFacts, Record};
+use snapshots::Snapshotter;
+
+use crate::container::{Remembered, Task};
+use crate::net::Endpoint;
+use crate::networks::{NetworkRecord, Networks};
+use crate::paths::ENDPOINT_NAME;
+use crate::shim::{Launcher, Shim};
+use crate::{
+    CONTAINERS, Engine, Inner, NetworkOptions, Options, REMEMBERED, blocking, clock, host, net, registry,
+    seccomp_cache,
+};
+
+/// The parts that the daemon opens and others use as well.
+pub struct Parts {
+    pub store: Store,
+    pub images: Arc<Images>,
+    pub snapshots: Arc<dyn Snapshotter>,
+}
+
+impl Engine {
+    /// Opens the engine, and adopts the containers that run.
+    pub async fn open(options: Options, parts: Parts) -> Result<Engine, Refusal> {
+        let engine = blocking(move || open_blocking(options, parts)).await?;
+        engine.spawn_lazy_writer();
+        engine.restore_all().await;
+        let sweeping = engine.clone();
+        blocking(move || {
+            sweeping.sweep();
+            sweeping.launcher().refill();
+            Ok(())
+        })
+        .await?;
+        Ok(engine)
+    }
+
+    async fn restore_all(&self) {
+        let stored = self.0.store.scan(REMEMBERED);
+        let mut states: HashMap<String, Remembered> = stored
+            .into_iter()
+            .filter_map(|(id, bytes)| Some((id, serde_json::from_slice(&bytes).ok()?)))
+            .collect();
+        for (id, bytes) in self.0.store.scan(CONTAINERS) {
+            match serde_json::from_slice::<Record>(&bytes) {
+                Ok(record) => self.restore(record, states.remove(&id).unwrap_or_default()).await,
+                Err(error) => tracing::error!(container = %id, %error, "its record cannot be read"),
+            }
+        }
+    }
+
+    /// Finds out what became of a container's task.
+    pub(crate) async fn adopt(&self, task: &mut Task, id: &str) {
+        let directory = self.paths().task(id);
+        if !directory.exists() {
+            return;
+        }
+        let endpoint = read_endpoint(&directory);
+        let socket = directory.join(shim_protocol::SOCKET_NAME);
+        if let Ok(shim) = Shim::connect(&socket, task.next_shim()) {
+            if let Some(endpoint) = &endpoint {
+                for error in self.network().driver.adopt(std::slice::from_ref(&endpoint.0)) {
+                    tracing::warn!(container = %id, %error, "cannot take up a part of its network");
+                }
+            }
+            match task.adopt(shim, endpoint.clone()).await {
+                Ok(()) => return,
+                Err(error) => tracing::info!(container = %id, %error, "its task was not taken up"),
+            }
+        }
+        if let Some(exit) = self.read_exit(id) {
+            task.ended_unseen(exit);
+        }
+        if let Some(endpoint) = endpoint {
+            self.network().detach(&endpoint);
+        }
+    }
+
+    /// Removes what a crash left: run directories, layers, directories and links without a container.
+    fn sweep(&self) {
+        for directory in [self.paths().tasks(), self.paths().containers()] {
+            let Ok(entries) = std::fs::read_dir(&directory) else { continue };
+            for entry in entries.flatten() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                if !self.registry().contains(&name) {
+                    self.sweep_task(&entry.path());
+                    crate::remove_tree(&entry.path());
+                }
+            }
+        }
+        for container in self.snapshots().containers() {
+            // Other users of the snapshotter name theirs differently.
+            let ours = container.len() == 64 && container.bytes().all(|byte| byte.is_ascii_hexdigit());
+            if ours && !self.registry().contains(&container) {
+                let _ = self.images().release(&container);
+            }
+        }
+        let views = self.registry().all().into_iter().map(|handle| handle.view());
+        let live: Vec<network::Endpoint> =
+            views.filter_map(|view| Some(view.endpoint.as_ref()?.0.clone())).collect();
+        self.network().reap();
+        let swept = self.network().driver.sweep(&live);
+        for error in swept.errors {
+            tracing::warn!(%error, "cannot sweep the network");
+        }
+    }
+
+    /// A task of a container that was never recorded or is removed: end it.
+    fn sweep_task(&self, directory: &Path) {
+        if let Some(endpoint) = read_endpoint(directory) {
+            self.network().detach(&endpoint);
+        }
+        let socket = directory.join(shim_protocol::SOCKET_NAME);
+        let Ok(mut stream) = std::os::unix::net::UnixStream::connect(socket) else { return };
+        let request = shim_protocol::Request { seq: 1, command: shim_protocol::Command::Discard };
+        if let Ok(frame) = shim_protocol::encode(&request, &[]) {
+            use std::io::{Read, Write};
+            let _ = stream.set_read_timeout(Some(std::time::Duration::from_secs(5)));
+            let _ = stream.write_all(&frame);
+            // Answered, or closed, when it is gone.
+            let _ = stream.read(&mut [0; 64]);
+        }
+    }
+}
+
+fn read_endpoint(directory: &Path) -> Option<Endpoint> {
+    serde_json::from_slice(&std::fs::read(directory.join(ENDPOINT_NAME)).ok()?).ok()
+}
+
+fn open_blocking(options: Options, parts: Parts) -> Result<Engine, Refusal> {
+    let Parts { store, images, snapshots } = parts;
+    for directory in [options.paths.containers(), options.paths.tasks()] {
+        // Closed to others: what containers hold is theirs (CVE-2021-41091).
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&directory)
+            .map_err(|error| Refusal::from_error(&format!("cannot make {}", directory.display()), &error))?;
+    }
+    let launcher = Launcher::open(&options.shim).map_err(|error| {
+        Refusal::from_error(&format!("cannot load the shim {}", options.shim.display()), &error)
+    })?;
+    let (network, networks) = open_network(&options.network, &store)?;
+    let facts = HostFacts {
+        cpus: std::thread::available_parallelism().map_or(1, |count| count.get() as u32),
+        cgroup_v2: host::cgroup_v2(),
+        swap_limit: host::swap_limit(),
+        pids_limit: host::controller("pids"),
+        log: options.log.clone(),
+        shm_size: options.shm_size,
+        cgroup_parent: options.cgroup_parent.clone(),
+        stop_timeout: options.stop_timeout,
+    };
+    let release = rustix::system::uname();
+    let kernel = seccomp::Kernel::parse(&release.release().to_string_lossy())
+        .unwrap_or(seccomp::Kernel { major: 5, minor: 12 });
+    let id = daemon_id(&store)?;
+    Ok(Engine(Arc::new(Inner {
+        options,
+        id,
+        facts,
+        store,
+        images,
+        snapshots,
+        network,
+        launcher,
+        events: Default::default(),
+        registry: registry::Registry::default(),
+        seccomp: seccomp_cache::Cache::new(kernel),
+        networks,
+        execs: Mutex::default(),
+        remembered: Mutex::default(),
+        background: Default::default(),
+    })))
+}
+
+/// A lasting name of this daemon, made at its first start.
+fn daemon_id(store: &Store) -> Result<String, Refusal> {
+    if let Some(bytes) = store.get("daemon", "id") {
+        return Ok(String::from_utf8_lossy(&bytes).into_owned());
+    }
+    let id = clock::new_id();
+    let uuid = format!("{}-{}-{}-{}-{}", &id[..8], &id[8..12], &id[12..16], &id[16..20], &id[20..32]);
+    store
+        .commit(Batch::default().put("daemon", "id", uuid.clone().into_bytes()))
+        .map_err(|error| Refusal::from_error("cannot store the daemon's ID", &error))?;
+    Ok(uuid)
+}
+
+fn open_network(options: &NetworkOptions, store: &Store) -> Result<(net::Network, Networks), Refusal> {
+    let failed = |error: network::Error| Refusal::from_error("cannot set up the network", &error);
+    let driver = network::Networks::open(network::Options::default()).map_err(failed)?;
+    let networks = Networks::open(store, |stored| {
+        if let Some(given) = options.bridge_address {
+            return Ok((given.trunc(), given.addr()));
+        }
+        let subnet = match stored {
+            Some(stored) => stored,
+            None => driver.choose_subnet(&[]).map_err(failed)?,
+        };
+        Ok((subnet, first_address(subnet)))
+    })?;
+    if !options.disabled {
+        driver.ensure_bridge(&bridge_spec(options, networks.bridge())).map_err(failed)?;
+    }
+    let network_id = networks.bridge().id.clone();
+    Ok((net::Network::new(driver, network_id, options.host_binding), networks))
+}
+
+fn first_address(subnet: Ipv4Net) -> std::net::Ipv4Addr {
+    subnet.hosts().next().unwrap_or(subnet.addr())
+}
+
+fn bridge_spec(options: &NetworkOptions, record: &NetworkRecord) -> network::BridgeSpec {
+    let spec =
+        network::BridgeSpec::new(&*record.id, &*options.bridge_name, record.subnet.unwrap_or_default());
+    network::BridgeSpec {
+        gateway: record.gateway,
+        mtu: options.mtu,
+        masquerade: options.masquerade,
+        icc: options.icc,
+        host_binding_ip: Some(options.host_binding),
+        ..spec
+    }
+}

@@ -1,0 +1,41 @@
+//! Taking a container away: the record first, durably; what it held after that.
+
+use std::sync::Arc;
+
+use model::{Phase, Refusal};
+
+use super::task::Task;
+
+impl Task {
+    /// Removes a container that is not running.
+    pub(super) async fn take_away(&mut self) -> Result<(), Refusal> {
+        let last = self.phase.ending();
+        let before = std::mem::replace(&mut self.phase, Phase::Removing { last });
+        self.publish();
+        if let Err(refusal) = self.engine.delete_record(&self.record.id).await {
+            self.phase = before;
+            self.publish();
+            return Err(refusal);
+        }
+        let (engine, record) = (self.engine.clone(), Arc::clone(&self.record));
+        // Their clients still ask how they ended.
+        for (id, exec) in &self.execs {
+            engine.forget_exec(id, Some((record.id.clone(), exec.view())));
+        }
+        engine.forget(&record);
+        self.emit("destroy", &[]);
+        self.early.clear();
+        self.publish_removed();
+        // The answer does not wait for this: names and ports are free already. A crash before it is done leaves
+        // what the next daemon sweeps.
+        engine.in_background(move |engine| engine.discard_container(&record));
+        Ok(())
+    }
+
+    /// `--rm`.
+    pub(super) async fn remove_after_exit(&mut self) {
+        if let Err(error) = self.take_away().await {
+            tracing::error!(container = %self.record.id, %error, "cannot remove the container after its exit");
+        }
+    }
+}

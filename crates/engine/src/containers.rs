@@ -1,0 +1,353 @@
+//! The verbs of containers, as the API's edge calls them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use api_types::container::{ContainerCreate, ContainerWait, RestartPolicy};
+use model::create::{Given, Record};
+use model::{Kind, Phase, Refusal, name, signal};
+
+use crate::container::{Client, Command, Handle, Remembered, StartedBy, Task, View};
+use crate::{Engine, blocking, clock, failpoint};
+
+/// What `wait` waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WaitCondition {
+    NotRunning,
+    NextExit,
+    Removed,
+}
+
+impl WaitCondition {
+    pub fn parse(text: &str) -> Result<WaitCondition, Refusal> {
+        match text {
+            "" | "not-running" => Ok(WaitCondition::NotRunning),
+            "next-exit" => Ok(WaitCondition::NextExit),
+            "removed" => Ok(WaitCondition::Removed),
+            other => Err(Refusal::invalid(format!("invalid condition: \"{other}\""))),
+        }
+    }
+}
+
+impl Engine {
+    /// Creates a container; returns its ID and warnings. `wanted` is the name asked for, or empty.
+    pub async fn create(
+        &self,
+        wanted: &str,
+        request: ContainerCreate,
+    ) -> Result<(String, Vec<String>), Refusal> {
+        let engine = self.clone();
+        let wanted = match wanted {
+            "" => None,
+            given => Some(name::parse(given)?.to_string()),
+        };
+        blocking(move || engine.create_blocking(wanted, request)).await
+    }
+
+    fn create_blocking(
+        &self,
+        wanted: Option<String>,
+        request: ContainerCreate,
+    ) -> Result<(String, Vec<String>), Refusal> {
+        let id = clock::new_id();
+        let name = self.reserve_name(wanted, &id)?;
+        let made = self.create_reserved(id.clone(), name.clone(), request);
+        if made.is_err() {
+            self.registry().release(&name, &id);
+        }
+        made
+    }
+
+    fn reserve_name(&self, wanted: Option<String>, id: &str) -> Result<String, Refusal> {
+        if let Some(name) = wanted {
+            return self.registry().reserve(&name, id).map(|()| name);
+        }
+        for attempt in 0..8 {
+            let name = name::generate(clock::random_number(), attempt);
+            if self.registry().reserve(&name, id).is_ok() {
+                return Ok(name);
+            }
+        }
+        let name = id[..12].to_string();
+        self.registry().reserve(&name, id).map(|()| name)
+    }
+
+    fn create_reserved(
+        &self,
+        id: String,
+        name: String,
+        request: ContainerCreate,
+    ) -> Result<(String, Vec<String>), Refusal> {
+        let (image, top) = self.image_facts(&request.config.image)?;
+        let given = Given {
+            id: id.clone(),
+            name,
+            now: clock::now(),
+            image: &image,
+            host: self.facts(),
+            exists: &|path: &Path| path.exists(),
+            container: &|name: &str| Ok(self.find(name)?.view().id().to_string()),
+        };
+        let (record, warnings) = model::create::create(request, given)?;
+        // A custom seccomp profile that cannot be read is refused now, not at the start.
+        self.seccomp(&record)?;
+        self.make(record, top.as_ref())?;
+        Ok((id, warnings))
+    }
+
+    /// Layer, directory, record; a failure undoes what was made.
+    fn make(&self, record: Record, top: Option<&oci::Digest>) -> Result<(), Refusal> {
+        let directory = self.paths().container(&record.id);
+        failpoint::hit("create.rootfs")?;
+        self.snapshots()
+            .create(&record.id, top)
+            .map_err(|error| Refusal::from_error("cannot make the container's layer", &error))?;
+        let made = std::fs::create_dir(&directory)
+            .map_err(|error| Refusal::from_error("cannot make the container's directory", &error))
+            .and_then(|()| failpoint::hit("create.record"))
+            .and_then(|()| self.store_record_blocking(&record));
+        if let Err(refusal) = made {
+            let _ = std::fs::remove_dir_all(&directory);
+            let _ = self.images().release(&record.id);
+            return Err(refusal);
+        }
+        let handle = self.launch(record, Phase::Created { failure: None }, &Remembered::default());
+        let view = handle.view();
+        self.events().emit("container", "create", view.id(), view.attributes());
+        Ok(())
+    }
+
+    fn store_record_blocking(&self, record: &Record) -> Result<(), Refusal> {
+        let bytes =
+            serde_json::to_vec(record).map_err(|error| Refusal::from_error("container record", &error))?;
+        self.0
+            .store
+            .commit(metadata::Batch::default().put(crate::CONTAINERS, &record.id, bytes))
+            .map_err(|error| Refusal::from_error("cannot store the container", &error))
+    }
+
+    /// Gives a container its task.
+    fn launch(&self, record: Record, phase: Phase, remembered: &Remembered) -> Handle {
+        let id = record.id.clone();
+        let (task, handle) = Task::new(self.clone(), record, phase, remembered);
+        self.registry().insert(&id, handle.clone());
+        tokio::runtime::Handle::current().spawn(task.run());
+        handle
+    }
+
+    pub async fn start(&self, name: &str) -> Result<(), Refusal> {
+        self.find(name)?.ask(|answer| Command::Start { by: StartedBy::Person, answer }).await
+    }
+
+    /// `signal`: a name or number, or empty. `grace` in seconds; -1 waits for ever.
+    pub async fn stop(&self, name: &str, signal: &str, grace: Option<i64>) -> Result<(), Refusal> {
+        let handle = self.find(name)?;
+        let (signal, grace) = self.stop_parameters(&handle, signal, grace)?;
+        handle.stop(signal, grace).await?;
+        let view = handle.view();
+        self.events().emit("container", "stop", view.id(), view.attributes());
+        if !view.removed {
+            // That a person stopped it decides whether a next daemon starts it.
+            self.remember_now().await;
+        }
+        Ok(())
+    }
+
+    fn stop_parameters(
+        &self,
+        handle: &Handle,
+        name: &str,
+        grace: Option<i64>,
+    ) -> Result<(Option<i32>, Option<u64>), Refusal> {
+        let signal = match name {
+            "" => None,
+            name => {
+                Some(signal::parse(name).ok_or_else(|| Refusal::invalid(format!("Invalid signal: {name}")))?)
+            }
+        };
+        let own = handle.view().record.config.stop_timeout;
+        let grace = grace.or(own).unwrap_or(self.facts().stop_timeout);
+        Ok((signal, u64::try_from(grace).ok()))
+    }
+
+    pub async fn restart(&self, name: &str, signal: &str, grace: Option<i64>) -> Result<(), Refusal> {
+        let handle = self.find(name)?;
+        let (signal, grace) = self.stop_parameters(&handle, signal, grace)?;
+        match handle.stop(signal, grace).await {
+            Ok(()) => {
+                let view = handle.view();
+                self.events().emit("container", "stop", view.id(), view.attributes());
+            }
+            Err(refusal) if refusal.kind == Kind::NotModified => {}
+            Err(refusal) => return Err(refusal),
+        }
+        handle.ask(|answer| Command::Start { by: StartedBy::Person, answer }).await?;
+        let view = handle.view();
+        self.events().emit("container", "restart", view.id(), view.attributes());
+        Ok(())
+    }
+
+    pub async fn kill(&self, name: &str, text: &str) -> Result<(), Refusal> {
+        let text = if text.is_empty() { "KILL" } else { text };
+        let number =
+            signal::parse(text).ok_or_else(|| Refusal::invalid(format!("Invalid signal: {text}")))?;
+        let handle = self.find(name)?;
+        let view = handle.view();
+        if !view.phase.is_running() {
+            return Err(Refusal::conflict(format!(
+                "cannot kill container: {name}: container {} is not running",
+                view.id()
+            )));
+        }
+        let stops = number == signal::KILL || number == view.record.stop_signal();
+        if stops {
+            handle.tell(Command::MarkStopped).await;
+        }
+        if let Phase::Running { frozen: true, .. } = view.phase {
+            handle.ask(|answer| Command::Freeze { frozen: false, answer }).await?;
+        }
+        handle.ask(|answer| Command::Signal { signal: number, answer }).await?;
+        if number == signal::KILL {
+            // As with Docker, the answer to SIGKILL comes when the container has ended.
+            let exits = view.exits;
+            let ended = handle.until(|view| view.exits > exits);
+            let _ = tokio::time::timeout(std::time::Duration::from_secs(10), ended).await;
+        }
+        Ok(())
+    }
+
+    pub async fn pause(&self, name: &str, frozen: bool) -> Result<(), Refusal> {
+        self.find(name)?.ask(|answer| Command::Freeze { frozen, answer }).await
+    }
+
+    pub async fn resize(&self, name: &str, rows: u16, columns: u16) -> Result<(), Refusal> {
+        self.find(name)?.ask(|answer| Command::Resize { rows, columns, answer }).await
+    }
+
+    pub async fn attach(&self, name: &str, client: Client) -> Result<(), Refusal> {
+        self.find(name)?.ask(|answer| Command::Attach { client, answer }).await
+    }
+
+    pub async fn rename(&self, name: &str, wanted: &str) -> Result<(), Refusal> {
+        let handle = self.find(name)?;
+        if wanted.is_empty() || name.is_empty() {
+            return Err(Refusal::invalid("Neither old nor new names may be empty"));
+        }
+        let wanted = name::parse(wanted)?.to_string();
+        let view = handle.view();
+        let (id, old) = (view.id(), view.name());
+        if old == wanted {
+            return Err(Refusal::invalid("Renaming a container with the same name as its current name"));
+        }
+        self.registry().reserve(&wanted, id)?;
+        let renamed = handle.ask(|answer| Command::Rename { name: wanted.clone(), answer }).await;
+        match renamed {
+            Ok(()) => self.registry().release(old, id),
+            Err(_) => self.registry().release(&wanted, id),
+        }
+        renamed
+    }
+
+    pub async fn update_restart(&self, name: &str, policy: RestartPolicy) -> Result<(), Refusal> {
+        let handle = self.find(name)?;
+        if handle.view().record.host_config.auto_remove && !matches!(policy.name.as_str(), "" | "no") {
+            return Err(Refusal::invalid(
+                "Restart policy cannot be updated because AutoRemove is enabled for the container",
+            ));
+        }
+        handle.ask(|answer| Command::UpdateRestart { policy, answer }).await
+    }
+
+    pub async fn remove(&self, name: &str, force: bool) -> Result<(), Refusal> {
+        self.find(name)?.ask(|answer| Command::Remove { force, answer }).await
+    }
+
+    /// Starts to wait; the future that it hands back ends with the exit.
+    pub fn wait(
+        &self,
+        name: &str,
+        condition: WaitCondition,
+    ) -> Result<impl Future<Output = ContainerWait> + Send + 'static, Refusal> {
+        let handle = self.find(name)?;
+        let exits = handle.view().exits;
+        Ok(async move {
+            let view = handle
+                .until(|view| match condition {
+                    WaitCondition::NotRunning => {
+                        !matches!(view.phase, Phase::Running { .. } | Phase::Restarting { .. })
+                    }
+                    WaitCondition::NextExit => view.exits > exits,
+                    WaitCondition::Removed => view.removed,
+                })
+                .await;
+            answer(&view)
+        })
+    }
+
+    /// Waits until nothing of a container's last task is left, so that its layer is still.
+    pub async fn settled(&self, name: &str) -> Result<(), Refusal> {
+        self.find(name)?.until(|view| view.settled).await;
+        Ok(())
+    }
+
+    /// Brings back the containers of the store, and those that run.
+    pub(crate) async fn restore(&self, record: Record, remembered: Remembered) {
+        let phase = restored_phase(&remembered);
+        let id = record.id.clone();
+        if self.registry().reserve(&record.name, &id).is_err() {
+            tracing::error!(container = %id, name = %record.name, "its name is taken by another container");
+        }
+        let (mut task, handle) = Task::new(self.clone(), record, phase, &remembered);
+        self.registry().insert(&id, handle.clone());
+        self.adopt(&mut task, &id).await;
+        tokio::spawn(task.run());
+        let view = handle.view();
+        let Phase::Exited(_) = view.phase else { return };
+        let auto_remove = view.record.host_config.auto_remove;
+        if !auto_remove && !wants_start_with_daemon(&view, &remembered) {
+            return;
+        }
+        tokio::spawn(async move {
+            let done = if auto_remove {
+                // It ended while no daemon was there to remove it.
+                handle.ask(|answer| Command::Remove { force: false, answer }).await
+            } else {
+                handle.ask(|answer| Command::Start { by: StartedBy::Policy, answer }).await
+            };
+            if let Err(error) = done {
+                tracing::warn!(container = %id, %error, "cannot be started or removed with the daemon's start");
+            }
+        });
+    }
+}
+
+fn answer(view: &Arc<View>) -> ContainerWait {
+    let ending = view.phase.ending();
+    // As with Docker, a container that is gone has no error left to tell.
+    let error = (!ending.error.is_empty() && !view.removed)
+        .then(|| api_types::container::WaitError { message: ending.error.clone() });
+    ContainerWait { status_code: ending.code.into(), error }
+}
+
+/// What is known without the kernel's help. A container that ran when the machine went down has ended.
+fn restored_phase(remembered: &Remembered) -> Phase {
+    match (&remembered.ending, remembered.running) {
+        (None, _) => Phase::Created { failure: None },
+        (Some(ending), false) if ending.started_at == 0 => Phase::Created { failure: Some(ending.clone()) },
+        (Some(ending), false) => Phase::Exited(ending.clone()),
+        (Some(ending), true) => {
+            let mut ending = ending.clone();
+            (ending.code, ending.finished_at) = (255, clock::now());
+            Phase::Exited(ending)
+        }
+    }
+}
+
+fn wants_start_with_daemon(view: &View, remembered: &Remembered) -> bool {
+    match view.record.host_config.restart_policy.name.as_str() {
+        "always" => true,
+        "unless-stopped" => !remembered.stopped_by_hand,
+        "on-failure" => remembered.running && view.phase.ending().code != 0,
+        _ => false,
+    }
+}

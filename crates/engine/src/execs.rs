@@ -1,0 +1,112 @@
+//! The verbs of exec.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::PoisonError;
+
+use api_types::exec::{ExecCreate, ExecInspect, ProcessConfig};
+use model::Refusal;
+
+use crate::container::{Client, Command, ExecPhase, ExecView, Handle};
+use crate::{Engine, clock};
+
+/// Ended execs of removed containers that are still answered for.
+pub const ENDED_MAX: usize = 256;
+
+/// Where execs are.
+#[derive(Debug, Default)]
+pub struct Execs {
+    /// Exec ID to container ID.
+    pub live: HashMap<String, String>,
+    /// Exec ID, then container ID and the exec; the oldest first.
+    pub ended: VecDeque<(String, (String, ExecView))>,
+}
+
+/// An exec, found.
+pub struct FoundExec {
+    pub container: Handle,
+    pub exec: ExecView,
+}
+
+impl Engine {
+    pub async fn exec_create(&self, name: &str, request: ExecCreate) -> Result<String, Refusal> {
+        let handle = self.find(name)?;
+        let id = clock::new_id();
+        let request = Box::new(request);
+        handle.ask(|answer| Command::ExecCreate { id: id.clone(), request, answer }).await?;
+        let container = handle.view().id().to_string();
+        self.0.execs.lock().unwrap_or_else(PoisonError::into_inner).live.insert(id.clone(), container);
+        Ok(id)
+    }
+
+    pub fn exec_find(&self, id: &str) -> Result<FoundExec, Refusal> {
+        let missing = || Refusal::not_found(format!("No such exec instance: {id}"));
+        let owner = self.0.execs.lock().unwrap_or_else(PoisonError::into_inner).live.get(id).cloned();
+        let container = self.find(&owner.ok_or_else(missing)?).map_err(|_| missing())?;
+        let exec = container.view().execs.get(id).cloned().ok_or_else(missing)?;
+        Ok(FoundExec { container, exec })
+    }
+
+    /// Starts it; its output goes to `client`, if there is one.
+    pub async fn exec_start(
+        &self,
+        id: &str,
+        client: Option<Client>,
+        console: Option<[u32; 2]>,
+    ) -> Result<(), Refusal> {
+        let found = self.exec_find(id)?;
+        let id = id.to_string();
+        found.container.ask(|answer| Command::ExecStart { id, client, console, answer }).await
+    }
+
+    pub async fn exec_resize(&self, id: &str, rows: u16, columns: u16) -> Result<(), Refusal> {
+        let found = self.exec_find(id)?;
+        let id = id.to_string();
+        found.container.ask(|answer| Command::ExecResize { id, rows, columns, answer }).await
+    }
+
+    pub async fn exec_inspect(&self, id: &str) -> Result<ExecInspect, Refusal> {
+        if let Ok(found) = self.exec_find(id)
+            && !matches!(found.exec.phase(), ExecPhase::Ended { .. })
+        {
+            // A client that saw its output end asks at once: its start, and what the shim said, must be known.
+            let _ = found.container.ask(|answer| Command::CatchUp { answer }).await;
+        }
+        self.exec_seen(id)
+    }
+
+    fn exec_seen(&self, id: &str) -> Result<ExecInspect, Refusal> {
+        let (container, exec) = match self.exec_find(id) {
+            Ok(found) => (found.container.view().id().to_string(), found.exec),
+            Err(refusal) => {
+                let execs = self.0.execs.lock().unwrap_or_else(PoisonError::into_inner);
+                let ended = execs.ended.iter().find(|(ended, _)| ended == id);
+                ended.map(|(_, ended)| ended.clone()).ok_or(refusal)?
+            }
+        };
+        let request = &exec.request;
+        let (running, exit_code, pid) = match exec.phase() {
+            ExecPhase::Created => (false, None, 0),
+            ExecPhase::Running { pid } => (true, None, pid),
+            ExecPhase::Ended { code } => (false, Some(i64::from(code)), 0),
+        };
+        Ok(ExecInspect {
+            id: id.into(),
+            running,
+            exit_code,
+            process_config: ProcessConfig {
+                tty: request.tty,
+                entrypoint: request.cmd.first().cloned().unwrap_or_default(),
+                arguments: request.cmd.iter().skip(1).cloned().collect(),
+                privileged: request.privileged,
+                user: request.user.clone(),
+            },
+            open_stdin: request.attach_stdin,
+            open_stderr: request.attach_stderr,
+            open_stdout: request.attach_stdout,
+            can_remove: false,
+            container_id: container,
+            detach_keys: request.detach_keys.clone(),
+            pid: pid.into(),
+        })
+    }
+}

@@ -1,0 +1,125 @@
+//! What the host is and has.
+
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+
+use oci::runtime::{LinuxDevice, LinuxDeviceKind};
+use rustix::fs::{major, minor};
+
+/// Kind, major and minor number of a device file.
+pub fn device(path: &Path) -> Option<(LinuxDeviceKind, u32, u32)> {
+    let metadata = std::fs::metadata(path).ok()?;
+    let kind = match metadata.file_type() {
+        kind if kind.is_char_device() => LinuxDeviceKind::Char,
+        kind if kind.is_block_device() => LinuxDeviceKind::Block,
+        _ => return None,
+    };
+    Some((kind, major(metadata.rdev()), minor(metadata.rdev())))
+}
+
+/// Every device file below `/dev` but those that each container has of its own.
+pub fn all_devices() -> Vec<LinuxDevice> {
+    let mut all = Vec::new();
+    collect(Path::new("/dev"), 0, &mut all);
+    all
+}
+
+fn collect(directory: &Path, depth: u32, all: &mut Vec<LinuxDevice>) {
+    const OWN: [&str; 9] = ["pts", "shm", "fd", "mqueue", "console", "ptmx", "stdin", "stdout", "stderr"];
+    let Ok(entries) = std::fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let Ok(metadata) = std::fs::symlink_metadata(entry.path()) else { continue };
+        if depth == 0 && OWN.iter().any(|own| name == *own) {
+            continue;
+        }
+        if metadata.is_dir() && depth < 8 {
+            collect(&entry.path(), depth + 1, all);
+        } else if let Some((kind, major, minor)) =
+            if metadata.is_symlink() { None } else { device(&entry.path()) }
+        {
+            all.push(LinuxDevice {
+                path: entry.path(),
+                kind,
+                major: major.into(),
+                minor: minor.into(),
+                file_mode: Some(metadata.mode() & 0o7777),
+                uid: Some(metadata.uid()),
+                gid: Some(metadata.gid()),
+            });
+        }
+    }
+}
+
+/// Whether a process is gone, or nobody has asked for its exit status yet.
+pub fn has_ended(pid: i32) -> bool {
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
+    // The state follows the name, which stands in parentheses and may hold anything.
+    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
+}
+
+/// Whether the unified hierarchy is the only one.
+pub fn cgroup_v2() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+}
+
+fn first_line(path: &str) -> Option<String> {
+    std::fs::read_to_string(path).ok()?.lines().next().map(String::from)
+}
+
+/// `PRETTY_NAME` of os-release(5).
+pub fn operating_system() -> String {
+    let text = std::fs::read_to_string("/etc/os-release")
+        .or_else(|_| std::fs::read_to_string("/usr/lib/os-release"))
+        .unwrap_or_default();
+    os_release(&text, "PRETTY_NAME").unwrap_or_else(|| "Linux".into())
+}
+
+pub fn os_version() -> String {
+    let text = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    os_release(&text, "VERSION_ID").unwrap_or_default()
+}
+
+fn os_release(text: &str, key: &str) -> Option<String> {
+    let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='))?;
+    Some(value.trim_matches('"').to_string())
+}
+
+/// Bytes of memory.
+pub fn memory_total() -> i64 {
+    let line = first_line("/proc/meminfo").unwrap_or_default();
+    let kilobytes = line.split_ascii_whitespace().nth(1).and_then(|number| number.parse::<i64>().ok());
+    kilobytes.unwrap_or(0) * 1024
+}
+
+pub fn ipv4_forwarding() -> bool {
+    first_line("/proc/sys/net/ipv4/ip_forward").as_deref() == Some("1")
+}
+
+/// A controller of cgroup v1 is mounted, or v2 offers it.
+pub fn controller(name: &str) -> bool {
+    if cgroup_v2() {
+        let all = first_line("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+        return all.split_ascii_whitespace().any(|one| one == name);
+    }
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    mounts.lines().any(|line| {
+        let mut fields = line.split(' ').skip(2);
+        fields.next() == Some("cgroup")
+            && fields.next().is_some_and(|options| options.split(',').any(|one| one == name))
+    })
+}
+
+/// Memory and swap can be limited together.
+pub fn swap_limit() -> bool {
+    if cgroup_v2() {
+        return controller("memory");
+    }
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let root = mounts.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let memory = fields.get(2) == Some(&"cgroup") && fields.get(3)?.split(',').any(|one| one == "memory");
+        memory.then(|| fields[1].to_string())
+    });
+    root.is_some_and(|root| Path::new(&root).join("memory.memsw.limit_in_bytes").exists())
+}

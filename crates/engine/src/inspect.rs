@@ -1,0 +1,158 @@
+//! A container's view as inspect answers it.
+
+use std::collections::BTreeMap;
+
+use api_types::container::{ContainerInspect, GraphDriver, NetworkSettings, PortBinding, PortMap};
+use api_types::network::EndpointSettings;
+use model::create::NetworkChoice;
+use model::time::rfc3339_nano;
+use model::{Refusal, mounts, ports};
+
+use crate::container::View;
+use crate::{Engine, blocking};
+
+impl Engine {
+    pub async fn inspect(&self, name: &str, size: bool) -> Result<ContainerInspect, Refusal> {
+        let view = self.find(name)?.view();
+        let mut answer = self.inspect_view(&view);
+        if size {
+            let (engine, id) = (self.clone(), view.id().to_string());
+            let (rw, root) = blocking(move || Ok(engine.sizes(&id))).await?;
+            (answer.size_rw, answer.size_root_fs) = (Some(rw), Some(root));
+        }
+        Ok(answer)
+    }
+
+    /// Bytes of the writable layer, and of the whole root; blocks.
+    pub(crate) fn sizes(&self, id: &str) -> (i64, i64) {
+        let rw = self.snapshots().usage(id).map_or(0, |usage| usage.bytes);
+        let mut total = rw;
+        let mut next = self.snapshots().top(id).ok().flatten();
+        while let Some(layer) = next.and_then(|chain| self.snapshots().layer(&chain)) {
+            total += layer.bytes;
+            next = layer.parent;
+        }
+        (i64::try_from(rw).unwrap_or(i64::MAX), i64::try_from(total).unwrap_or(i64::MAX))
+    }
+
+    fn inspect_view(&self, view: &View) -> ContainerInspect {
+        let record = &view.record;
+        let command = record.command();
+        let file = |name: &str| self.paths().file(view.id(), name).to_string_lossy().into_owned();
+        let exec_ids: Vec<String> =
+            view.execs.iter().filter(|(_, exec)| exec.running()).map(|(id, _)| id.clone()).collect();
+        ContainerInspect {
+            id: record.id.clone(),
+            created: rfc3339_nano(record.created),
+            path: command.first().cloned().unwrap_or_default(),
+            args: command.get(1..).unwrap_or_default().to_vec(),
+            state: view.phase.state(),
+            image: record.image_id.clone(),
+            resolv_conf_path: file("resolv.conf"),
+            hostname_path: file("hostname"),
+            hosts_path: file("hosts"),
+            log_path: match record.host_config.log_config.driver.as_str() {
+                "json-file" => self.log_path(record).to_string_lossy().into_owned(),
+                _ => String::new(),
+            },
+            name: format!("/{}", record.name),
+            restart_count: view.restart_count.into(),
+            driver: self.snapshots().driver().into(),
+            platform: "linux".into(),
+            exec_ids: (!exec_ids.is_empty()).then_some(exec_ids),
+            host_config: answered_host_config(&record.host_config),
+            graph_driver: GraphDriver {
+                name: self.snapshots().driver().into(),
+                data: self.graph_data(view.id()),
+            },
+            mounts: mounts::points(&record.mounts),
+            config: record.config.clone(),
+            network_settings: self.network_settings(view),
+            ..ContainerInspect::default()
+        }
+    }
+
+    fn graph_data(&self, id: &str) -> Option<api_types::StringMap> {
+        let snapshots::Mounts::Overlay { lowers, upper, work } = self.snapshots().mounts(id).ok()?;
+        let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
+        let lowers: Vec<String> = lowers.iter().map(|path| text(path)).collect();
+        let pairs = [("LowerDir", lowers.join(":")), ("UpperDir", text(&upper)), ("WorkDir", text(&work))];
+        Some(pairs.into_iter().map(|(key, value)| (key.to_string(), value)).collect())
+    }
+
+    pub(crate) fn network_settings(&self, view: &View) -> NetworkSettings {
+        let networks = self.endpoint_settings(view);
+        let mut settings = NetworkSettings { ports: port_map(view), ..NetworkSettings::default() };
+        if let Some(pid) = view.phase.pid() {
+            settings.sandbox_id = view.id().into();
+            settings.sandbox_key = format!("/proc/{pid}/ns/net");
+        }
+        if let Some(bridge) = networks.get("bridge") {
+            settings.endpoint_id = bridge.endpoint_id.clone();
+            settings.gateway = bridge.gateway.clone();
+            settings.ip_address = bridge.ip_address.clone();
+            settings.ip_prefix_len = bridge.ip_prefix_len;
+            settings.mac_address = bridge.mac_address.clone();
+        }
+        settings.networks = networks;
+        settings
+    }
+
+    pub(crate) fn endpoint_settings(&self, view: &View) -> BTreeMap<String, EndpointSettings> {
+        let (name, mut settings) = match &view.record.network {
+            NetworkChoice::Bridge(settings) => ("bridge", (**settings).clone()),
+            NetworkChoice::Host => ("host", EndpointSettings::default()),
+            NetworkChoice::None => ("none", EndpointSettings::default()),
+            NetworkChoice::Container(_) => return BTreeMap::new(),
+        };
+        if let Some(network) = self.networks().by_name(name) {
+            settings.network_id = network.id.clone();
+        }
+        if let Some(endpoint) = &view.endpoint {
+            let endpoint = &endpoint.0;
+            settings.endpoint_id = endpoint.endpoint_id.clone();
+            settings.gateway = endpoint.gateway.map(|gateway| gateway.to_string()).unwrap_or_default();
+            settings.ip_address = endpoint.ip.to_string();
+            settings.ip_prefix_len = endpoint.prefix_len.into();
+            settings.mac_address = endpoint.mac.to_string();
+        }
+        BTreeMap::from([(name.to_string(), settings)])
+    }
+}
+
+/// Fields that Docker answers as empty lists or objects rather than null.
+fn answered_host_config(host: &api_types::container::HostConfig) -> api_types::container::HostConfig {
+    let mut host = host.clone();
+    host.port_bindings.get_or_insert_default();
+    if host.runtime.is_empty() {
+        host.runtime = "corten".into();
+    }
+    if host.masked_paths.is_none() && !host.privileged {
+        host.masked_paths = Some(model::spec::MASKED_PATHS.iter().map(|path| path.to_string()).collect());
+    }
+    if host.readonly_paths.is_none() && !host.privileged {
+        host.readonly_paths = Some(model::spec::READONLY_PATHS.iter().map(|path| path.to_string()).collect());
+    }
+    host
+}
+
+/// Exposed and published ports of a running container; those of one that does not run are not there.
+fn port_map(view: &View) -> PortMap {
+    let mut map = PortMap::new();
+    if !view.phase.is_running() {
+        return map;
+    }
+    let exposed = ports::exposed(view.record.config.exposed_ports.as_ref().unwrap_or(&Default::default()));
+    for port in exposed.unwrap_or_default() {
+        map.insert(port.to_string(), None);
+    }
+    for published in view.endpoint.iter().flat_map(|endpoint| &endpoint.0.ports) {
+        let key =
+            format!("{}/{}", published.container_port, crate::net::api_protocol(published.protocol).name());
+        map.entry(key).or_default().get_or_insert_default().push(PortBinding {
+            host_ip: published.host_ip.to_string(),
+            host_port: published.host_port.to_string(),
+        });
+    }
+    map
+}

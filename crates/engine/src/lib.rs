@@ -1,0 +1,316 @@
+//! The verbs of containers, exec, networks and events.
+//!
+//! One task per container owns its state ([`container`]) and takes commands from a bounded inbox; readers see the
+//! view that it published last. The engine knows no HTTP; it calls the parts (store, snapshots, network, logs)
+//! directly, their blocking work on blocking threads.
+
+mod bootstrap;
+pub mod clock;
+pub mod container;
+mod containers;
+mod events;
+mod execs;
+mod failpoint;
+mod host;
+mod image;
+mod inspect;
+mod list;
+pub mod logs;
+mod net;
+mod networks;
+mod paths;
+mod prune;
+mod registry;
+mod seccomp_cache;
+mod shim;
+mod system;
+mod top;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use api_types::container::LogConfig;
+use container::Remembered;
+use images::Images;
+use metadata::{Batch, Store};
+use model::Refusal;
+use model::create::{HostFacts, Record};
+use model::time::UnixNanos;
+use shim_protocol::Exit;
+use snapshots::Snapshotter;
+
+pub use bootstrap::Parts;
+pub use containers::WaitCondition;
+pub use events::Subscription;
+pub use image::{api_config as image_config, refusal as images_refusal};
+pub use list::ListQuery;
+pub use paths::Paths;
+pub use prune::until as prune_until;
+pub use system::Facts;
+
+const CONTAINERS: &str = "containers";
+const REMEMBERED: &str = "container-states";
+
+/// What the daemon is told; everything else is found out.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub paths: Paths,
+    /// The shim's program.
+    pub shim: PathBuf,
+    pub cgroup_parent: String,
+    pub log: LogConfig,
+    /// Bytes.
+    pub shm_size: i64,
+    /// Seconds.
+    pub stop_timeout: i64,
+    /// Labels of the daemon.
+    pub labels: Vec<String>,
+    pub network: net::NetworkOptions,
+    pub debug: bool,
+}
+
+pub use net::NetworkOptions;
+
+/// A handle; clones share the engine.
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+struct Inner {
+    options: Options,
+    id: String,
+    facts: HostFacts,
+    store: Store,
+    images: Arc<Images>,
+    snapshots: Arc<dyn Snapshotter>,
+    network: net::Network,
+    launcher: shim::Launcher,
+    events: events::Events,
+    registry: registry::Registry,
+    seccomp: seccomp_cache::Cache,
+    networks: networks::Networks,
+    execs: Mutex<execs::Execs>,
+    /// States to be written with the next lazy commit.
+    remembered: Mutex<BTreeMap<String, Remembered>>,
+    background: system::Background,
+}
+
+/// Runs blocking work where it may block.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Refusal::from_error("internal error", &error)),
+    }
+}
+
+impl Engine {
+    pub fn paths(&self) -> &Paths {
+        &self.0.options.paths
+    }
+
+    pub fn options(&self) -> &Options {
+        &self.0.options
+    }
+
+    pub fn facts(&self) -> &HostFacts {
+        &self.0.facts
+    }
+
+    pub fn images(&self) -> &Arc<Images> {
+        &self.0.images
+    }
+
+    pub fn snapshots(&self) -> &Arc<dyn Snapshotter> {
+        &self.0.snapshots
+    }
+
+    pub(crate) fn events(&self) -> &events::Events {
+        &self.0.events
+    }
+
+    /// Past and coming events.
+    pub fn subscribe(&self) -> Subscription {
+        self.0.events.subscribe()
+    }
+
+    /// Says what happened to something that is not a container.
+    pub fn announce(&self, kind: &str, action: &str, id: &str, attributes: api_types::StringMap) {
+        self.0.events.emit(kind, action, id, attributes);
+    }
+
+    pub(crate) fn network(&self) -> &net::Network {
+        &self.0.network
+    }
+
+    pub(crate) fn launcher(&self) -> &shim::Launcher {
+        &self.0.launcher
+    }
+
+    pub(crate) fn registry(&self) -> &registry::Registry {
+        &self.0.registry
+    }
+
+    pub(crate) fn networks(&self) -> &networks::Networks {
+        &self.0.networks
+    }
+
+    /// Finds a container by ID, name, or the beginning of an ID.
+    pub fn find(&self, name: &str) -> Result<container::Handle, Refusal> {
+        self.0.registry.find(name)
+    }
+
+    pub(crate) fn seccomp(&self, record: &Record) -> Result<Option<Arc<[u8]>>, Refusal> {
+        self.0.seccomp.filter(record)
+    }
+
+    pub(crate) fn log_path(&self, record: &Record) -> PathBuf {
+        match record.host_config.log_config.driver.as_str() {
+            "local" => self.paths().container(&record.id).join("local-logs").join("container.log"),
+            _ => self.paths().log(&record.id),
+        }
+    }
+
+    pub(crate) async fn store_record(&self, record: &Record) -> Result<(), Refusal> {
+        let bytes =
+            serde_json::to_vec(record).map_err(|error| Refusal::from_error("container record", &error))?;
+        let batch = Batch::default().put(CONTAINERS, &record.id, bytes);
+        self.commit(batch).await
+    }
+
+    pub(crate) async fn delete_record(&self, id: &str) -> Result<(), Refusal> {
+        failpoint::hit("remove.record")?;
+        self.lock_remembered().remove(id);
+        self.commit(Batch::default().delete(CONTAINERS, id).delete(REMEMBERED, id)).await
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<(), Refusal> {
+        let store = self.0.store.clone();
+        blocking(move || {
+            store.commit(batch).map_err(|error| Refusal::from_error("cannot store the record", &error))
+        })
+        .await
+    }
+
+    fn lock_remembered(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Remembered>> {
+        self.0.remembered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a state for the next lazy commit.
+    pub(crate) fn remember(&self, id: &str, state: Remembered) {
+        self.lock_remembered().insert(id.into(), state);
+        self.0.background.wake();
+    }
+
+    /// Writes the noted states; blocks.
+    pub(crate) fn write_remembered(&self) {
+        let noted = std::mem::take(&mut *self.lock_remembered());
+        let mut batch = Batch::default();
+        let mut ended = Vec::new();
+        for (id, state) in noted {
+            // A container that is gone leaves nothing: its record was deleted first.
+            let Ok(handle) = self.0.registry.find(&id) else { continue };
+            let Ok(text) = serde_json::to_vec(&state) else { continue };
+            batch = batch.put(REMEMBERED, &id, text);
+            if !state.running {
+                ended.push(handle);
+            }
+        }
+        match self.0.store.commit(batch) {
+            Ok(()) => ended.iter().for_each(|handle| handle.mention(container::Command::Remembered)),
+            Err(error) => tracing::error!(%error, "cannot store container states"),
+        }
+    }
+
+    /// Waits until the noted states are on disk.
+    pub(crate) async fn remember_now(&self) {
+        let engine = self.clone();
+        let _ = tokio::task::spawn_blocking(move || engine.write_remembered()).await;
+    }
+
+    /// What the shim left when the container ended without a daemon.
+    pub(crate) fn read_exit(&self, id: &str) -> Option<Exit> {
+        let bytes = std::fs::read(self.paths().task(id).join(shim_protocol::EXIT_NAME)).ok()?;
+        serde_json::from_slice(&bytes).ok()
+    }
+
+    pub(crate) fn discard_task_directory(&self, id: &str) {
+        let _ = std::fs::remove_dir_all(self.paths().task(id));
+    }
+
+    /// Drops an exec; `ended` is how it is answered for a while yet, with its container.
+    pub(crate) fn forget_exec(&self, exec: &str, ended: Option<(String, container::ExecView)>) {
+        let mut execs = self.0.execs.lock().unwrap_or_else(PoisonError::into_inner);
+        execs.live.remove(exec);
+        if let Some(ended) = ended {
+            if execs.ended.len() == execs::ENDED_MAX {
+                execs.ended.pop_front();
+            }
+            execs.ended.push_back((exec.into(), ended));
+        }
+    }
+
+    /// Takes a container's name and ID out of sight.
+    pub(crate) fn forget(&self, record: &Record) {
+        self.0.registry.remove(&record.id, &record.name);
+    }
+
+    /// What a removed container leaves on disk; blocks.
+    pub(crate) fn discard_container(&self, record: &Record) {
+        self.discard_task_directory(&record.id);
+        // With it go layers of an image that was removed while this container used it.
+        if let Err(error) = self.0.images.release(&record.id) {
+            tracing::warn!(container = %record.id, %error, "cannot remove the container's layer");
+        }
+        remove_tree(&self.paths().container(&record.id));
+    }
+
+    /// Runs blocking work that nobody waits for; a clean shutdown does.
+    pub(crate) fn in_background(&self, work: impl FnOnce(&Engine) + Send + 'static) {
+        let engine = self.clone();
+        let token = self.0.background.begin();
+        tokio::task::spawn_blocking(move || {
+            work(&engine);
+            drop(token);
+        });
+    }
+
+    pub(crate) fn emit_bridge(&self, action: &str, container: &str) {
+        let bridge = self.0.networks.bridge();
+        let attributes = [("container", container), ("name", "bridge"), ("type", "bridge")];
+        let attributes =
+            attributes.into_iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        self.0.events.emit("network", action, &bridge.id, attributes);
+    }
+
+    /// How a container's root is put together. `volatile`: its writable layer ends with it.
+    pub(crate) fn rootfs(&self, id: &str, volatile: bool) -> Result<shim_protocol::Rootfs, Refusal> {
+        let mounts = self
+            .0
+            .snapshots
+            .mounts(id)
+            .map_err(|error| Refusal::from_error("cannot find the container's layer", &error))?;
+        Ok(match mounts {
+            snapshots::Mounts::Overlay { lowers, upper, .. } if lowers.is_empty() => {
+                shim_protocol::Rootfs::Directory(upper)
+            }
+            snapshots::Mounts::Overlay { lowers, upper, work } => {
+                shim_protocol::Rootfs::Overlay { lower: lowers, upper, work, volatile }
+            }
+        })
+    }
+
+    /// When the daemon's clock says it is.
+    pub fn now(&self) -> UnixNanos {
+        clock::now()
+    }
+}
+
+fn remove_tree(path: &Path) {
+    if let Err(error) = std::fs::remove_dir_all(path)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %path.display(), %error, "cannot remove a directory");
+    }
+}

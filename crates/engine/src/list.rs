@@ -1,0 +1,225 @@
+//! `ps`: the published views, filtered.
+
+use std::sync::Arc;
+
+use api_types::container::{ContainerSummary, PortSummary, SummaryHostConfig, SummaryNetworkSettings};
+use model::filter::Filters;
+use model::time::NANOS;
+use model::{Refusal, mounts, ports};
+
+use crate::container::View;
+use crate::{Engine, blocking, clock};
+
+#[derive(Debug, Clone, Default)]
+pub struct ListQuery {
+    pub all: bool,
+    /// The newest so many; 0 is no limit.
+    pub limit: i64,
+    pub size: bool,
+    /// JSON, or empty.
+    pub filters: String,
+}
+
+const KEYS: [&str; 16] = [
+    "ancestor",
+    "before",
+    "exited",
+    "expose",
+    "health",
+    "id",
+    "is-task",
+    "isolation",
+    "label",
+    "name",
+    "network",
+    "publish",
+    "since",
+    "status",
+    "volume",
+    "label!",
+];
+
+impl Engine {
+    pub async fn list(&self, query: ListQuery) -> Result<Vec<ContainerSummary>, Refusal> {
+        let filters = Filters::parse(&query.filters, &KEYS)?;
+        check(&filters)?;
+        let all = query.all || query.limit > 0 || filters.has("status") || filters.has("exited");
+        let mut views: Vec<Arc<View>> =
+            self.registry().all().into_iter().map(|handle| handle.view()).collect();
+        views.sort_by(|a, b| (b.record.created, &b.record.id).cmp(&(a.record.created, &a.record.id)));
+        let created_of = |key: &str| -> Result<Option<i64>, Refusal> {
+            filters.values(key).next().map(|name| Ok(self.find(name)?.view().record.created)).transpose()
+        };
+        let (before, since) = (created_of("before")?, created_of("since")?);
+        let ancestors: Vec<String> = filters
+            .values("ancestor")
+            .filter_map(|name| self.images().resolve(name).ok().map(|image| image.id.to_string()))
+            .collect();
+        let networks: Vec<String> = filters
+            .values("network")
+            .filter_map(|name| self.network_inspect(name).ok().map(|one| one.name))
+            .collect();
+        let limit = usize::try_from(query.limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
+        let chosen = views.into_iter().filter(|view| {
+            (all || view.phase.is_running() || view.phase.status() == "restarting")
+                && !view.removed
+                && before.is_none_or(|at| view.record.created < at)
+                && since.is_none_or(|at| view.record.created > at)
+                && (!filters.has("ancestor") || ancestors.contains(&view.record.image_id))
+                && (!filters.has("network") || networks.contains(&view.record.host_config.network_mode))
+                && passes(view, &filters)
+        });
+        let now = clock::now();
+        let chosen: Vec<Arc<View>> = chosen.take(limit).collect();
+        let mut answers: Vec<ContainerSummary> = chosen.iter().map(|view| self.summary(view, now)).collect();
+        if query.size {
+            let engine = self.clone();
+            answers = blocking(move || {
+                for answer in &mut answers {
+                    let (rw, root) = engine.sizes(&answer.id);
+                    (answer.size_rw, answer.size_root_fs) = (Some(rw), Some(root));
+                }
+                Ok(answers)
+            })
+            .await?;
+        }
+        Ok(answers)
+    }
+
+    fn summary(&self, view: &View, now: i64) -> ContainerSummary {
+        let record = &view.record;
+        ContainerSummary {
+            id: record.id.clone(),
+            names: vec![format!("/{}", record.name)],
+            image: record.config.image.clone(),
+            image_id: record.image_id.clone(),
+            command: record.command().join(" "),
+            created: record.created / NANOS,
+            ports: ports_of(view),
+            labels: record.config.labels.clone().unwrap_or_default(),
+            state: view.phase.status().into(),
+            status: view.phase.words(now),
+            host_config: SummaryHostConfig {
+                network_mode: record.host_config.network_mode.clone(),
+                annotations: record.host_config.annotations.clone(),
+            },
+            network_settings: SummaryNetworkSettings { networks: self.endpoint_settings(view) },
+            mounts: mounts::points(&record.mounts),
+            ..ContainerSummary::default()
+        }
+    }
+}
+
+/// Refuses values that no container can have.
+fn check(filters: &Filters) -> Result<(), Refusal> {
+    const STATUS: [&str; 7] = ["created", "running", "paused", "restarting", "removing", "exited", "dead"];
+    if let Some(odd) = filters.values("status").find(|value| !STATUS.contains(value)) {
+        return Err(Refusal::invalid(format!("invalid filter 'status={odd}'")));
+    }
+    if let Some(odd) = filters.values("exited").find(|value| value.parse::<i64>().is_err()) {
+        return Err(Refusal::invalid(format!("invalid filter 'exited={odd}'")));
+    }
+    const HEALTH: [&str; 4] = ["starting", "healthy", "unhealthy", "none"];
+    if let Some(odd) = filters.values("health").find(|value| !HEALTH.contains(value)) {
+        return Err(Refusal::invalid(format!("invalid filter 'health={odd}'")));
+    }
+    filters.flag("is-task")?;
+    for key in ["expose", "publish"] {
+        for value in filters.values(key) {
+            ports::parse(value)?;
+        }
+    }
+    Ok(())
+}
+
+fn passes(view: &View, filters: &Filters) -> bool {
+    let record = &view.record;
+    let exited = match &view.phase {
+        model::Phase::Exited(ending) => Some(i64::from(ending.code)),
+        _ => None,
+    };
+    let wanted_ports = |key: &str| -> Vec<ports::Port> {
+        filters.values(key).filter_map(|value| ports::parse(value).ok()).flatten().collect()
+    };
+    let published: Vec<ports::Port> = view
+        .endpoint
+        .iter()
+        .flat_map(|endpoint| &endpoint.0.ports)
+        .map(|port| ports::Port {
+            number: port.container_port,
+            protocol: crate::net::api_protocol(port.protocol),
+        })
+        .collect();
+    let exposed = ports::exposed(record.config.exposed_ports.as_ref().unwrap_or(&Default::default()))
+        .unwrap_or_default();
+    filters.any("id", |id| record.id.starts_with(id))
+        && filters.any("name", |pattern| name_matches(&record.name, pattern))
+        && filters.any("status", |status| view.phase.status() == status)
+        && filters.any("exited", |code| exited.is_some_and(|exited| code.parse() == Ok(exited)))
+        && filters.any("health", |health| health == "none")
+        && filters.any("is-task", |value| matches!(value, "false" | "0" | "False" | "FALSE" | "f"))
+        && filters.any("isolation", |value| matches!(value, "" | "default"))
+        && filters.labels(record.config.labels.as_ref().unwrap_or(&Default::default()))
+        && filters.any("volume", |wanted| {
+            mounts::points(&record.mounts)
+                .iter()
+                .any(|point| point.source == wanted || point.destination == wanted)
+        })
+        && (!filters.has("publish") || wanted_ports("publish").iter().any(|port| published.contains(port)))
+        && (!filters.has("expose") || wanted_ports("expose").iter().any(|port| exposed.contains(port)))
+}
+
+/// Names are matched by regular expression, with and without the slash that they begin with. A pattern that is no
+/// regular expression matches nothing.
+fn name_matches(name: &str, pattern: &str) -> bool {
+    let Ok(pattern) = regex_lite::Regex::new(pattern) else { return false };
+    pattern.is_match(name) || pattern.is_match(&format!("/{name}"))
+}
+
+fn ports_of(view: &View) -> Vec<PortSummary> {
+    if !view.phase.is_running() {
+        return Vec::new();
+    }
+    let published = view.endpoint.iter().flat_map(|endpoint| &endpoint.0.ports);
+    let mut all: Vec<PortSummary> = published
+        .map(|port| PortSummary {
+            ip: port.host_ip.to_string(),
+            private_port: port.container_port,
+            public_port: Some(port.host_port),
+            protocol: crate::net::api_protocol(port.protocol).name().into(),
+        })
+        .collect();
+    let exposed = ports::exposed(view.record.config.exposed_ports.as_ref().unwrap_or(&Default::default()));
+    for port in exposed.unwrap_or_default() {
+        let name = port.protocol.name();
+        if !all.iter().any(|one| one.private_port == port.number && one.protocol == name) {
+            all.push(PortSummary {
+                private_port: port.number,
+                protocol: name.into(),
+                ..PortSummary::default()
+            });
+        }
+    }
+    all.sort();
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::name_matches;
+
+    #[test]
+    fn names_by_part_and_anchor() {
+        for (pattern, hit) in [
+            ("eb", true),
+            ("^web$", true),
+            ("^/web$", true),
+            ("^eb", false),
+            ("web1", false),
+            ("w.b", true),
+            ("(", false),
+        ] {
+            assert_eq!(name_matches("web", pattern), hit, "{pattern}");
+        }
+    }
+}

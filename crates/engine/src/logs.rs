@@ -1,0 +1,156 @@
+//! `logs`: batches of rendered records, and waiting for more.
+
+use std::time::Duration;
+
+use logs::{Options, Progress, Query, Reader, Render};
+use model::{Refusal, create::LogSettings};
+use tokio::net::unix::pipe;
+use tokio::sync::mpsc;
+
+use crate::container::Handle;
+use crate::{Engine, blocking};
+
+/// Bytes of one batch.
+const BATCH: usize = 256 << 10;
+/// Batches that wait for a slow client.
+const AHEAD: usize = 2;
+/// How often a log is looked at when the kernel gives no notifications.
+const POLL: Duration = Duration::from_millis(100);
+
+/// What a client wants to see.
+#[derive(Debug, Clone, Default)]
+pub struct LogQuery {
+    pub stdout: bool,
+    pub stderr: bool,
+    pub follow: bool,
+    /// Unix nanoseconds.
+    pub since: Option<i64>,
+    pub until: Option<i64>,
+    pub tail: Option<u64>,
+    pub timestamps: bool,
+    pub details: bool,
+}
+
+/// A log being read.
+pub struct LogStream {
+    /// Output is a terminal's: no frames.
+    pub raw: bool,
+    pub batches: mpsc::Receiver<Result<Vec<u8>, Refusal>>,
+}
+
+impl Engine {
+    /// Starts to read a container's log; the batches are in Docker's output form.
+    pub async fn logs(&self, name: &str, query: LogQuery) -> Result<LogStream, Refusal> {
+        if !query.stdout && !query.stderr {
+            return Err(Refusal::invalid("Bad parameters: you must choose at least one stream"));
+        }
+        let handle = self.find(name)?;
+        let view = handle.view();
+        let record = &view.record;
+        let driver = match record.host_config.log_config.driver.as_str() {
+            "json-file" => logs::Driver::JsonFile,
+            "local" => logs::Driver::Local,
+            other => {
+                return Err(Refusal::new(
+                    model::Kind::NotImplemented,
+                    format!("configured logging driver does not support reading: {other}"),
+                ));
+            }
+        };
+        let settings = LogSettings::of(&record.host_config.log_config)?;
+        let options = Options {
+            driver,
+            path: self.log_path(record),
+            size_max: settings.size_max,
+            files_max: settings.files_max,
+            compress: settings.compress,
+            attributes: Default::default(),
+        };
+        let follow = query.follow && view.phase.is_running();
+        let wanted = Query {
+            since: query.since,
+            until: query.until,
+            tail: query.tail,
+            stdout: query.stdout,
+            stderr: query.stderr,
+            follow,
+        };
+        let raw = record.config.tty;
+        let render = Render::new(query.timestamps, query.details, !raw);
+        let reader = blocking(move || Reader::open(&options, &wanted).map_err(failed)).await?;
+        let (send, batches) = mpsc::channel(AHEAD);
+        tokio::spawn(async move {
+            if let Err(refusal) = pump(reader, render, follow.then_some(handle), &send).await {
+                let _ = send.send(Err(refusal)).await;
+            }
+        });
+        Ok(LogStream { raw, batches })
+    }
+
+    /// Bytes of all that is in the log, in output form, for `attach` with `logs=1`.
+    pub async fn log_so_far(&self, name: &str, mut query: LogQuery) -> Result<Vec<u8>, Refusal> {
+        query.follow = false;
+        let mut stream = self.logs(name, query).await?;
+        let mut all = Vec::new();
+        while let Some(batch) = stream.batches.recv().await {
+            all.extend_from_slice(&batch?);
+        }
+        Ok(all)
+    }
+}
+
+fn failed(error: logs::Error) -> Refusal {
+    Refusal::from_error("error from the log driver", &error)
+}
+
+/// Reads until the end; while following, until the container has ended and all that it wrote is read.
+async fn pump(
+    mut reader: Reader,
+    mut render: Render,
+    following: Option<Handle>,
+    send: &mpsc::Sender<Result<Vec<u8>, Refusal>>,
+) -> Result<(), Refusal> {
+    let exits = following.as_ref().map(|handle| handle.view().exits);
+    loop {
+        // Looked at before reading: what was written before the end is then read after it.
+        let ended = following.as_ref().is_none_or(|handle| {
+            let view = handle.view();
+            Some(view.exits) != exits || !view.phase.is_running()
+        });
+        let (batch, progress);
+        (reader, render, batch, progress) = blocking(move || {
+            reader.clear_notifications();
+            let mut batch = Vec::new();
+            let progress = reader.next_batch(&mut render, BATCH, &mut batch).map_err(failed)?;
+            Ok((reader, render, batch, progress))
+        })
+        .await?;
+        if !batch.is_empty() && send.send(Ok(batch)).await.is_err() {
+            return Ok(());
+        }
+        match progress {
+            Progress::More => {}
+            Progress::End => return Ok(()),
+            Progress::Idle if ended => return Ok(()),
+            Progress::Idle => {
+                let Some(handle) = &following else { return Ok(()) };
+                tokio::select! {
+                    () = changed(&reader) => {}
+                    _ = handle.until(|view| Some(view.exits) != exits) => {}
+                    () = send.closed() => return Ok(()),
+                }
+            }
+        }
+    }
+}
+
+async fn changed(reader: &Reader) {
+    let watched = reader.notifications().and_then(|descriptor| descriptor.try_clone_to_owned().ok());
+    // Any descriptor that epoll takes may be waited for as this "pipe" end; it is not read through it.
+    match watched.and_then(|descriptor| pipe::Receiver::from_owned_fd_unchecked(descriptor).ok()) {
+        Some(descriptor) => {
+            let _ = descriptor.readable().await;
+        }
+        None => tokio::time::sleep(POLL).await,
+    }
+}

@@ -1,0 +1,107 @@
+//! Which containers there are: handles by ID, IDs by name.
+//!
+//! The lock is held for a look-up or an insertion and never while something is waited for.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use model::Refusal;
+
+use crate::container::Handle;
+
+#[derive(Debug, Default)]
+pub struct Registry(RwLock<Tables>);
+
+#[derive(Debug, Default)]
+struct Tables {
+    handles: BTreeMap<String, Handle>,
+    /// Also names that are reserved by a create or rename under way.
+    names: HashMap<String, String>,
+}
+
+impl Registry {
+    fn read(&self) -> RwLockReadGuard<'_, Tables> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Tables> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn contains(&self, id: &str) -> bool {
+        self.read().handles.contains_key(id)
+    }
+
+    /// Full ID, name with or without a slash, or the unambiguous beginning of an ID.
+    pub fn find(&self, name: &str) -> Result<Handle, Refusal> {
+        let tables = self.read();
+        let bare = name.strip_prefix('/').unwrap_or(name);
+        if let Some(handle) = tables.handles.get(name) {
+            return Ok(handle.clone());
+        }
+        if let Some(handle) = tables.names.get(bare).and_then(|id| tables.handles.get(id)) {
+            return Ok(handle.clone());
+        }
+        let missing = || Refusal::not_found(format!("No such container: {name}"));
+        if name.is_empty() {
+            return Err(missing());
+        }
+        let mut matching = tables
+            .handles
+            .range(name.to_string()..)
+            .take_while(|(id, _)| id.starts_with(name))
+            .map(|(_, handle)| handle);
+        match (matching.next(), matching.next()) {
+            (Some(handle), None) => Ok(handle.clone()),
+            (Some(_), Some(_)) => {
+                Err(Refusal::invalid(format!("multiple IDs found with provided prefix: {name}"))
+                    .hint("give more of the ID, or the container's name"))
+            }
+            _ => Err(missing()),
+        }
+    }
+
+    /// Every container, ordered by ID.
+    pub fn all(&self) -> Vec<Handle> {
+        self.read().handles.values().cloned().collect()
+    }
+
+    pub fn len(&self) -> usize {
+        self.read().handles.len()
+    }
+
+    /// Takes a name for `id`.
+    pub fn reserve(&self, name: &str, id: &str) -> Result<(), Refusal> {
+        let mut tables = self.write();
+        match tables.names.get(name) {
+            Some(owner) => Err(Refusal::conflict(format!(
+                "Conflict. The container name \"/{name}\" is already in use by container \"{owner}\". You have to remove \
+                 (or rename) that container to be able to reuse that name."
+            ))),
+            None => {
+                tables.names.insert(name.into(), id.into());
+                Ok(())
+            }
+        }
+    }
+
+    /// Gives a name back that `id` holds.
+    pub fn release(&self, name: &str, id: &str) {
+        let mut tables = self.write();
+        if tables.names.get(name).is_some_and(|owner| owner == id) {
+            tables.names.remove(name);
+        }
+    }
+
+    pub fn insert(&self, id: &str, handle: Handle) {
+        self.write().handles.insert(id.into(), handle);
+    }
+
+    pub fn remove(&self, id: &str, name: &str) {
+        let mut tables = self.write();
+        tables.handles.remove(id);
+        if tables.names.get(name).is_some_and(|owner| owner == id) {
+            tables.names.remove(name);
+        }
+    }
+}

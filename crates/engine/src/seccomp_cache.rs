@@ -1,0 +1,70 @@
+//! Seccomp filters, compiled once for each profile and set of capabilities.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use model::Refusal;
+use model::create::Record;
+use model::spec::{granted, security_option};
+use oci::runtime::CapabilitySet;
+use seccomp::{Arch, Kernel, Profile};
+
+/// Filters kept; a custom profile is a few kilobytes.
+const KEPT_MAX: usize = 64;
+
+/// The profile's text (none: the built-in one), and the capabilities that it is resolved for.
+type Key = (Option<String>, u64);
+
+#[derive(Debug)]
+pub struct Cache {
+    kernel: Kernel,
+    filters: Mutex<HashMap<Key, Arc<[u8]>>>,
+}
+
+impl Cache {
+    pub fn new(kernel: Kernel) -> Cache {
+        Cache { kernel, filters: Mutex::default() }
+    }
+
+    /// The filter of a container; none if it runs unconfined.
+    pub fn filter(&self, record: &Record) -> Result<Option<Arc<[u8]>>, Refusal> {
+        let profile = match security_option(record, "seccomp") {
+            Some("unconfined") => return Ok(None),
+            None if record.host_config.privileged => return Ok(None),
+            None | Some("builtin") => None,
+            Some(text) => Some(text.to_string()),
+        };
+        let capabilities = granted(record)?;
+        let key = (profile, capabilities.bits());
+        let mut filters = self.filters.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(filter) = filters.get(&key) {
+            return Ok(Some(filter.clone()));
+        }
+        let filter: Arc<[u8]> = self.compile(key.0.as_deref(), capabilities)?.into();
+        if filters.len() >= KEPT_MAX {
+            filters.clear();
+        }
+        filters.insert(key, filter.clone());
+        Ok(Some(filter))
+    }
+
+    fn compile(&self, text: Option<&str>, capabilities: CapabilitySet) -> Result<Vec<u8>, Refusal> {
+        let arch = Arch::HOST.ok_or_else(|| Refusal::not_implemented("seccomp on this architecture"))?;
+        let profile = match text {
+            None => seccomp::default_profile(),
+            Some(text) => Profile::parse(text).map_err(|error| {
+                let mut refusal = Refusal::from_error("Decoding seccomp profile failed", &error);
+                refusal.kind = model::Kind::Invalid;
+                refusal
+            })?,
+        };
+        let names: Vec<&str> = capabilities.iter().map(|one| one.name()).collect();
+        let section = profile
+            .resolve(&names, arch, self.kernel)
+            .map_err(|error| Refusal::invalid(format!("seccomp profile: {error}")))?;
+        // An empty profile filters nothing.
+        let Some(section) = section else { return Ok(Vec::new()) };
+        seccomp::compile(&section, arch)
+            .map_err(|error| Refusal::invalid(format!("seccomp profile: {error}")))
+    }
+}

@@ -1,0 +1,166 @@
+//! The daemon as a whole: counts, background work, the lazy writer, and a clean end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot};
+
+use crate::container::Command;
+use crate::{Engine, host};
+
+/// How long noted states may wait to be written.
+const LAZY: Duration = Duration::from_millis(500);
+/// How long a clean end waits for background work.
+const END: Duration = Duration::from_secs(10);
+
+/// Work that nobody waits for, counted so that a clean end can.
+#[derive(Debug, Default)]
+pub struct Background {
+    running: Arc<AtomicUsize>,
+    noted: Notify,
+}
+
+pub struct Token(Arc<AtomicUsize>);
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Background {
+    pub fn begin(&self) -> Token {
+        self.running.fetch_add(1, Ordering::AcqRel);
+        Token(self.running.clone())
+    }
+
+    /// There are states to write.
+    pub fn wake(&self) {
+        self.noted.notify_one();
+    }
+}
+
+/// Facts about host and daemon for `info`.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    pub id: String,
+    pub running: i64,
+    pub paused: i64,
+    pub stopped: i64,
+    pub images: i64,
+    pub driver: String,
+    pub backing_filesystem: String,
+    pub cgroup_v2: bool,
+    pub memory_limit: bool,
+    pub swap_limit: bool,
+    pub cpu: bool,
+    pub cpuset: bool,
+    pub pids_limit: bool,
+    pub ipv4_forwarding: bool,
+    pub kernel: String,
+    pub operating_system: String,
+    pub os_version: String,
+    pub architecture: String,
+    pub cpus: i64,
+    pub memory: i64,
+    pub name: String,
+    pub listeners: i64,
+    pub descriptors: i64,
+}
+
+impl Engine {
+    /// Blocks shortly, on files of `/proc`.
+    pub fn system_facts(&self) -> Facts {
+        let views: Vec<_> = self.registry().all().into_iter().map(|handle| handle.view()).collect();
+        let count = |wanted: &[&str]| {
+            i64::try_from(views.iter().filter(|view| wanted.contains(&view.phase.status())).count())
+                .unwrap_or(i64::MAX)
+        };
+        let uname = rustix::system::uname();
+        Facts {
+            id: self.0.id.clone(),
+            running: count(&["running"]),
+            paused: count(&["paused"]),
+            stopped: count(&["created", "exited", "removing", "restarting"]),
+            images: self.images().all().len() as i64,
+            driver: self.snapshots().driver().into(),
+            backing_filesystem: filesystem(&self.paths().data),
+            cgroup_v2: self.facts().cgroup_v2,
+            memory_limit: host::controller("memory"),
+            swap_limit: self.facts().swap_limit,
+            cpu: host::controller("cpu"),
+            cpuset: host::controller("cpuset"),
+            pids_limit: self.facts().pids_limit,
+            ipv4_forwarding: host::ipv4_forwarding(),
+            kernel: uname.release().to_string_lossy().into_owned(),
+            operating_system: host::operating_system(),
+            os_version: host::os_version(),
+            architecture: uname.machine().to_string_lossy().into_owned(),
+            cpus: self.facts().cpus.into(),
+            memory: host::memory_total(),
+            name: uname.nodename().to_string_lossy().into_owned(),
+            listeners: self.events().listeners() as i64,
+            descriptors: std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as i64),
+        }
+    }
+
+    /// Containers made from an image, with whether each runs.
+    pub fn containers_of_image(&self, image: &str) -> Vec<(String, bool)> {
+        let views = self.registry().all().into_iter().map(|handle| handle.view());
+        let using = views.filter(|view| view.record.image_id == image);
+        using.map(|view| (view.id().to_string(), view.phase.is_running())).collect()
+    }
+
+    pub fn container_count(&self) -> usize {
+        self.registry().len()
+    }
+
+    /// Writes noted states from time to time, for as long as the daemon runs.
+    pub(crate) fn spawn_lazy_writer(&self) {
+        let engine = self.clone();
+        tokio::spawn(async move {
+            loop {
+                engine.0.background.noted.notified().await;
+                tokio::time::sleep(LAZY).await;
+                let writing = engine.clone();
+                let _ = tokio::task::spawn_blocking(move || writing.write_remembered()).await;
+            }
+        });
+    }
+
+    /// Ends cleanly. Containers run on: their shims keep them until a next daemon comes.
+    pub async fn shut_down(&self) {
+        for handle in self.registry().all() {
+            let (done, told) = oneshot::channel();
+            handle.tell(Command::Forget { done }).await;
+            let _ = told.await;
+        }
+        let deadline = tokio::time::Instant::now() + END;
+        while self.0.background.running.load(Ordering::Acquire) > 0 && tokio::time::Instant::now() < deadline
+        {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let engine = self.clone();
+        let _ = tokio::task::spawn_blocking(move || {
+            engine.write_remembered();
+            engine.launcher().close();
+        })
+        .await;
+    }
+}
+
+/// The name of the filesystem that a path lies on, by its magic number (statfs(2)).
+fn filesystem(path: &std::path::Path) -> String {
+    let Ok(found) = rustix::fs::statfs(path) else { return "<unknown>".into() };
+    let name = match found.f_type as u32 {
+        0xef53 => "extfs",
+        0x5846_5342 => "xfs",
+        0x9123_683e => "btrfs",
+        0x0102_1994 => "tmpfs",
+        0x2fc1_2fc1 => "zfs",
+        0x794c_7630 => "overlayfs",
+        _ => "<unknown>",
+    };
+    name.into()
+}

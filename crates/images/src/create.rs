@@ -1,0 +1,226 @@
+//! Images made here: imported from a plain archive, or from a container's changes.
+
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use archive::{Compression, Decoder, PackOptions, Root};
+use oci::{Algorithm, Config, Digest, History, Image, Platform, Reference, RootFs, Timestamp};
+
+use crate::layers::layer_media_type;
+use crate::pins::Pins;
+use crate::register::{LayerBlob, Registered, Registration};
+use crate::state::StoredImage;
+use crate::{Error, Images};
+
+/// A flat archive that becomes an image of one layer.
+#[derive(Debug)]
+pub struct Import {
+    pub reference: Option<Reference>,
+    pub config: Config,
+    /// Comment of the image's history.
+    pub message: String,
+    pub platform: Platform,
+    pub now: Timestamp,
+}
+
+/// An image on top of another one.
+#[derive(Debug)]
+pub struct NewImage {
+    /// `None` starts from scratch.
+    pub parent: Option<Arc<StoredImage>>,
+    /// The layer to add, or none if only the configuration changes.
+    pub layer: Option<NewLayer>,
+    pub config: Config,
+    pub author: String,
+    pub comment: String,
+    /// The step's command, as the history shows it.
+    pub created_by: String,
+    pub platform: Platform,
+    pub references: Vec<Reference>,
+    pub now: Timestamp,
+}
+
+/// A layer's archive in the content store, and what it is when it is not compressed.
+#[derive(Debug, Clone)]
+pub struct NewLayer {
+    pub blob: LayerBlob,
+    pub diff_id: Digest,
+    /// Bytes of file content.
+    pub bytes: u64,
+}
+
+/// Writes down what is read.
+struct Keep<'a, 'b, R> {
+    stream: R,
+    writer: &'a mut content::Writer<'b>,
+}
+
+impl<R: Read> Read for Keep<'_, '_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.stream.read(buffer)?;
+        self.writer.write_all(&buffer[..count])?;
+        Ok(count)
+    }
+}
+
+impl Images {
+    /// Makes an image of a root filesystem's archive, compressed or not.
+    pub fn import(&self, stream: impl Read + Send, import: Import) -> Result<Registered, Error> {
+        let mut pins = self.pins();
+        let layer = self.import_layer(stream, &mut pins)?;
+        let created = Some(import.now.to_string());
+        let history = History { created: created.clone(), comment: import.message, ..History::default() };
+        let config = Image {
+            created,
+            architecture: import.platform.architecture,
+            variant: import.platform.variant,
+            os: import.platform.os,
+            config: import.config,
+            rootfs: RootFs { diff_ids: vec![layer.diff_id], ..RootFs::default() },
+            history: vec![history],
+            ..Image::default()
+        };
+        let config = serde_json::to_vec(&config).map_err(Error::Encode)?;
+        let registration = Registration {
+            config: &config,
+            manifest: None,
+            layers: vec![layer.blob],
+            references: import.reference.into_iter().map(Reference::or_latest).collect(),
+            parent: None,
+            now: import.now,
+        };
+        self.register(&mut pins, registration, &mut |_, _, _| {})
+    }
+
+    /// Keeps an archive as it comes, and unpacks it on the way as a layer on nothing.
+    fn import_layer(&self, stream: impl Read + Send, pins: &mut Pins<'_>) -> Result<NewLayer, Error> {
+        let mut writer = self.content.writer()?;
+        let decoder = Decoder::new(Keep { stream, writer: &mut writer })?;
+        let media_type = layer_media_type(decoder.compression()).to_owned();
+        let (stage, diff_id, bytes) = self.unpack_stream(decoder, Algorithm::Sha256, None, &mut || {})?;
+        // The chain of a lowest layer is its diff ID.
+        pins.chain(&diff_id);
+        self.snapshots.commit(stage, &diff_id, bytes)?;
+        let ingested = writer.finish()?;
+        pins.blob(&ingested.blob().digest);
+        let blob = ingested.commit()?;
+        let verified = Some(diff_id.clone());
+        let blob = LayerBlob { digest: blob.digest, size: blob.size, media_type, verified };
+        Ok(NewLayer { blob, diff_id, bytes })
+    }
+
+    /// Writes the changes of a container's read-write layer as a layer's archive into the content store. The layer may
+    /// be in use; then the archive has each file as it was at some moment.
+    pub fn pack_container(&self, container: &str, pins: &mut Pins<'_>) -> Result<NewLayer, Error> {
+        let snapshots::Mounts::Overlay { upper, .. } = self.snapshots.mounts(container)?;
+        self.pack_upper(&upper, pins)
+    }
+
+    fn pack_upper(&self, upper: &Path, pins: &mut Pins<'_>) -> Result<NewLayer, Error> {
+        let root =
+            Root::open_path(upper).map_err(|source| Error::Io { operation: "open a layer", source })?;
+        let options = PackOptions { overlay_upper: true, ..PackOptions::default() };
+        let mut writer = self.content.writer()?;
+        let mut buffered = io::BufWriter::with_capacity(256 << 10, &mut writer);
+        let (_, bytes) = archive::pack(&root, &options, &mut buffered)?;
+        drop(buffered);
+        let ingested = writer.finish()?;
+        let digest = ingested.blob().digest.clone();
+        pins.blob(&digest);
+        let blob = ingested.commit()?;
+        let media_type = layer_media_type(Compression::None).to_owned();
+        let verified = Some(digest.clone());
+        let blob = LayerBlob { digest: blob.digest, size: blob.size, media_type, verified };
+        Ok(NewLayer { diff_id: digest, blob, bytes })
+    }
+
+    /// Makes a layer of a container's read-write layer without copying it: packs it, and then turns the directory itself
+    /// into the layer on the image that the container ran on. The read-write layer must not be mounted; it is gone
+    /// afterwards.
+    pub fn adopt_container(
+        &self,
+        container: &str,
+        parent: Option<&StoredImage>,
+        pins: &mut Pins<'_>,
+    ) -> Result<NewLayer, Error> {
+        let layer = self.pack_container(container, pins)?;
+        let mut diff_ids: Vec<Digest> = parent
+            .map(|parent| parent.layers.iter().map(|layer| layer.diff_id.clone()).collect())
+            .unwrap_or_default();
+        diff_ids.push(layer.diff_id.clone());
+        let chains = oci::chain_ids(&diff_ids);
+        for chain in &chains {
+            pins.chain(chain);
+        }
+        if let Some(chain) = chains.last() {
+            drop(self.snapshots.adopt(container, chain, layer.bytes)?);
+        }
+        Ok(layer)
+    }
+
+    /// Makes an image of a container as it is now. `new.layer` is made here.
+    pub fn commit(&self, container: &str, new: NewImage) -> Result<Registered, Error> {
+        let mut pins = self.pins();
+        let layer = self.pack_container(container, &mut pins)?;
+        self.create(NewImage { layer: Some(layer), ..new }, &mut pins)
+    }
+
+    /// Makes an image on top of another: the parent's layers and history with one step more. The layer's blob must be
+    /// pinned in `pins`; if its snapshot is there already (see [`Images::adopt_container`]), nothing is unpacked.
+    pub fn create(&self, new: NewImage, pins: &mut Pins<'_>) -> Result<Registered, Error> {
+        let created = Some(new.now.to_string());
+        let parent = new.parent.as_ref().map(|parent| &*parent.config);
+        let mut history: Vec<History> = parent.map(|parent| parent.history.clone()).unwrap_or_default();
+        // A parent that does not tell how its layers came would shift every later step onto the wrong layer.
+        let told = history.iter().filter(|step| !step.empty_layer).count();
+        let untold = new.parent.as_ref().map_or(0, |parent| parent.layers.len()).saturating_sub(told);
+        let unknown =
+            History { created: parent.and_then(|parent| parent.created.clone()), ..History::default() };
+        history.extend(std::iter::repeat_n(unknown, untold));
+        history.push(History {
+            created: created.clone(),
+            author: new.author.clone(),
+            created_by: new.created_by,
+            comment: new.comment.clone(),
+            empty_layer: new.layer.is_none(),
+        });
+        let mut layers: Vec<LayerBlob> = Vec::new();
+        let mut diff_ids: Vec<Digest> = Vec::new();
+        for layer in new.parent.iter().flat_map(|parent| &parent.layers) {
+            diff_ids.push(layer.diff_id.clone());
+            layers.push(LayerBlob {
+                digest: layer.blob.digest.clone(),
+                size: layer.blob.size,
+                media_type: layer.blob.media_type.clone(),
+                verified: Some(layer.diff_id.clone()),
+            });
+        }
+        if let Some(layer) = new.layer {
+            diff_ids.push(layer.diff_id);
+            layers.push(layer.blob);
+        }
+        let config = Image {
+            created,
+            author: new.author,
+            architecture: new.platform.architecture,
+            variant: new.platform.variant,
+            os: new.platform.os,
+            config: new.config,
+            rootfs: RootFs { diff_ids, ..RootFs::default() },
+            history,
+            comment: new.comment,
+            ..Image::default()
+        };
+        let config = serde_json::to_vec(&config).map_err(Error::Encode)?;
+        let registration = Registration {
+            config: &config,
+            manifest: None,
+            layers,
+            references: new.references.into_iter().map(Reference::or_latest).collect(),
+            parent: new.parent.map(|parent| parent.id.clone()),
+            now: new.now,
+        };
+        self.register(pins, registration, &mut |_, _, _| {})
+    }
+}

@@ -1,0 +1,130 @@
+//! One layer from its archive into the snapshots, checked against its diff ID.
+
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use archive::{Compression, Decoder, Root, UnpackOptions, Whiteouts};
+use oci::{Algorithm, Digest, media_type};
+use snapshots::Stage;
+
+use crate::pipeline::{self, Counting, Received};
+use crate::{Error, Images};
+
+/// Bytes of the archive read and in all.
+pub type OnRead<'a> = &'a mut dyn FnMut(u64, u64);
+
+/// Share of the free disk that one layer may take.
+const FREE_SHARE: (u64, u64) = (19, 20);
+
+/// The OCI media type of a layer's archive.
+pub fn layer_media_type(compression: Compression) -> &'static str {
+    match compression {
+        Compression::None => media_type::OCI_LAYER,
+        Compression::Gzip => media_type::OCI_LAYER_GZIP,
+        Compression::Zstd => media_type::OCI_LAYER_ZSTD,
+    }
+}
+
+impl Images {
+    /// Sees to it that the layer of the archive `blob` is unpacked on `parent`, and that the archive is what `diff_id`
+    /// says. The layer's chain must be pinned. Returns the bytes of its file content.
+    pub(crate) fn unpack_layer(
+        &self,
+        blob: &Digest,
+        index: usize,
+        diff_id: &Digest,
+        parent: Option<&Digest>,
+        chain: &Digest,
+        on_read: OnRead<'_>,
+    ) -> Result<u64, Error> {
+        let size = self.content.size(blob)?;
+        let read = AtomicU64::new(0);
+        let file = self.content.open_blob(blob)?;
+        let decoder = Decoder::new(Counting { inner: file, read: &read })?;
+        let present = self.snapshots.layer(chain);
+        // An archive that is not compressed was checked when it came: its digest is its diff ID.
+        if let Some(present) = &present
+            && decoder.compression() == Compression::None
+            && blob == diff_id
+        {
+            return Ok(present.bytes);
+        }
+        let mut on_piece = || on_read(read.load(Ordering::Relaxed), size);
+        let algorithm = diff_id.algorithm();
+        let check = |found: Digest| {
+            if found == *diff_id {
+                Ok(())
+            } else {
+                Err(Error::DiffId { index, expected: diff_id.clone(), found })
+            }
+        };
+        if let Some(present) = present {
+            // Somebody else's archive brought the layer; this one must be honest all the same.
+            let bytes_max = self.unpack_bytes_max()?;
+            let (_, found) =
+                pipeline::run(decoder, algorithm, &mut on_piece, |stream| discard(stream, bytes_max))?;
+            check(found)?;
+            return Ok(present.bytes);
+        }
+        let (stage, found, bytes) = self.unpack_stream(decoder, algorithm, parent, &mut on_piece)?;
+        check(found)?;
+        self.snapshots.commit(stage, chain, bytes)?;
+        Ok(bytes)
+    }
+
+    /// Unpacks a plain archive into a new stage. Gives the stage, the digest of the whole stream, and the bytes of file
+    /// content.
+    pub(crate) fn unpack_stream(
+        &self,
+        stream: impl Read + Send,
+        algorithm: Algorithm,
+        parent: Option<&Digest>,
+        on_piece: &mut dyn FnMut(),
+    ) -> Result<(Stage, Digest, u64), Error> {
+        let open = |path: &Path| {
+            Root::open_path(path).map_err(|source| Error::Io { operation: "open a layer", source })
+        };
+        let stage = self.snapshots.stage(parent)?;
+        let root = open(&stage.directory())?;
+        let lowers = stage.lowers().iter().map(|lower| open(lower)).collect::<Result<Vec<Root>, Error>>()?;
+        let options = UnpackOptions {
+            whiteouts: Whiteouts::Overlay,
+            limits: archive::Limits { bytes: self.unpack_bytes_max()?, entries: self.limits.entries },
+            lowers: &lowers,
+            ..UnpackOptions::default()
+        };
+        let (unpacked, digest) = pipeline::run(stream, algorithm, on_piece, |stream| {
+            archive::unpack(stream, &root, &options).map_err(Error::from)
+        })?;
+        Ok((stage, digest, unpacked.bytes))
+    }
+
+    /// The set bound, or most of what the disk has left if that is less: a layer that fills the disk of every container
+    /// harms more than the one who loads it.
+    pub(crate) fn unpack_bytes_max(&self) -> Result<u64, Error> {
+        let free = rustix::fs::statvfs(self.content.root())
+            .map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+            .map_err(|errno| Error::Io { operation: "measure the free disk", source: errno.into() })?;
+        Ok(self.limits.bytes.min(free / FREE_SHARE.1 * FREE_SHARE.0))
+    }
+}
+
+/// Reads to the end of a stream that may have so many bytes.
+fn discard(stream: &mut Received<'_>, bytes_max: u64) -> Result<(), Error> {
+    let mut bounded = stream.take(bytes_max.saturating_add(1));
+    let read = io::copy(&mut bounded, &mut io::sink()).map_err(unwrap)?;
+    if read > bytes_max {
+        return Err(archive::Error::Limit { what: "bytes", max: bytes_max }.into());
+    }
+    Ok(())
+}
+
+/// What `archive` put into an I/O error.
+pub fn unwrap(error: io::Error) -> Error {
+    match error.downcast::<archive::Error>() {
+        Ok(error) => error.into(),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => archive::Error::Truncated.into(),
+        Err(error) => archive::Error::Read(error).into(),
+    }
+}

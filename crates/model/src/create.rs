@@ -1,0 +1,532 @@
+//! Creating a container: the request, checked, completed from the image and the host, as a record.
+
+mod limits;
+
+use std::path::Path;
+
+use api_types::container::{ContainerConfig, ContainerCreate, HostConfig, LogConfig};
+use api_types::network::EndpointSettings;
+use serde::{Deserialize, Serialize};
+
+use crate::mounts::{self, ContainerMount};
+use crate::time::UnixNanos;
+use crate::{Kind, Refusal, capabilities, ports, signal};
+
+/// What the host has and the daemon was told; found out once at start.
+#[derive(Debug, Clone)]
+pub struct HostFacts {
+    pub cpus: u32,
+    pub cgroup_v2: bool,
+    /// Swap accounting of the memory controller.
+    pub swap_limit: bool,
+    pub pids_limit: bool,
+    pub log: LogConfig,
+    /// Bytes.
+    pub shm_size: i64,
+    pub cgroup_parent: String,
+    /// Seconds.
+    pub stop_timeout: i64,
+}
+
+/// The image that a container is made of.
+#[derive(Debug, Clone, Default)]
+pub struct ImageFacts {
+    /// `sha256:…`
+    pub id: String,
+    pub config: ContainerConfig,
+}
+
+/// A container as it is stored: everything that is not its state.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    pub id: String,
+    /// Without a leading slash.
+    pub name: String,
+    pub created: UnixNanos,
+    pub image_id: String,
+    pub config: ContainerConfig,
+    pub host_config: HostConfig,
+    pub mounts: Vec<ContainerMount>,
+    pub network: NetworkChoice,
+}
+
+/// Where a container's network comes from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum NetworkChoice {
+    /// Shares the host's.
+    Host,
+    /// Only a loopback device.
+    None,
+    /// The default bridge, with what was asked of the endpoint.
+    Bridge(Box<EndpointSettings>),
+    /// Shares that of another container, named by its ID.
+    Container(String),
+}
+
+impl Record {
+    /// Program and arguments.
+    pub fn command(&self) -> Vec<String> {
+        let parts = [&self.config.entrypoint, &self.config.cmd];
+        parts.into_iter().flatten().flatten().cloned().collect()
+    }
+
+    /// The signal that asks it to end.
+    pub fn stop_signal(&self) -> i32 {
+        self.config.stop_signal.as_deref().and_then(signal::parse).unwrap_or(signal::TERM)
+    }
+}
+
+/// What comes from outside the request.
+pub struct Given<'a> {
+    pub id: String,
+    /// The checked name.
+    pub name: String,
+    pub now: UnixNanos,
+    pub image: &'a ImageFacts,
+    pub host: &'a HostFacts,
+    /// Whether a path is there on the host.
+    pub exists: &'a dyn Fn(&Path) -> bool,
+    /// Finds the full ID of a container by name or ID.
+    pub container: &'a dyn Fn(&str) -> Result<String, Refusal>,
+}
+
+/// Decides on a create request: the record to store, and warnings for the client.
+pub fn create(request: ContainerCreate, given: Given<'_>) -> Result<(Record, Vec<String>), Refusal> {
+    let mut warnings = Vec::new();
+    let mut config = request.config;
+    let mut host = request.host_config.unwrap_or_default();
+    inherit(&mut config, &given.image.config);
+    if config.cmd.iter().flatten().chain(config.entrypoint.iter().flatten()).next().is_none() {
+        return Err(Refusal::invalid("no command specified"));
+    }
+    let network = network(&mut config, &mut host, request.networking_config, &given)?;
+    check_config(&mut config, &given.id, &network, &host)?;
+    check_modes(&mut host, &config, given.host)?;
+    limits::check(&mut host.resources, given.host, &mut warnings)?;
+    if matches!(network, NetworkChoice::Host) && host.port_bindings.iter().flatten().next().is_some() {
+        warnings.push("Published ports are discarded when using host network mode".into());
+    }
+    let mounts = mounts::resolve(&host, given.exists)?;
+    let record = Record {
+        id: given.id,
+        name: given.name,
+        created: given.now,
+        image_id: given.image.id.clone(),
+        config,
+        host_config: host,
+        mounts,
+        network,
+    };
+    Ok((record, warnings))
+}
+
+/// Completes a request by its image, as Docker merges the two.
+fn inherit(config: &mut ContainerConfig, image: &ContainerConfig) {
+    if config.user.is_empty() {
+        config.user = image.user.clone();
+    }
+    if config.working_dir.is_empty() {
+        config.working_dir = image.working_dir.clone();
+    }
+    if let Some(ports) = &image.exposed_ports {
+        let own = config.exposed_ports.get_or_insert_default();
+        ports.keys().for_each(|port| {
+            own.entry(port.clone()).or_default();
+        });
+    }
+    let own = config.env.get_or_insert_default();
+    let inherited: Vec<String> = image
+        .env
+        .iter()
+        .flatten()
+        .filter(|variable| !own.iter().any(|one| variable_name(one) == variable_name(variable)))
+        .cloned()
+        .collect();
+    own.extend(inherited);
+    let labels = config.labels.get_or_insert_default();
+    for (key, value) in image.labels.iter().flatten() {
+        labels.entry(key.clone()).or_insert_with(|| value.clone());
+    }
+    // An entrypoint of the request's own hides the image's command; an empty string in it resets the image's.
+    match &config.entrypoint {
+        None => {
+            if config.cmd.as_ref().is_none_or(Vec::is_empty) {
+                config.cmd = image.cmd.clone();
+            }
+            config.entrypoint = image.entrypoint.clone();
+        }
+        Some(entrypoint) if entrypoint.is_empty() || entrypoint == &[""] => config.entrypoint = None,
+        Some(_) => {}
+    }
+    if config.healthcheck.is_none() {
+        config.healthcheck = image.healthcheck.clone();
+    }
+    if config.stop_signal.is_none() {
+        config.stop_signal = image.stop_signal.clone();
+    }
+    if config.shell.is_none() {
+        config.shell = image.shell.clone();
+    }
+}
+
+fn variable_name(variable: &str) -> &str {
+    variable.split_once('=').map_or(variable, |(name, _)| name)
+}
+
+fn network(
+    config: &mut ContainerConfig,
+    host: &mut HostConfig,
+    networking: Option<api_types::network::NetworkingConfig>,
+    given: &Given<'_>,
+) -> Result<NetworkChoice, Refusal> {
+    let mut endpoints = networking.unwrap_or_default().endpoints_config;
+    if host.network_mode.is_empty() || host.network_mode == "default" {
+        host.network_mode = "bridge".into();
+    }
+    let mode = host.network_mode.clone();
+    if config.network_disabled {
+        return Ok(NetworkChoice::None);
+    }
+    if let Some(other) = mode.strip_prefix("container:") {
+        let conflict = |what: &str| Refusal::invalid(format!("conflicting options: {what}"));
+        if !config.hostname.is_empty() {
+            return Err(conflict("hostname and the network mode"));
+        }
+        if host.links.iter().flatten().next().is_some() {
+            return Err(conflict(
+                "container type network can't be used with links. This would result in undefined behavior",
+            ));
+        }
+        if host.dns.iter().flatten().next().is_some() {
+            return Err(conflict("dns and the network mode"));
+        }
+        if host.extra_hosts.iter().flatten().next().is_some() {
+            return Err(conflict("custom host-to-IP mapping and the network mode"));
+        }
+        if host.port_bindings.iter().flatten().next().is_some() || host.publish_all_ports {
+            return Err(conflict("port publishing and the container type network mode"));
+        }
+        let id = (given.container)(other)?;
+        if id == given.id {
+            return Err(Refusal::invalid("cannot join own network"));
+        }
+        host.network_mode = format!("container:{id}");
+        return Ok(NetworkChoice::Container(id));
+    }
+    if let Some(other) = endpoints.keys().find(|name| **name != mode && *name != "default") {
+        return Err(Refusal::not_implemented(&format!("connecting a container to the network {other}")));
+    }
+    let settings = endpoints.remove(&mode).or_else(|| endpoints.remove("default")).unwrap_or_default();
+    match mode.as_str() {
+        "host" => Ok(NetworkChoice::Host),
+        "none" => Ok(NetworkChoice::None),
+        "bridge" => {
+            let invalid = |what: &str| Refusal::invalid(format!("invalid endpoint settings:\n{what}"));
+            let ipam = settings.ipam_config.clone().unwrap_or_default();
+            if !ipam.ipv4_address.is_empty() || !ipam.ipv6_address.is_empty() {
+                return Err(invalid("user-specified IP address is supported on user-defined networks only"));
+            }
+            if settings.aliases.iter().flatten().next().is_some() {
+                return Err(invalid("network-scoped aliases are only supported for user-defined networks"));
+            }
+            Ok(NetworkChoice::Bridge(Box::new(settings)))
+        }
+        other => Err(Refusal::not_found(format!("network {other} not found")).hint(
+            "user-defined networks are not supported by Corten yet; use bridge, host, none or container:NAME",
+        )),
+    }
+}
+
+fn check_config(
+    config: &mut ContainerConfig,
+    id: &str,
+    network: &NetworkChoice,
+    host: &HostConfig,
+) -> Result<(), Refusal> {
+    if !config.working_dir.is_empty() {
+        if !config.working_dir.starts_with('/') {
+            return Err(Refusal::invalid(format!(
+                "the working directory '{}' is invalid, it needs to be an absolute path",
+                config.working_dir
+            )));
+        }
+        config.working_dir = mounts::clean(&config.working_dir).to_string_lossy().into_owned();
+    }
+    if config.hostname.len() > 63 {
+        return Err(Refusal::invalid(format!(
+            "hostname \"{}\" is too long (maximum 63 bytes)",
+            config.hostname
+        )));
+    }
+    if host.uts_mode == "host" && !config.hostname.is_empty() {
+        return Err(Refusal::invalid("conflicting options: hostname and the UTS mode"));
+    }
+    let shares_name = matches!(network, NetworkChoice::Host | NetworkChoice::Container(_));
+    if config.hostname.is_empty() && !shares_name {
+        config.hostname = id.chars().take(12).collect();
+    }
+    for variable in config.env.iter().flatten() {
+        if variable_name(variable).is_empty() || variable.contains('\0') {
+            return Err(Refusal::invalid(format!("invalid environment variable: {variable}")));
+        }
+    }
+    // `NAME` without `=` removes an inherited variable.
+    config.env.get_or_insert_default().retain(|variable| variable.contains('='));
+    if let Some(text) = &config.stop_signal
+        && signal::parse(text).is_none()
+    {
+        return Err(Refusal::invalid(format!("Invalid signal: {text}")));
+    }
+    ports::exposed(config.exposed_ports.as_ref().unwrap_or(&Default::default()))?;
+    ports::publications(host.port_bindings.as_ref().unwrap_or(&Default::default()))?;
+    check_health(config)
+}
+
+fn check_health(config: &ContainerConfig) -> Result<(), Refusal> {
+    const MILLISECOND: i64 = 1_000_000;
+    let Some(health) = &config.healthcheck else { return Ok(()) };
+    for (name, value) in [
+        ("Interval", health.interval),
+        ("Timeout", health.timeout),
+        ("StartPeriod", health.start_period),
+        ("StartInterval", health.start_interval),
+    ] {
+        if value != 0 && value < MILLISECOND {
+            return Err(Refusal::invalid(format!("{name} in Healthcheck cannot be less than 1ms")));
+        }
+    }
+    if health.retries < 0 {
+        return Err(Refusal::invalid("Retries in Healthcheck cannot be negative"));
+    }
+    Ok(())
+}
+
+/// Restart policy, namespaces and everything else of the host part that is a word. Sets the defaults.
+fn check_modes(host: &mut HostConfig, config: &ContainerConfig, facts: &HostFacts) -> Result<(), Refusal> {
+    check_restart(host)?;
+    let bad = |what: &str, value: &str| Refusal::invalid(format!("invalid {what}: {value}"));
+    match host.ipc_mode.as_str() {
+        "" => host.ipc_mode = "private".into(),
+        "private" | "shareable" | "host" | "none" => {}
+        mode if mode.starts_with("container:") => {
+            return Err(Refusal::not_implemented("sharing the IPC namespace of another container"));
+        }
+        mode => return Err(bad("IPC mode", mode)),
+    }
+    match host.pid_mode.as_str() {
+        "" | "private" | "host" => {}
+        mode if mode.len() > 10 && mode.starts_with("container:") => {}
+        mode => return Err(bad("PID mode", mode)),
+    }
+    if !matches!(host.uts_mode.as_str(), "" | "private" | "host") {
+        return Err(bad("UTS mode", &host.uts_mode));
+    }
+    match host.cgroupns_mode.as_str() {
+        "" => {
+            let private = facts.cgroup_v2 && !host.privileged;
+            host.cgroupns_mode = if private { "private" } else { "host" }.into();
+        }
+        "private" | "host" => {}
+        mode => return Err(bad("cgroup namespace mode", mode)),
+    }
+    if !matches!(host.userns_mode.as_str(), "" | "host") {
+        return Err(Refusal::invalid(format!("invalid user namespace mode: {}", host.userns_mode)));
+    }
+    if !matches!(host.isolation.as_str(), "" | "default") {
+        return Err(Refusal::invalid(format!("invalid isolation '{}' on linux", host.isolation)));
+    }
+    if host.shm_size < 0 {
+        return Err(Refusal::invalid("SHM size can not be less than 0"));
+    }
+    if host.shm_size == 0 {
+        host.shm_size = facts.shm_size;
+    }
+    if !(-1000..=1000).contains(&host.oom_score_adj) {
+        return Err(Refusal::invalid(format!(
+            "Invalid value {}, range for oom score adj is [-1000, 1000]",
+            host.oom_score_adj
+        )));
+    }
+    if host.annotations.iter().flatten().any(|(key, _)| key.is_empty()) {
+        return Err(Refusal::invalid(
+            "invalid Annotations: the empty string is not permitted as an annotation key",
+        ));
+    }
+    capabilities::granted(
+        host.privileged,
+        host.cap_add.as_deref().unwrap_or(&[]),
+        host.cap_drop.as_deref().unwrap_or(&[]),
+    )?;
+    check_log(host, facts)?;
+    refuse_what_is_missing(host, config)
+}
+
+fn check_restart(host: &mut HostConfig) -> Result<(), Refusal> {
+    let policy = &mut host.restart_policy;
+    let count = policy.maximum_retry_count;
+    match policy.name.as_str() {
+        "" | "no" | "always" | "unless-stopped" if count != 0 => {
+            let tail = if count < 0 { " and cannot be negative" } else { "" };
+            return Err(Refusal::invalid(format!(
+                "invalid restart policy: maximum retry count can only be used with 'on-failure'{tail}"
+            )));
+        }
+        "on-failure" if count < 0 => {
+            return Err(Refusal::invalid("invalid restart policy: maximum retry count cannot be negative"));
+        }
+        "" => policy.name = "no".into(),
+        "no" | "always" | "unless-stopped" | "on-failure" => {}
+        other => {
+            return Err(Refusal::invalid(format!(
+                "invalid restart policy: unknown policy '{other}'; use one of 'no', 'always', 'on-failure', or \
+                 'unless-stopped'"
+            )));
+        }
+    }
+    if host.auto_remove && policy.name != "no" {
+        return Err(Refusal::invalid("can't create 'AutoRemove' container with restart policy"));
+    }
+    Ok(())
+}
+
+fn check_log(host: &mut HostConfig, facts: &HostFacts) -> Result<(), Refusal> {
+    if host.log_config.driver.is_empty() {
+        let own = std::mem::take(&mut host.log_config.config);
+        host.log_config = facts.log.clone();
+        host.log_config.config.extend(own);
+    }
+    let driver = host.log_config.driver.as_str();
+    let known: &[&str] = match driver {
+        "json-file" | "local" => &[
+            "max-size",
+            "max-file",
+            "compress",
+            "labels",
+            "labels-regex",
+            "env",
+            "env-regex",
+            "tag",
+            "mode",
+            "max-buffer-size",
+        ],
+        "none" => return Ok(()),
+        "syslog" | "journald" | "gelf" | "fluentd" | "awslogs" | "splunk" | "gcplogs" => {
+            return Err(Refusal::not_implemented(&format!("the log driver {driver}")));
+        }
+        other => {
+            return Err(Refusal::invalid(format!("logger: no log driver named '{other}' is registered")));
+        }
+    };
+    if let Some(key) = host.log_config.config.keys().find(|key| !known.contains(&key.as_str())) {
+        return Err(Refusal::invalid(format!("unknown log opt '{key}' for {driver} log driver")));
+    }
+    LogSettings::of(&host.log_config).map(drop)
+}
+
+/// The options of the file drivers, read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogSettings {
+    /// Bytes; none: unlimited.
+    pub size_max: Option<u64>,
+    pub files_max: u32,
+    pub compress: bool,
+}
+
+impl LogSettings {
+    pub fn of(log: &LogConfig) -> Result<LogSettings, Refusal> {
+        let local = log.driver == "local";
+        let mut settings = LogSettings {
+            size_max: local.then_some(20 << 20),
+            files_max: if local { 5 } else { 1 },
+            compress: local,
+        };
+        let bad = |key: &str, value: &str| Refusal::invalid(format!("invalid value for {key}: {value}"));
+        for (key, value) in &log.config {
+            match key.as_str() {
+                "max-size" if value == "-1" => settings.size_max = None,
+                "max-size" => {
+                    let size = parse_size(value).filter(|size| *size > 0).ok_or_else(|| bad(key, value))?;
+                    settings.size_max = Some(size);
+                }
+                "max-file" => {
+                    settings.files_max =
+                        value.parse().ok().filter(|count| *count > 0).ok_or_else(|| bad(key, value))?;
+                }
+                "compress" => settings.compress = value.parse().map_err(|_| bad(key, value))?,
+                _ => {}
+            }
+        }
+        Ok(settings)
+    }
+}
+
+/// A size with an optional unit, `10m`, `1.5GB`; units are binary.
+pub fn parse_size(text: &str) -> Option<u64> {
+    let lower = text.trim().to_ascii_lowercase();
+    let digits = lower.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(lower.len());
+    let number: f64 = lower[..digits].parse().ok()?;
+    let scale = match lower[digits..].trim() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        _ => return None,
+    };
+    let size = number * f64::from(1_u32 << (scale / 2)) * f64::from(1_u32 << (scale / 2));
+    (size < u64::MAX as f64).then_some(size as u64)
+}
+
+/// Asks that the host or Corten cannot meet are refused by name.
+fn refuse_what_is_missing(host: &HostConfig, config: &ContainerConfig) -> Result<(), Refusal> {
+    let some = |list: &Option<Vec<String>>| list.iter().flatten().next().is_some();
+    let missing = [
+        ("--volumes-from", some(&host.volumes_from)),
+        ("--link", some(&host.links)),
+        ("--storage-opt", host.storage_opt.iter().flatten().next().is_some()),
+        ("--init", host.resources.init == Some(true)),
+        (
+            "--gpus and other device requests",
+            host.resources.device_requests.iter().flatten().next().is_some(),
+        ),
+        ("--volume-driver", !matches!(host.volume_driver.as_str(), "" | "local")),
+    ];
+    if let Some((what, _)) = missing.iter().find(|(_, asked)| *asked) {
+        return Err(Refusal::not_implemented(what));
+    }
+    if !matches!(host.runtime.as_str(), "" | "corten" | "runc") {
+        return Err(Refusal::invalid(format!("unknown or invalid runtime name: {}", host.runtime)));
+    }
+    if config.volumes.iter().flatten().next().is_some() {
+        return Err(Refusal::not_implemented("an anonymous volume"));
+    }
+    for option in host.security_opt.iter().flatten() {
+        let (key, value) = option.split_once(['=', ':']).unwrap_or((option, ""));
+        let fits = match key {
+            "no-new-privileges" => matches!(value, "" | "true" | "false"),
+            "seccomp" => true,
+            "systempaths" => value == "unconfined",
+            "apparmor" => {
+                if value != "unconfined" {
+                    return Err(Refusal::not_implemented("an AppArmor profile"));
+                }
+                true
+            }
+            "label" => {
+                if value != "disable" {
+                    return Err(Refusal::not_implemented("an SELinux label"));
+                }
+                true
+            }
+            "writable-cgroups" => return Err(Refusal::not_implemented("--security-opt writable-cgroups")),
+            _ => false,
+        };
+        if !fits {
+            return Err(Refusal::new(Kind::Invalid, format!("invalid --security-opt 2: \"{option}\"")));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,464 @@
+//! A container's record to the OCI runtime spec that its shim is given.
+
+mod defaults;
+
+use std::path::{Path, PathBuf};
+
+use api_types::container::Resources;
+use api_types::exec::ExecCreate;
+use oci::runtime::*;
+
+use crate::create::{NetworkChoice, Record};
+use crate::mounts::{ContainerMount, Source};
+use crate::{Refusal, capabilities};
+
+pub use defaults::{MASKED_PATHS, READONLY_PATHS};
+
+/// Finds kind, major and minor number of a device of the host.
+pub type DeviceLookup<'a> = &'a dyn Fn(&Path) -> Option<(LinuxDeviceKind, u32, u32)>;
+
+/// What is known only when a container is started.
+pub struct StartFacts<'a> {
+    /// Below the root of each cgroup hierarchy.
+    pub cgroup_path: String,
+    pub cgroup_v2: bool,
+    /// `/proc/<pid>/ns/net` of the container whose network is shared.
+    pub join_network: Option<PathBuf>,
+    pub join_pid: Option<PathBuf>,
+    pub resolv_conf: Option<&'a Path>,
+    pub hostname: Option<&'a Path>,
+    pub hosts: Option<&'a Path>,
+    pub device: DeviceLookup<'a>,
+    /// All devices of the host, for privileged containers.
+    pub all_devices: &'a dyn Fn() -> Vec<LinuxDevice>,
+    /// No user namespace of its own, and the kernel's namespaced network sysctls may be set.
+    pub time_namespace: bool,
+}
+
+/// Builds the spec. Seccomp is not in it: the filter travels compiled.
+pub fn runtime_spec(record: &Record, facts: &StartFacts<'_>) -> Result<Spec, Refusal> {
+    let host = &record.host_config;
+    let (devices, rules) = devices(record, facts)?;
+    let own_network = matches!(record.network, NetworkChoice::Bridge(_) | NetworkChoice::None);
+    let unconfined_paths = host.privileged || security_option(record, "systempaths").is_some();
+    let paths = |given: &Option<Vec<String>>, defaults: &[&str]| match given {
+        Some(list) => list.iter().map(PathBuf::from).collect(),
+        None if unconfined_paths => Vec::new(),
+        None => defaults.iter().map(PathBuf::from).collect(),
+    };
+    let mut sysctl: std::collections::BTreeMap<String, String> = Default::default();
+    if own_network {
+        sysctl.insert("net.ipv4.ip_unprivileged_port_start".into(), "0".into());
+        sysctl.insert("net.ipv4.ping_group_range".into(), "0 2147483647".into());
+    }
+    sysctl.extend(host.sysctls.iter().flatten().map(|(key, value)| (key.clone(), value.clone())));
+    let linux = Linux {
+        sysctl,
+        resources: Some(LinuxResources { devices: rules, ..resources(&host.resources, facts.device)? }),
+        cgroups_path: facts.cgroup_path.clone(),
+        namespaces: namespaces(record, facts),
+        devices,
+        rootfs_propagation: rootfs_propagation(&record.mounts),
+        masked_paths: paths(&host.masked_paths, &MASKED_PATHS),
+        readonly_paths: paths(&host.readonly_paths, &READONLY_PATHS),
+        ..Linux::default()
+    };
+    Ok(Spec {
+        oci_version: OCI_VERSION.into(),
+        process: Some(first_process(record)?),
+        root: Some(Root { path: PathBuf::from("/"), readonly: host.readonly_rootfs }),
+        hostname: if host.uts_mode == "host" { String::new() } else { record.config.hostname.clone() },
+        domainname: record.config.domainname.clone(),
+        mounts: mounts(record, facts),
+        annotations: host.annotations.clone().unwrap_or_default(),
+        linux: Some(linux),
+        ..Spec::default()
+    })
+}
+
+/// The value of a `--security-opt`; `Some("")` if it is there without one.
+pub fn security_option<'a>(record: &'a Record, name: &str) -> Option<&'a str> {
+    let options = record.host_config.security_opt.iter().flatten();
+    options
+        .filter_map(|option| {
+            let (key, value) = option.split_once(['=', ':']).unwrap_or((option, ""));
+            (key == name).then_some(value)
+        })
+        .next_back()
+}
+
+fn first_process(record: &Record) -> Result<Process, Refusal> {
+    let (config, host) = (&record.config, &record.host_config);
+    let granted = granted(record)?;
+    let [rows, columns] = host.console_size;
+    Ok(Process {
+        terminal: config.tty,
+        console_size: (rows > 0 && columns > 0).then_some(ConsoleSize { height: rows, width: columns }),
+        user: User {
+            username: config.user.clone(),
+            additional_groups: host.group_add.clone().unwrap_or_default(),
+            ..User::default()
+        },
+        args: record.command(),
+        env: environment(record, config.tty),
+        cwd: if config.working_dir.is_empty() { "/".into() } else { config.working_dir.clone() },
+        capabilities: Some(sets(granted)),
+        rlimits: rlimits(&host.resources),
+        no_new_privileges: matches!(security_option(record, "no-new-privileges"), Some("" | "true")),
+        oom_score_adj: (host.oom_score_adj != 0).then_some(host.oom_score_adj as i32),
+        ..Process::default()
+    })
+}
+
+/// The process of an exec: the container's own, with what the request says.
+pub fn exec_process(record: &Record, request: &ExecCreate) -> Result<Process, Refusal> {
+    let mut process = first_process(record)?;
+    process.terminal = request.tty;
+    process.console_size = request
+        .console_size
+        .filter(|[rows, columns]| *rows > 0 && *columns > 0)
+        .map(|[rows, columns]| ConsoleSize { height: rows, width: columns });
+    process.args = request.cmd.clone();
+    if !request.user.is_empty() {
+        process.user.username = request.user.clone();
+    }
+    if !request.working_dir.is_empty() {
+        process.cwd = request.working_dir.clone();
+    }
+    if request.privileged {
+        process.capabilities = Some(sets(CapabilitySet::ALL));
+    }
+    process.env = environment(record, request.tty);
+    for variable in request.env.iter().flatten() {
+        set_variable(&mut process.env, variable);
+    }
+    Ok(process)
+}
+
+/// The capabilities that a container's processes have.
+pub fn granted(record: &Record) -> Result<CapabilitySet, Refusal> {
+    let host = &record.host_config;
+    let list = |names: &Option<Vec<String>>| names.clone().unwrap_or_default();
+    capabilities::granted(host.privileged, &list(&host.cap_add), &list(&host.cap_drop))
+}
+
+/// Not inheritable and not ambient: what a program has is what its file grants (CVE-2022-24769).
+fn sets(granted: CapabilitySet) -> LinuxCapabilities {
+    LinuxCapabilities {
+        bounding: granted,
+        effective: granted,
+        permitted: granted,
+        ..LinuxCapabilities::default()
+    }
+}
+
+fn environment(record: &Record, terminal: bool) -> Vec<String> {
+    let mut all = vec![defaults::PATH.to_string()];
+    if !record.config.hostname.is_empty() {
+        all.push(format!("HOSTNAME={}", record.config.hostname));
+    }
+    if terminal {
+        all.push("TERM=xterm".into());
+    }
+    for variable in record.config.env.iter().flatten() {
+        set_variable(&mut all, variable);
+    }
+    all
+}
+
+/// Replaces the variable of the same name, or adds it; `NAME` without a value removes it.
+fn set_variable(all: &mut Vec<String>, variable: &str) {
+    let Some((name, _)) = variable.split_once('=') else {
+        all.retain(|one| one.split_once('=').is_none_or(|(other, _)| other != variable));
+        return;
+    };
+    let same = |one: &&mut String| one.split_once('=').is_some_and(|(other, _)| other == name);
+    match all.iter_mut().find(same) {
+        Some(place) => *place = variable.into(),
+        None => all.push(variable.into()),
+    }
+}
+
+fn rlimits(resources: &Resources) -> Vec<PosixRlimit> {
+    let unlimited = |value: i64| u64::try_from(value).unwrap_or(u64::MAX);
+    let limits = resources.ulimits.iter().flatten();
+    limits
+        .filter_map(|limit| {
+            let kind = rlimit_kind(&limit.name)?;
+            Some(PosixRlimit { kind, hard: unlimited(limit.hard), soft: unlimited(limit.soft) })
+        })
+        .collect()
+}
+
+/// A limit by the name that `--ulimit` takes.
+pub fn rlimit_kind(name: &str) -> Option<RlimitKind> {
+    Some(match name {
+        "as" => RlimitKind::As,
+        "core" => RlimitKind::Core,
+        "cpu" => RlimitKind::Cpu,
+        "data" => RlimitKind::Data,
+        "fsize" => RlimitKind::Fsize,
+        "locks" => RlimitKind::Locks,
+        "memlock" => RlimitKind::Memlock,
+        "msgqueue" => RlimitKind::Msgqueue,
+        "nice" => RlimitKind::Nice,
+        "nofile" => RlimitKind::Nofile,
+        "nproc" => RlimitKind::Nproc,
+        "rss" => RlimitKind::Rss,
+        "rtprio" => RlimitKind::Rtprio,
+        "rttime" => RlimitKind::Rttime,
+        "sigpending" => RlimitKind::Sigpending,
+        "stack" => RlimitKind::Stack,
+        _ => return None,
+    })
+}
+
+fn namespaces(record: &Record, facts: &StartFacts<'_>) -> Vec<LinuxNamespace> {
+    let host = &record.host_config;
+    let new = |kind| LinuxNamespace { kind, path: None };
+    let mut all = vec![new(LinuxNamespaceKind::Mount)];
+    match &record.network {
+        NetworkChoice::Host => {}
+        NetworkChoice::Container(_) => {
+            all.push(LinuxNamespace { kind: LinuxNamespaceKind::Network, path: facts.join_network.clone() });
+        }
+        NetworkChoice::None | NetworkChoice::Bridge(_) => all.push(new(LinuxNamespaceKind::Network)),
+    }
+    if host.uts_mode != "host" {
+        all.push(new(LinuxNamespaceKind::Uts));
+    }
+    match host.pid_mode.as_str() {
+        "host" => {}
+        mode if mode.starts_with("container:") => {
+            all.push(LinuxNamespace { kind: LinuxNamespaceKind::Pid, path: facts.join_pid.clone() });
+        }
+        _ => all.push(new(LinuxNamespaceKind::Pid)),
+    }
+    if host.ipc_mode != "host" {
+        all.push(new(LinuxNamespaceKind::Ipc));
+    }
+    if host.cgroupns_mode == "private" {
+        all.push(new(LinuxNamespaceKind::Cgroup));
+    }
+    if facts.time_namespace {
+        all.push(new(LinuxNamespaceKind::Time));
+    }
+    all
+}
+
+/// The root must propagate at least as far as its widest mount.
+fn rootfs_propagation(mounts: &[ContainerMount]) -> String {
+    let propagations = mounts.iter().filter_map(|mount| match &mount.source {
+        Source::Bind { propagation, .. } => Some(propagation.as_str()),
+        Source::Tmpfs { .. } => None,
+    });
+    let widest = propagations.fold("", |widest, one| match one {
+        "shared" | "rshared" => "rshared",
+        "slave" | "rslave" if widest.is_empty() => "rslave",
+        _ => widest,
+    });
+    widest.into()
+}
+
+fn mounts(record: &Record, facts: &StartFacts<'_>) -> Vec<Mount> {
+    let host = &record.host_config;
+    let mut all = defaults::mounts(host, facts.cgroup_v2);
+    let own = |path: &Path| record.mounts.iter().any(|mount| mount.destination == path);
+    all.retain(|mount| !own(&mount.destination));
+    for (source, destination) in [
+        (facts.resolv_conf, "/etc/resolv.conf"),
+        (facts.hostname, "/etc/hostname"),
+        (facts.hosts, "/etc/hosts"),
+    ] {
+        let Some(source) = source else { continue };
+        if own(Path::new(destination)) {
+            continue;
+        }
+        let mut options = vec!["rbind".to_string(), "rprivate".into()];
+        if host.readonly_rootfs {
+            options.push("ro".into());
+        }
+        all.push(Mount {
+            destination: destination.into(),
+            kind: "bind".into(),
+            source: Some(source.into()),
+            options,
+            ..Mount::default()
+        });
+    }
+    let mut given: Vec<&ContainerMount> = record.mounts.iter().collect();
+    given.sort_by_key(|mount| mount.destination.components().count());
+    all.extend(given.into_iter().map(user_mount));
+    all
+}
+
+fn user_mount(mount: &ContainerMount) -> Mount {
+    let (kind, source, mut options) = match &mount.source {
+        Source::Bind { path, propagation, recursive, read_only_recursive, .. } => {
+            let bind = if *recursive { "rbind" } else { "bind" };
+            let mut options = vec![bind.to_string(), propagation.clone()];
+            if mount.read_only {
+                options.push(if *recursive && *read_only_recursive { "rro" } else { "ro" }.into());
+            }
+            ("bind", path.clone(), options)
+        }
+        Source::Tmpfs { options } => {
+            let mut all: Vec<String> = ["noexec", "nosuid", "nodev"].map(String::from).to_vec();
+            // The words that take a default back stand in its place.
+            for option in options {
+                all.retain(|one| one.strip_prefix("no") != Some(option));
+                all.push(option.clone());
+            }
+            if mount.read_only {
+                all.push("ro".into());
+            }
+            ("tmpfs", PathBuf::from("tmpfs"), all)
+        }
+    };
+    options.retain(|option| !option.is_empty());
+    Mount {
+        destination: mount.destination.clone(),
+        kind: kind.into(),
+        source: Some(source),
+        options,
+        ..Mount::default()
+    }
+}
+
+fn devices(
+    record: &Record,
+    facts: &StartFacts<'_>,
+) -> Result<(Vec<LinuxDevice>, Vec<LinuxDeviceRule>), Refusal> {
+    let host = &record.host_config;
+    if host.privileged {
+        let all = LinuxDeviceRule { allow: true, access: "rwm".into(), ..LinuxDeviceRule::default() };
+        return Ok(((facts.all_devices)(), vec![all]));
+    }
+    let mut nodes = Vec::new();
+    let mut rules = defaults::device_rules();
+    for device in host.resources.devices.iter().flatten() {
+        let (kind, major, minor) = (facts.device)(Path::new(&device.path_on_host)).ok_or_else(|| {
+            Refusal::system(format!(
+                "error gathering device information while adding custom device \"{}\": no such file or directory",
+                device.path_on_host
+            ))
+        })?;
+        let path = if device.path_in_container.is_empty() {
+            &device.path_on_host
+        } else {
+            &device.path_in_container
+        };
+        let access = if device.cgroup_permissions.is_empty() { "rwm" } else { &device.cgroup_permissions };
+        nodes.push(LinuxDevice {
+            path: path.into(),
+            kind,
+            major: major.into(),
+            minor: minor.into(),
+            file_mode: Some(0o666),
+            uid: Some(0),
+            gid: Some(0),
+        });
+        rules.push(LinuxDeviceRule {
+            allow: true,
+            kind,
+            major: Some(major.into()),
+            minor: Some(minor.into()),
+            access: access.into(),
+        });
+    }
+    rules.extend(
+        host.resources.device_cgroup_rules.iter().flatten().filter_map(|rule| parse_device_rule(rule)),
+    );
+    Ok((nodes, rules))
+}
+
+/// `c 1:3 rwm`, `b *:* r`, `a *:* rwm`.
+pub fn parse_device_rule(text: &str) -> Option<LinuxDeviceRule> {
+    let mut words = text.split_ascii_whitespace();
+    let (kind, numbers, access) = (words.next()?, words.next()?, words.next()?);
+    let kind = match kind {
+        "a" => LinuxDeviceKind::All,
+        "b" => LinuxDeviceKind::Block,
+        "c" => LinuxDeviceKind::Char,
+        _ => return None,
+    };
+    let (major, minor) = numbers.split_once(':')?;
+    let number = |text: &str| match text {
+        "*" => Some(None),
+        _ => text.parse::<u32>().ok().map(|number| Some(i64::from(number))),
+    };
+    let valid = words.next().is_none()
+        && (1..=3).contains(&access.len())
+        && access.bytes().all(|byte| b"rwm".contains(&byte));
+    valid.then_some(LinuxDeviceRule {
+        allow: true,
+        kind,
+        major: number(major)?,
+        minor: number(minor)?,
+        access: access.into(),
+    })
+}
+
+/// Limits in the spec's shape; also what an update hands to the running container.
+pub fn resources(limits: &Resources, device: DeviceLookup<'_>) -> Result<LinuxResources, Refusal> {
+    let set = |value: i64| (value != 0).then_some(value);
+    let memory = LinuxMemory {
+        limit: set(limits.memory),
+        reservation: set(limits.memory_reservation),
+        swap: set(limits.memory_swap).filter(|_| limits.memory != 0),
+        swappiness: limits.memory_swappiness.and_then(|value| u64::try_from(value).ok()),
+        disable_oom_killer: limits.oom_kill_disable.filter(|disable| *disable),
+        ..LinuxMemory::default()
+    };
+    const PERIOD: i64 = 100_000;
+    let (quota, period) = match limits.nano_cpus {
+        0 => (set(limits.cpu_quota), set(limits.cpu_period)),
+        nano => (Some(nano * PERIOD / 1_000_000_000), Some(PERIOD)),
+    };
+    let cpu = LinuxCpu {
+        shares: set(limits.cpu_shares).and_then(|value| u64::try_from(value).ok()),
+        quota,
+        period: period.and_then(|value| u64::try_from(value).ok()),
+        cpus: limits.cpuset_cpus.clone(),
+        mems: limits.cpuset_mems.clone(),
+        ..LinuxCpu::default()
+    };
+    Ok(LinuxResources {
+        memory: (memory != LinuxMemory::default()).then_some(memory),
+        cpu: (cpu != LinuxCpu::default()).then_some(cpu),
+        pids: limits.pids_limit.filter(|limit| *limit > 0).map(|limit| LinuxPids { limit: Some(limit) }),
+        block_io: block_io(limits, device)?,
+        ..LinuxResources::default()
+    })
+}
+
+fn block_io(limits: &Resources, device: DeviceLookup<'_>) -> Result<Option<LinuxBlockIo>, Refusal> {
+    let number = |path: &str| {
+        device(Path::new(path)).map(|(_, major, minor)| (i64::from(major), i64::from(minor))).ok_or_else(
+            || Refusal::system(format!("error gathering device information: no such device {path}")),
+        )
+    };
+    let throttles = |list: &Option<Vec<api_types::container::ThrottleDevice>>| {
+        list.iter()
+            .flatten()
+            .map(|one| {
+                let (major, minor) = number(&one.path)?;
+                Ok(LinuxThrottleDevice { major, minor, rate: one.rate })
+            })
+            .collect::<Result<Vec<_>, Refusal>>()
+    };
+    let weights = limits.blkio_weight_device.iter().flatten().map(|one| {
+        let (major, minor) = number(&one.path)?;
+        Ok(LinuxWeightDevice { major, minor, weight: Some(one.weight), leaf_weight: None })
+    });
+    let io = LinuxBlockIo {
+        weight: (limits.blkio_weight != 0).then_some(limits.blkio_weight),
+        weight_device: weights.collect::<Result<_, Refusal>>()?,
+        throttle_read_bps_device: throttles(&limits.blkio_device_read_bps)?,
+        throttle_write_bps_device: throttles(&limits.blkio_device_write_bps)?,
+        throttle_read_iops_device: throttles(&limits.blkio_device_read_iops)?,
+        throttle_write_iops_device: throttles(&limits.blkio_device_write_iops)?,
+        ..LinuxBlockIo::default()
+    };
+    Ok((io != LinuxBlockIo::default()).then_some(io))
+}

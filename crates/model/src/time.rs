@@ -1,0 +1,188 @@
+//! Instants as Unix nanoseconds, RFC 3339 text, and Go's durations.
+
+/// Unix time in nanoseconds. Zero stands for "never" and is written as Go's zero time.
+pub type UnixNanos = i64;
+
+pub const NANOS: i64 = 1_000_000_000;
+
+/// Go's zero time, which Docker answers for instants that have not come.
+pub const NEVER: &str = "0001-01-01T00:00:00Z";
+
+/// Days since 1970-01-01 of a proleptic Gregorian date.
+fn days_from_date(year: i64, month: i64, day: i64) -> i64 {
+    // Years begin in March here, so that the leap day is a year's last day.
+    let shifted = if month <= 2 { year - 1 } else { year };
+    let era = shifted.div_euclid(400);
+    let year_of_era = shifted.rem_euclid(400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
+}
+
+fn date_from_days(days: i64) -> (i64, i64, i64) {
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_index = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_index + 2) / 5 + 1;
+    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
+    (era * 400 + year_of_era + i64::from(month <= 2), month, day)
+}
+
+/// RFC 3339 in UTC with up to nine fractional digits, trailing zeros removed, as Go's `RFC3339Nano`.
+pub fn rfc3339_nano(at: UnixNanos) -> String {
+    if at == 0 {
+        return NEVER.into();
+    }
+    let mut text = rfc3339_seconds(at.div_euclid(NANOS));
+    let fraction = at.rem_euclid(NANOS);
+    if fraction > 0 {
+        let digits = format!("{fraction:09}");
+        text.push('.');
+        text.push_str(digits.trim_end_matches('0'));
+    }
+    text.push('Z');
+    text
+}
+
+fn rfc3339_seconds(seconds: i64) -> String {
+    let (year, month, day) = date_from_days(seconds.div_euclid(86_400));
+    let rest = seconds.rem_euclid(86_400);
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}", rest / 3600, rest / 60 % 60, rest % 60)
+}
+
+/// Parses RFC 3339 (`Z` or an offset, any fraction), also cut short to a date or minutes as Docker's clients do.
+pub fn parse_rfc3339(text: &str) -> Option<UnixNanos> {
+    if text == NEVER {
+        return Some(0);
+    }
+    let (date, rest) = text.split_at_checked(10)?;
+    let mut parts = date.splitn(3, '-').map(digits);
+    let (year, month, day) = (parts.next()??, parts.next()??, parts.next()??);
+    if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    let midnight = days_from_date(year, month, day) * 86_400;
+    let Some(rest) = rest.strip_prefix('T') else {
+        return rest.is_empty().then(|| midnight.checked_mul(NANOS)).flatten();
+    };
+    let (clock, offset) = split_offset(rest)?;
+    let (clock, fraction) = clock.split_once('.').unwrap_or((clock, ""));
+    let mut parts = clock.splitn(3, ':').map(digits);
+    let (hour, minute, second) =
+        (parts.next()??, parts.next().unwrap_or(Some(0))?, parts.next().unwrap_or(Some(0))?);
+    if hour > 23 || minute > 59 || second > 60 || fraction.len() > 9 {
+        return None;
+    }
+    let nanos = if fraction.is_empty() { 0 } else { digits(&format!("{fraction:0<9}"))? };
+    (midnight + hour * 3600 + minute * 60 + second - offset).checked_mul(NANOS)?.checked_add(nanos)
+}
+
+/// Splits `12:00:00+02:00` into the clock and the offset in seconds.
+fn split_offset(text: &str) -> Option<(&str, i64)> {
+    if let Some(clock) = text.strip_suffix('Z') {
+        return Some((clock, 0));
+    }
+    let Some(at) = text.rfind(['+', '-']) else { return Some((text, 0)) };
+    let (clock, offset) = text.split_at(at);
+    let (hours, minutes) = offset[1..].split_once(':')?;
+    let seconds = digits(hours)? * 3600 + digits(minutes)? * 60;
+    Some((clock, if offset.starts_with('-') { -seconds } else { seconds }))
+}
+
+fn digits(text: &str) -> Option<i64> {
+    if text.is_empty() || text.len() > 18 || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    text.parse().ok()
+}
+
+/// `since` and `until`: Unix seconds with an optional fraction, RFC 3339, or a Go duration before `now`.
+pub fn parse_moment(text: &str, now: UnixNanos) -> Option<UnixNanos> {
+    parse_unix(text)
+        .or_else(|| parse_rfc3339(text))
+        .or_else(|| parse_go_duration(text).and_then(|duration| now.checked_sub(duration)))
+}
+
+fn parse_unix(text: &str) -> Option<UnixNanos> {
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let (negative, seconds) = seconds.strip_prefix('-').map_or((false, seconds), |rest| (true, rest));
+    if fraction.len() > 9 {
+        return None;
+    }
+    let nanos = if fraction.is_empty() { 0 } else { digits(&format!("{fraction:0<9}"))? };
+    let at = digits(seconds)?.checked_mul(NANOS)?.checked_add(nanos)?;
+    Some(if negative { -at } else { at })
+}
+
+/// Go's `time.ParseDuration`: `1h30m`, `1.5s`, `300ms`, with an optional sign. In nanoseconds.
+pub fn parse_go_duration(text: &str) -> Option<i64> {
+    let (negative, mut rest) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    if rest == "0" {
+        return Some(0);
+    }
+    if rest.is_empty() {
+        return None;
+    }
+    let mut total = 0_f64;
+    while !rest.is_empty() {
+        let number = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let unit = rest[number..]
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .map_or(rest.len(), |at| number + at);
+        let scale = match &rest[number..unit] {
+            "ns" => 1.0,
+            "us" | "µs" | "μs" => 1e3,
+            "ms" => 1e6,
+            "s" => 1e9,
+            "m" => 60e9,
+            "h" => 3600e9,
+            _ => return None,
+        };
+        total += rest[..number].parse::<f64>().ok()? * scale;
+        rest = &rest[unit..];
+    }
+    if total >= i64::MAX as f64 {
+        return None;
+    }
+    Some(if negative { -(total as i64) } else { total as i64 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instants_read_back() {
+        for at in [1, 1_700_000_000 * NANOS, 1_700_000_000 * NANOS + 120_000_000, 951_782_400 * NANOS, -1] {
+            assert_eq!(parse_rfc3339(&rfc3339_nano(at)), Some(at));
+        }
+        assert_eq!(rfc3339_nano(1_709_210_096 * NANOS + 500_000_000), "2024-02-29T12:34:56.5Z");
+        assert_eq!(parse_rfc3339("2024-02-29T14:34:56.5+02:00"), Some(1_709_210_096 * NANOS + 500_000_000));
+        assert_eq!(parse_rfc3339("2024-02-29"), Some(1_709_164_800 * NANOS));
+        assert_eq!(parse_rfc3339("2024-13-29"), None);
+        assert_eq!(parse_rfc3339("2024-é9-29"), None);
+    }
+
+    #[test]
+    fn durations_read_as_go_does() {
+        assert_eq!(parse_go_duration("1h30m"), Some(5400 * NANOS));
+        assert_eq!(parse_go_duration("1.5s"), Some(1_500_000_000));
+        assert_eq!(parse_go_duration("-2ms"), Some(-2_000_000));
+        for bad in ["", "1", "s", "1x", "1.2.3s", "é"] {
+            assert_eq!(parse_go_duration(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn moments_are_absolute_or_before_now() {
+        assert_eq!(parse_moment("10", 0), Some(10 * NANOS));
+        assert_eq!(parse_moment("10.000000001", 0), Some(10 * NANOS + 1));
+        assert_eq!(parse_moment("1m", 100 * NANOS), Some(40 * NANOS));
+        assert_eq!(parse_moment("yesterday", 0), None);
+    }
+}

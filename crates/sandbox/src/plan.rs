@@ -1,0 +1,151 @@
+//! What the callers say, and what they get.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use oci::runtime::{Hooks, LinuxResources, Process, Spec, State};
+
+use crate::cgroup::{Cgroup, Driver};
+use crate::report::{ParentEnd, Stage};
+
+/// A container to make.
+pub struct Plan<'a> {
+    pub id: &'a str,
+    pub spec: &'a Spec,
+    pub rootfs: RootfsSource,
+    pub stdio: Stdio,
+    /// The filter as an array of `struct sock_filter`; none if the process runs unfiltered.
+    pub seccomp: Option<&'a [u8]>,
+    /// Hand back a `NETLINK_ROUTE` socket from inside the network namespace.
+    pub netlink: bool,
+    /// What hooks are told and what relative paths of the spec start from.
+    pub bundle: &'a Path,
+    pub cgroup_driver: Driver,
+    /// Descriptors from 3 on that the program inherits from the caller.
+    pub preserved_descriptors: u32,
+    /// Give the container a session keyring of its own.
+    pub keyring: bool,
+    /// Change the root with `pivot_root`; without, with `chroot` (for roots on a ramdisk).
+    pub pivot: bool,
+    /// What the first process waits for before it executes its program.
+    pub gate: Gate,
+}
+
+impl<'a> Plan<'a> {
+    /// A plan with the usual answers to everything else.
+    pub fn new(id: &'a str, spec: &'a Spec, rootfs: RootfsSource, stdio: Stdio) -> Plan<'a> {
+        Plan {
+            id,
+            spec,
+            rootfs,
+            stdio,
+            seccomp: None,
+            netlink: false,
+            bundle: Path::new("/"),
+            cgroup_driver: Driver::Cgroupfs,
+            preserved_descriptors: 0,
+            keyring: true,
+            pivot: true,
+            gate: Gate::Socket,
+        }
+    }
+}
+
+/// Where the root filesystem comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RootfsSource {
+    /// An existing directory.
+    Directory(PathBuf),
+    Overlay {
+        /// The topmost layer first.
+        lower: Vec<PathBuf>,
+        upper: PathBuf,
+        work: PathBuf,
+        /// Skip all syncing: for containers whose writable layer is thrown away when they end.
+        volatile: bool,
+    },
+}
+
+/// The process's descriptors 0, 1 and 2.
+#[derive(Debug)]
+pub enum Stdio {
+    /// A new terminal inside the container; its other side is [`Running::terminal`].
+    Terminal,
+    Descriptors {
+        stdin: OwnedFd,
+        stdout: OwnedFd,
+        stderr: OwnedFd,
+    },
+}
+
+/// How the created process learns that it may go.
+#[derive(Debug)]
+pub enum Gate {
+    /// [`Created::start`] says so.
+    Socket,
+    /// Somebody writes a byte into this FIFO, which is open for reading and writing.
+    Fifo(OwnedFd),
+}
+
+/// A container whose first process exists and waits.
+pub struct Created {
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+    pub netlink: Option<OwnedFd>,
+    pub cgroup: Cgroup,
+    /// The terminal's controlling side, if it has arrived already; [`Running::terminal`] has it for certain.
+    pub terminal: Option<OwnedFd>,
+    /// Where the seccomp filter's notifications are read, if it has arrived already.
+    pub listener: Option<OwnedFd>,
+    pub(crate) channel: ParentEnd,
+    pub(crate) stage: Stage,
+    pub(crate) pending: Pending,
+}
+
+/// What is still to be done for a created container.
+pub(crate) struct Pending {
+    pub resources: Option<LinuxResources>,
+    /// The cgroup is to be made.
+    pub cgroup: bool,
+    /// To be run.
+    pub hooks: Hooks,
+    /// What they are told.
+    pub state: State,
+    /// The start comes by FIFO.
+    pub fifo: bool,
+}
+
+/// A container whose program runs.
+pub struct Running {
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+    /// The terminal's controlling side.
+    pub terminal: Option<OwnedFd>,
+    /// Where the seccomp filter's notifications are read, if the spec names a listener.
+    pub listener: Option<OwnedFd>,
+    pub cgroup: Cgroup,
+    /// The container's mount namespace. Keep it until the exit has been reported: while it is held, the kernel
+    /// takes the mounts down (and syncs the overlay) after the last process's exit is known, not before.
+    pub mounts: Option<OwnedFd>,
+}
+
+/// Another process for a running container.
+pub struct ExecPlan<'a> {
+    /// The container's first process.
+    pub target_pid: i32,
+    pub process: &'a Process,
+    /// The container's.
+    pub spec: &'a Spec,
+    pub stdio: Stdio,
+    pub seccomp: Option<&'a [u8]>,
+    pub cgroup: &'a Cgroup,
+    /// Descriptors from 3 on that the program inherits from the caller.
+    pub preserved_descriptors: u32,
+}
+
+/// A process that joined a container.
+pub struct Executed {
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+    pub terminal: Option<OwnedFd>,
+}

@@ -1,0 +1,377 @@
+//! What is mounted in a container, opened as detached mounts before any of it is in place.
+//!
+//! Sources are paths of the host, so they are opened while the host's mounts are still in sight. With a user
+//! namespace the container's first process may not reach them; then its parent opens them and the process inherits
+//! the descriptors.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use oci::runtime::{LinuxDeviceKind, Mount, Spec};
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsopen};
+use sys::mount::{Attributes, Change, Propagation};
+
+use crate::error::{Error, Step, describe};
+use crate::namespaces;
+use crate::options::{Options, propagation};
+use crate::plan::RootfsSource;
+
+/// Detached mounts, and handles of files of the host that are needed later.
+#[derive(Debug)]
+pub(crate) struct Sources {
+    pub root: OwnedFd,
+    /// For each mount of the spec: the bind mount, or none for what is made new.
+    pub mounts: Vec<Option<OwnedFd>>,
+    /// The host's `/dev/null`, which covers masked files.
+    pub null: OwnedFd,
+    /// Where device nodes cannot be made: the host's, to be bound.
+    pub devices: Vec<Option<OwnedFd>>,
+}
+
+/// Opens everything. Who has a mount namespace of its own cuts it off from the host's meanwhile; who has not does
+/// it for a process in a user namespace, which cannot make device nodes.
+pub(crate) fn open(
+    spec: &Spec,
+    rootfs: &RootfsSource,
+    bundle: &Path,
+    own_namespace: bool,
+    options: &[Options<'_>],
+    mappings: &[Option<OwnedFd>],
+) -> Result<Sources, Error> {
+    let mut mounts = Vec::with_capacity(spec.mounts.len());
+    for ((mount, options), mapping) in spec.mounts.iter().zip(options).zip(mappings) {
+        mounts.push(match options.bind {
+            Some(recursive) => Some(bind(spec, mount, options, recursive, bundle, mapping.as_ref())?),
+            None => None,
+        });
+    }
+    let null = open_null()?;
+    let mut devices = Vec::new();
+    if !own_namespace {
+        for device in crate::devices::all(spec) {
+            let opened = open_tree(&device.path, false);
+            devices.push(match opened {
+                Ok(opened) if device.kind != LinuxDeviceKind::Fifo => Some(opened),
+                _ => None,
+            });
+        }
+    }
+    // Bind mounts may be meant to go on receiving the host's mounts, and are cloned by now.
+    if own_namespace {
+        make_private()?;
+    }
+    Ok(Sources { root: open_root(rootfs, bundle, own_namespace)?, mounts, null, devices })
+}
+
+/// Makes no mount of this namespace spread to another one, nor from there.
+pub(crate) fn make_private() -> Result<(), Error> {
+    let slash =
+        rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).step(|| "open /".into())?;
+    let private = Change { propagation: Some(Propagation::Private), ..Change::default() };
+    sys::mount::change(slash.as_fd(), true, &private).step(|| "make the mounts private".into())
+}
+
+fn open_null() -> Result<OwnedFd, Error> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let null = rustix::fs::open("/dev/null", flags, Mode::empty()).step(|| "open /dev/null".into())?;
+    let stat = rustix::fs::fstat(&null).step(|| "look at /dev/null".into())?;
+    if !is_null(&stat) {
+        return Err(Error::invalid("/dev/null of this machine is not the null device"));
+    }
+    Ok(null)
+}
+
+/// Whether a file is the null device.
+pub(crate) fn is_null(stat: &rustix::fs::Stat) -> bool {
+    rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::CharacterDevice
+        && (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)) == (1, 3)
+}
+
+fn bind(
+    spec: &Spec,
+    mount: &Mount,
+    options: &Options<'_>,
+    recursive: bool,
+    bundle: &Path,
+    mapping: Option<&OwnedFd>,
+) -> Result<OwnedFd, Error> {
+    let source = mount.source.as_deref().unwrap_or(Path::new(""));
+    if source.as_os_str().is_empty() {
+        return Err(Error::invalid(format!("mount {} has no source", mount.destination.display())));
+    }
+    let path = bundle.join(source);
+    let tree = open_tree(&path, recursive).map_err(|error| match error {
+        Errno::NOENT => Error::invalid(format!("bind source path does not exist: {}", path.display())),
+        error => Error::system(format!("open mount source {}", path.display()), error),
+    })?;
+    set_attributes(spec, options, tree.as_fd(), mapping).map_err(|error| match error {
+        Error::System { errno, .. } => {
+            Error::System { step: format!("set the options of mount {}", mount.destination.display()), errno }
+        }
+        error => error,
+    })?;
+    Ok(tree)
+}
+
+fn set_attributes(
+    spec: &Spec,
+    options: &Options<'_>,
+    tree: impl AsFd,
+    mapping: Option<&OwnedFd>,
+) -> Result<(), Error> {
+    let step = || String::new();
+    let given = options.propagation.or_else(|| {
+        // As the root's own propagation would have left it.
+        let root = spec.linux.as_ref().map_or("", |linux| &linux.rootfs_propagation);
+        match propagation(root) {
+            Some((Propagation::Shared | Propagation::Private, _)) => propagation(root),
+            _ => Some((Propagation::Slave, true)),
+        }
+    });
+    // One call for this mount, and one for the mounts below if they are concerned; often one is enough.
+    let mut this = Change { set: options.set, clear: options.clear, ..Change::default() };
+    let mut all = Change { set: options.set_recursive, clear: options.clear_recursive, ..Change::default() };
+    match given {
+        Some((kind, true)) => all.propagation = Some(kind),
+        Some((kind, false)) => this.propagation = Some(kind),
+        None => {}
+    }
+    if let Some(namespace) = mapping {
+        let change =
+            Change { set: Attributes::MAPPED, user_namespace: Some(namespace.as_fd()), ..Change::default() };
+        sys::mount::change(tree.as_fd(), options.map == Some(true), &change).step(step)?;
+    }
+    if !all.set.is_empty() || !all.clear.is_empty() || all.propagation.is_some() {
+        sys::mount::change(tree.as_fd(), true, &all).step(step)?;
+    }
+    if !this.set.is_empty() || !this.clear.is_empty() || this.propagation.is_some() {
+        sys::mount::change(tree.as_fd(), false, &this).step(step)?;
+    }
+    Ok(())
+}
+
+/// For each mount whose owners are mapped, a user namespace with these mappings. They are made by a process of the
+/// host's PID namespace, whose `/proc` knows the processes that it starts.
+pub(crate) fn mappings(spec: &Spec, options: &[Options<'_>]) -> Result<Vec<Option<OwnedFd>>, Error> {
+    let one = |mount: &Mount, options: &Options<'_>| {
+        let own = !mount.uid_mappings.is_empty();
+        if options.bind.is_none() || (options.map.is_none() && !own) {
+            return Ok(None);
+        }
+        let (users, groups) = match (own, spec.linux.as_ref()) {
+            (true, _) => (&mount.uid_mappings, &mount.gid_mappings),
+            (false, Some(linux)) if !linux.uid_mappings.is_empty() => {
+                (&linux.uid_mappings, &linux.gid_mappings)
+            }
+            _ => return Err(Error::invalid("an idmapped mount needs mappings")),
+        };
+        namespaces::user_namespace(users, groups).map(Some)
+    };
+    spec.mounts.iter().zip(options).map(|(mount, options)| one(mount, options)).collect()
+}
+
+/// Clones the mount at a path of the host.
+pub(crate) fn open_tree(path: &Path, recursive: bool) -> Result<OwnedFd, Errno> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    rustix::mount::open_tree(CWD, path, flags)
+}
+
+/// Clones what a descriptor shows.
+pub(crate) fn clone_tree(of: impl AsFd, recursive: bool) -> Result<OwnedFd, Errno> {
+    let mut flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    rustix::mount::open_tree(of, "", flags)
+}
+
+fn open_root(rootfs: &RootfsSource, bundle: &Path, own_namespace: bool) -> Result<OwnedFd, Error> {
+    match rootfs {
+        RootfsSource::Directory(path) => {
+            let path = bundle.join(path);
+            let tree = open_tree(&path, true).map_err(|error| match error {
+                Errno::NOENT => Error::invalid(format!("root filesystem {} does not exist", path.display())),
+                error => Error::system(format!("open root filesystem {}", path.display()), error),
+            })?;
+            let private = Change { propagation: Some(Propagation::Private), ..Change::default() };
+            sys::mount::change(tree.as_fd(), true, &private)
+                .step(|| "make the root filesystem private".into())?;
+            Ok(tree)
+        }
+        RootfsSource::Overlay { lower, upper, work, volatile } => {
+            overlay(lower, upper, work, *volatile, own_namespace)
+        }
+    }
+}
+
+fn overlay(
+    lower: &[impl AsRef<Path>],
+    upper: &Path,
+    work: &Path,
+    volatile: bool,
+    own_namespace: bool,
+) -> Result<OwnedFd, Error> {
+    let layers = lower.iter().map(|layer| ("lowerdir+", layer.as_ref()));
+    match overlay_by_options(layers, upper, work, volatile) {
+        // Kernels before 6.7 know no layers one by one, and those before 6.5 notice only at the end.
+        Err(Error::Invalid(_)) if own_namespace => overlay_by_mount(lower, upper, work, volatile),
+        Err(Error::Invalid(_)) => {
+            let mut opened = Vec::new();
+            let joined = open_layers(lower, &mut opened)?;
+            if joined.len() > 255 {
+                return Err(Error::invalid(TOO_MANY_LAYERS));
+            }
+            let joined = [("lowerdir", Path::new(&joined))];
+            overlay_by_options(joined.into_iter(), upper, work, volatile)
+        }
+        other => other,
+    }
+}
+
+const TOO_MANY_LAYERS: &str = "an overlay of so many layers needs Linux 6.7";
+
+fn overlay_by_options<'a>(
+    lower: impl Iterator<Item = (&'static str, &'a Path)>,
+    upper: &Path,
+    work: &Path,
+    volatile: bool,
+) -> Result<OwnedFd, Error> {
+    let step = || "mount the overlay".to_owned();
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).step(step)?;
+    // Kept open until the overlay has its own hold on them.
+    let mut opened = Vec::new();
+    let mut set = |key: &str, path: &Path| {
+        let step = |error| explain(&context, format!("mount the overlay: {key} {}", path.display()), error);
+        // What is longer than the kernel takes gets a short name.
+        if path.as_os_str().len() < 256 {
+            return rustix::mount::fsconfig_set_string(context.as_fd(), key, path).map_err(step);
+        }
+        let short = open_layers(&[path], &mut opened)?;
+        rustix::mount::fsconfig_set_string(context.as_fd(), key, short).map_err(step)
+    };
+    set("source", Path::new("overlay"))?;
+    for (key, path) in lower {
+        set(key, path)?;
+    }
+    set("upperdir", upper)?;
+    set("workdir", work)?;
+    for (key, value) in OVERLAY_OPTIONS {
+        set(key, Path::new(value))?;
+    }
+    if volatile {
+        rustix::mount::fsconfig_set_flag(context.as_fd(), "volatile").step(step)?;
+    }
+    rustix::mount::fsconfig_create(context.as_fd()).map_err(|error| explain(&context, step(), error))?;
+    rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).step(step)
+}
+
+/// What the upper directory holds must be readable as a plain difference of directories.
+const OVERLAY_OPTIONS: [(&str, &str); 3] = [("index", "off"), ("redirect_dir", "off"), ("metacopy", "off")];
+
+/// Opens directories and joins short names for them, for as long as they are open.
+fn open_layers(paths: &[impl AsRef<Path>], opened: &mut Vec<OwnedFd>) -> Result<String, Error> {
+    use std::fmt::Write;
+    use std::os::fd::AsRawFd;
+    let mut joined = String::new();
+    for path in paths {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let layer = rustix::fs::open(path.as_ref(), flags, Mode::empty())
+            .step(|| format!("open layer {}", path.as_ref().display()))?;
+        let colon = if joined.is_empty() { "" } else { ":" };
+        // Writing to a string cannot fail.
+        let _ = write!(joined, "{colon}/proc/self/fd/{}", layer.as_raw_fd());
+        opened.push(layer);
+    }
+    Ok(joined)
+}
+
+/// By `mount(2)`, which takes a page of options where `fsconfig(2)` takes 255 bytes for each. It needs a place to
+/// mount on, in a namespace of its own: the work directory serves, and the mount is taken away from it.
+fn overlay_by_mount(
+    lower: &[impl AsRef<Path>],
+    upper: &Path,
+    work: &Path,
+    volatile: bool,
+) -> Result<OwnedFd, Error> {
+    use std::fmt::Write;
+    let step = || "mount the overlay".to_owned();
+    let mut opened = Vec::new();
+    let mut data = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        open_layers(lower, &mut opened)?,
+        open_layers(&[upper], &mut opened)?,
+        open_layers(&[work], &mut opened)?
+    );
+    for (key, value) in OVERLAY_OPTIONS {
+        // Writing to a string cannot fail.
+        let _ = write!(data, ",{key}={value}");
+    }
+    if volatile {
+        data.push_str(",volatile");
+    }
+    if data.len() > 4095 {
+        return Err(Error::invalid(TOO_MANY_LAYERS));
+    }
+    let data = std::ffi::CString::new(data).unwrap_or_default();
+    let flags = rustix::mount::MountFlags::empty();
+    rustix::mount::mount("overlay", work, "overlay", flags, data.as_c_str()).step(step)?;
+    let tree = open_tree(work, false).step(step);
+    rustix::mount::unmount(work, rustix::mount::UnmountFlags::DETACH).step(step)?;
+    tree
+}
+
+/// A new filesystem as a detached mount.
+pub(crate) fn new_mount(
+    kind: &str,
+    source: Option<&Path>,
+    options: &Options<'_>,
+    attributes: Attributes,
+) -> Result<OwnedFd, Error> {
+    let step = || format!("mount {kind}");
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).map_err(|error| match error {
+        Errno::NODEV => Error::invalid(format!("filesystem {kind} is not known to the kernel")),
+        error => Error::system(step(), error),
+    })?;
+    if let Some(source) = source.filter(|source| !source.as_os_str().is_empty()) {
+        rustix::mount::fsconfig_set_string(context.as_fd(), "source", source).step(step)?;
+    }
+    for flag in &options.flags {
+        rustix::mount::fsconfig_set_flag(context.as_fd(), *flag).step(step)?;
+    }
+    for option in &options.data {
+        let set = match option.split_once('=') {
+            Some((key, value)) => rustix::mount::fsconfig_set_string(context.as_fd(), key, value),
+            None => rustix::mount::fsconfig_set_flag(context.as_fd(), option.as_ref()),
+        };
+        set.map_err(|error| explain(&context, format!("mount {kind}: option {option}"), error))?;
+    }
+    rustix::mount::fsconfig_create(context.as_fd()).map_err(|error| explain(&context, step(), error))?;
+    let attributes = MountAttrFlags::from_bits_retain(attributes.bits() as u32);
+    rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes).step(step)
+}
+
+/// Adds what the kernel has to say about a failed mount.
+fn explain(context: &OwnedFd, step: String, error: Errno) -> Error {
+    let mut said = String::new();
+    let mut line = [0; 512];
+    while let Ok(length) = rustix::io::read(context, &mut line[..]) {
+        // `e`, `w` or `i`, and the text.
+        let text = String::from_utf8_lossy(&line[..length]);
+        if let Some(text) = text.strip_prefix("e ") {
+            said = format!(" ({})", text.trim());
+        }
+        if length == 0 {
+            break;
+        }
+    }
+    match error {
+        Errno::INVAL => Error::Invalid(format!("{step}: {}{said}", describe(error.raw_os_error()))),
+        error => Error::system(format!("{step}{said}"), error),
+    }
+}

@@ -1,0 +1,213 @@
+//! Layers to a root filesystem: the trait, its contract and its drivers.
+//!
+//! A driver keeps *layers*, each known by its chain ID and lying on a parent, and *read-write layers*, each known by
+//! its container and lying on a layer or on nothing. It knows neither archives nor images: whoever unpacks fills the
+//! directory of a [`Stage`], whoever makes an archive of a container's changes reads its [`Mounts`]. See
+//! [`Snapshotter`] for a walk through both.
+
+mod changes;
+#[cfg(test)]
+mod contract;
+mod detached;
+mod overlay;
+mod tree;
+
+use std::fmt::Debug;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use oci::Digest;
+
+pub use overlay::Overlay;
+
+/// Refused or failed operations; each names its object.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("layer {0} not found")]
+    NoLayer(Digest),
+    #[error("layer {0} has layers above it")]
+    HasChildren(Digest),
+    #[error("layer {layer} is used by container {container}")]
+    InUse { layer: Digest, container: String },
+    #[error("read-write layer of container {0} not found")]
+    NoContainer(String),
+    #[error("read-write layer of container {0} exists already")]
+    ContainerExists(String),
+    #[error("{0:?} is not a valid container ID")]
+    Name(String),
+    #[error("layer {0} was staged on another parent")]
+    Parent(Digest),
+    #[error("layer {0} cannot be kept: its short name is taken by another")]
+    ShortName(Digest),
+    #[error("cannot {operation} {path}: {source}")]
+    Io { operation: &'static str, path: PathBuf, source: io::Error },
+}
+
+/// A committed layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layer {
+    pub chain: Digest,
+    pub parent: Option<Digest>,
+    /// Bytes of file content in this layer alone.
+    pub bytes: u64,
+    /// Directory with the layer's own content. In the overlay driver what it hides of lower layers is there in
+    /// overlayfs' own form (character device 0/0, `trusted.overlay.opaque`).
+    pub directory: PathBuf,
+}
+
+/// How a container's root filesystem is put together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mounts {
+    /// One overlayfs mount. `lowers` has the topmost layer first and may be empty (an image from scratch): overlayfs
+    /// wants at least one lower directory, so then bind `upper` itself.
+    Overlay { lowers: Vec<PathBuf>, upper: PathBuf, work: PathBuf },
+}
+
+/// Bytes and inodes below a directory, hard links counted once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes of content of regular files, as the layer's archive would carry.
+    pub bytes: u64,
+    pub inodes: u64,
+}
+
+/// What happened to a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangeKind {
+    Modified,
+    Added,
+    Deleted,
+}
+
+/// Something that a container changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// From the container's root, with a slash in front.
+    pub path: Vec<u8>,
+    pub kind: ChangeKind,
+}
+
+/// Levels of directories that are looked into: what runs in a container can make any number.
+const DEPTH_MAX: usize = 500;
+
+/// A directory to be filled with one layer. Dropped without [`Snapshotter::commit`], it goes away with its content.
+#[derive(Debug)]
+pub struct Stage {
+    holder: PathBuf,
+    parent: Option<Digest>,
+    lowers: Vec<PathBuf>,
+}
+
+impl Stage {
+    /// The directory to fill.
+    pub fn directory(&self) -> PathBuf {
+        self.holder.join("fs")
+    }
+
+    /// Directories of the layers below, topmost first: who unpacks finds there what a directory looks like that the
+    /// new layer passes through but does not carry.
+    pub fn lowers(&self) -> &[PathBuf] {
+        &self.lowers
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        // Swept at the next open if it fails now.
+        let _ = tree::remove(&self.holder);
+    }
+}
+
+/// A tree that has lost its name already. Dropping it removes it, which takes as long as it has files: drop it where
+/// nobody waits. A crash before that is no harm: it is swept at the next open.
+#[derive(Debug)]
+#[must_use = "dropping it is the slow part"]
+pub struct Rest {
+    path: PathBuf,
+}
+
+impl Drop for Rest {
+    fn drop(&mut self) {
+        let _ = tree::remove(&self.path);
+    }
+}
+
+/// A driver.
+///
+/// **An image comes in**, lowest layer first:
+/// 1. [`stage`](Self::stage) gives an empty directory on the parent's chain ID; the caller unpacks into
+///    [`Stage::directory`] and learns the diff ID and so the chain ID.
+/// 2. [`commit`](Self::commit) names the layer, in one step; another one of the same chain ID that came first wins.
+/// 3. After the last layer, [`sync`](Self::sync) makes all of it survive a loss of power; then the caller records the
+///    image.
+///
+/// **A container lives**: [`create`](Self::create) makes its read-write layer (a few `mkdir`s, no sync),
+/// [`mounts`](Self::mounts) says what to mount, [`usage`](Self::usage) how much it wrote, [`destroy`](Self::destroy)
+/// takes it away. [`adopt`](Self::adopt) turns it into a layer instead (a build step).
+///
+/// **Layers go**: [`remove`](Self::remove) refuses while a layer or a container lies on it.
+///
+/// A crash at any point leaves whole layers and unnamed rests; opening the driver removes the rests.
+pub trait Snapshotter: Debug + Send + Sync {
+    /// Name as `info` shows it, for example `overlay2`.
+    fn driver(&self) -> &'static str;
+
+    fn stage(&self, parent: Option<&Digest>) -> Result<Stage, Error>;
+
+    /// Names a filled stage. `bytes` is kept and reported as [`Layer::bytes`].
+    fn commit(&self, stage: Stage, chain: &Digest, bytes: u64) -> Result<(), Error>;
+
+    /// Makes a layer of a container's read-write layer, which must not be mounted and is gone afterwards.
+    fn adopt(&self, container: &str, chain: &Digest, bytes: u64) -> Result<Rest, Error>;
+
+    fn layer(&self, chain: &Digest) -> Option<Layer>;
+
+    fn layers(&self) -> Vec<Layer>;
+
+    fn remove(&self, chain: &Digest) -> Result<Rest, Error>;
+
+    /// Directories that show the layer when put over each other, topmost first.
+    fn lowers(&self, chain: &Digest) -> Result<Vec<PathBuf>, Error>;
+
+    fn create(&self, container: &str, top: Option<&Digest>) -> Result<(), Error>;
+
+    fn mounts(&self, container: &str) -> Result<Mounts, Error>;
+
+    /// The root filesystem of a container as a descriptor, mounted nowhere: to copy into it and out of it while it does
+    /// not run. It is gone when the descriptor is closed.
+    fn open_root(&self, container: &str) -> Result<OwnedFd, Error>;
+
+    /// What a layer and those below it show together, to be read.
+    fn open_layers(&self, chain: &Digest) -> Result<OwnedFd, Error>;
+
+    /// Chain ID that the container's read-write layer lies on.
+    fn top(&self, container: &str) -> Result<Option<Digest>, Error>;
+
+    fn containers(&self) -> Vec<String>;
+
+    fn usage(&self, container: &str) -> Result<Usage, Error>;
+
+    /// What a container changed, sorted by path.
+    fn changes(&self, container: &str) -> Result<Vec<Change>, Error>;
+
+    /// Removes a read-write layer; one that is not there is no error.
+    fn destroy(&self, container: &str) -> Result<Rest, Error>;
+
+    /// Blocks until every committed layer is on disk.
+    fn sync(&self) -> Result<(), Error>;
+}
+
+/// A directory entry's name that cannot lead anywhere else.
+fn check_name(name: &str) -> Result<(), Error> {
+    let valid = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+    if name.is_empty() || name.len() > 200 || name.starts_with('.') || !name.bytes().all(valid) {
+        return Err(Error::Name(name.to_owned()));
+    }
+    Ok(())
+}
+
+fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Io { operation, path, source }
+}

@@ -1,0 +1,28 @@
+//! System calls, typed. The only crate that may say `unsafe`.
+//!
+//! It wraps what `rustix` does not have, and holds [`Root`], the only way into a container's filesystem. It knows
+//! nothing of containers. Everything here is synchronous; what needs a single-threaded process says so.
+
+pub mod bpf;
+pub mod channel;
+pub mod memory;
+pub mod mount;
+pub mod netlink;
+pub mod network;
+pub mod process;
+mod root;
+pub mod security;
+pub mod signal;
+pub mod terminal;
+mod tree;
+
+pub use channel::Channel;
+pub use root::Root;
+pub use tree::remove_tree;
+
+use std::io;
+
+/// The result of a raw system call.
+fn check(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}

@@ -1,0 +1,123 @@
+//! `attach`: the streams of a running container.
+#![allow(clippy::disallowed_methods)] // Tests start programs.
+
+use serde_json::json;
+use testkit::Bed;
+use testkit::process::{PATIENCE, eventually, run_with};
+use tests::{each_client, has};
+
+const ALL: &str = "stream=1&stdin=1&stdout=1&stderr=1";
+
+fn started(bed: &Bed, flags: &[&str], script: &str) {
+    let mut words = vec!["run", "-d", "-i", "--name", "shell"];
+    words.extend(flags);
+    words.extend(["busybox", "sh", "-c", script]);
+    bed.run(&words).ok();
+}
+
+/// Creates a container whose input ends with that of the first who attaches, as `run -i` does.
+fn once(bed: &Bed, name: &str, script: &str) {
+    let body =
+        json!({ "Image": "busybox", "Cmd": ["sh", "-c", script], "OpenStdin": true, "StdinOnce": true });
+    bed.http().post(&format!("/containers/create?name={name}"), &body).expect(201);
+}
+
+#[test]
+fn the_connection_is_taken_over() {
+    let bed = Bed::new();
+    once(&bed, "shell", "cat; echo ended >&2");
+    let mut stream = bed.http().hijack(&format!("/containers/shell/attach?{ALL}"), None).expect("attach");
+    assert_eq!(stream.status, 101);
+    has(&format!("{:?}", stream.headers), &[r#"("upgrade", "tcp")"#, "application/vnd.docker.raw-stream"]);
+    bed.http().act("/containers/shell/start").expect(204);
+    stream.write(b"to and fro\n");
+    assert_eq!(stream.some().expect("frame"), b"\x01\0\0\0\0\0\0\x0bto and fro\n");
+    stream.close_input();
+    assert_eq!(
+        stream.frames(),
+        (String::new(), "ended\n".to_owned()),
+        "output goes on after the input's end"
+    );
+    eventually("it has ended", || bed.inspect("shell")["State"]["ExitCode"] == json!(0));
+}
+
+#[test]
+fn everyone_attached_sees_everything() {
+    let bed = Bed::new();
+    started(&bed, &[], "read line; echo $line; echo twice");
+    let watcher = bed.http().hijack("/containers/shell/attach?stream=1&stdout=1", None).expect("attach");
+    let mut speaker = bed.http().hijack(&format!("/containers/shell/attach?{ALL}"), None).expect("attach");
+    speaker.write(b"hello\n");
+    assert_eq!(watcher.frames().0, "hello\ntwice\n");
+    assert_eq!(speaker.frames().0, "hello\ntwice\n");
+}
+
+#[test]
+fn what_was_said_before_comes_on_request() {
+    let bed = Bed::new();
+    started(&bed, &[], "echo before; read line; echo after");
+    eventually("it spoke", || bed.run(&["logs", "shell"]).stdout == "before\n");
+    let path = format!("/containers/shell/attach?logs=1&{ALL}");
+    let mut stream = bed.http().hijack(&path, None).expect("attach");
+    stream.write(b"\n");
+    assert_eq!(stream.frames().0, "before\nafter\n");
+}
+
+#[test]
+fn going_away_leaves_the_process() {
+    let bed = Bed::new();
+    started(&bed, &[], "while read line; do echo $line; done; echo over");
+    drop(bed.http().hijack(&format!("/containers/shell/attach?{ALL}"), None).expect("attach"));
+    let mut stream = bed.http().hijack(&format!("/containers/shell/attach?{ALL}"), None).expect("attach");
+    stream.write(b"still here\n");
+    assert_eq!(stream.some().expect("frame"), b"\x01\0\0\0\0\0\0\x0bstill here\n");
+}
+
+#[test]
+fn the_detach_keys_leave_a_terminal() {
+    let bed = Bed::new();
+    started(&bed, &["-t"], "cat");
+    let path = format!("/containers/shell/attach?{ALL}&detachKeys=ctrl-a,b");
+    let mut stream = bed.http().hijack(&path, None).expect("attach");
+    has(&format!("{:?}", stream.headers), &["application/vnd.docker.raw-stream"]);
+    stream.write(b"\x01b");
+    let rest = stream.raw();
+    assert!(rest.is_empty() || rest.contains("read escape sequence"), "{rest:?}");
+    assert_eq!(bed.inspect("shell")["State"]["Running"], json!(true));
+}
+
+#[test]
+fn a_terminal_takes_its_size() {
+    let bed = Bed::new();
+    started(&bed, &["-t"], "trap 'stty size' WINCH; echo up; while :; do sleep 0.05; done");
+    eventually("it is up", || bed.run(&["logs", "shell"]).stdout == "up\r\n");
+    let mut stream = bed.http().hijack(&format!("/containers/shell/attach?{ALL}"), None).expect("attach");
+    // The terminal's echo tells that this stream is joined.
+    stream.write(b"x");
+    has(&String::from_utf8_lossy(&stream.some().expect("echo")), &["x"]);
+    bed.http().act("/containers/shell/resize?h=33&w=99").expect(200);
+    has(&String::from_utf8_lossy(&stream.some().expect("output")), &["33 99"]);
+}
+
+#[test]
+fn the_client_attaches_and_gives_the_exit_code() {
+    let bed = Bed::new();
+    each_client(&bed, |client, name| {
+        once(&bed, name, "read code; echo going; exit $code");
+        bed.http().act(&format!("/containers/{name}/start")).expect(204);
+        let ran = run_with(bed.command(client).args(["attach", name]), b"4\n", PATIENCE);
+        assert_eq!((ran.code, ran.stdout.as_str()), (4, "going\n"), "{ran:?}");
+        let ran = bed.cli(client, &["attach", name]);
+        has(ran.fails(1), &["cannot attach to a stopped container"]);
+    });
+}
+
+#[test]
+fn start_attached() {
+    let bed = Bed::new();
+    bed.run(&["create", "--name", "later", "busybox", "sh", "-c", "echo hi; exit 3"]).ok();
+    for client in bed.clients() {
+        let ran = bed.cli(client, &["start", "-a", "later"]);
+        assert_eq!((ran.code, ran.stdout.as_str()), (3, "hi\n"), "{ran:?}");
+    }
+}

@@ -1,0 +1,316 @@
+//! The daemon is killed in the middle of whatever it does, again and again, and must come back knowing all that it
+//! ever acknowledged.
+//!
+//! Workers create, start, exec, stop and remove containers and write down what was acknowledged. Every so often the
+//! daemon gets a `SIGKILL` and is started again; then the workers rest while everything they wrote down is held
+//! against what the new daemon says and against the processes that really run.
+//! `CORTEN_TEST_SEED` repeats a run (as far as time allows), `CORTEN_TEST_SECONDS` makes it longer.
+#![allow(clippy::disallowed_methods)] // Tests start programs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, RwLock};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use testkit::host::program_name;
+use testkit::{Bed, BedOptions, Deadline, Engine, Http, image};
+use tests::is_corten;
+
+const WORKERS: usize = 4;
+/// Containers that a worker keeps at most.
+const EACH_MAX: usize = 5;
+/// What containers run; found by this among the host's processes.
+const COMMAND: [&str; 2] = ["sleep", "777777"];
+
+/// What is known of a container. Names in *-ing: the verb was sent and no answer came (yet).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fact {
+    Creating,
+    Created,
+    Starting,
+    Running,
+    Stopping,
+    Stopped,
+    Removing,
+    /// Half removed: the daemon says so, and another removal must end it.
+    Dead,
+    Gone,
+}
+
+impl Fact {
+    /// Whether the daemon may say this of it; none: that it does not know it.
+    fn allows(self, status: Option<&str>) -> bool {
+        match self {
+            Self::Creating => matches!(status, None | Some("created")),
+            Self::Created => status == Some("created"),
+            // A start that was cut short may be undone, finished, or seen as an end.
+            Self::Starting => matches!(status, Some("created" | "running" | "exited")),
+            Self::Running => status == Some("running"),
+            Self::Stopping => matches!(status, Some("running" | "exited")),
+            Self::Stopped => status == Some("exited"),
+            Self::Removing => true,
+            Self::Dead => matches!(status, None | Some("removing" | "dead" | "exited")),
+            Self::Gone => status.is_none(),
+        }
+    }
+
+    /// Whether it is known how the last verb ended.
+    fn is_settled(self) -> bool {
+        !matches!(self, Self::Creating | Self::Starting | Self::Stopping | Self::Removing)
+    }
+
+    /// What it is from now on, as the daemon said so.
+    fn settled(status: Option<&str>) -> Self {
+        match status {
+            None => Self::Gone,
+            Some("created") => Self::Created,
+            Some("running") => Self::Running,
+            Some("exited") => Self::Stopped,
+            Some(_) => Self::Dead,
+        }
+    }
+}
+
+type Facts = Mutex<BTreeMap<String, Fact>>;
+
+/// A small generator of numbers that look random (an LCG with the constants of Numerical Recipes).
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (self.0 >> 16) % sides
+    }
+}
+
+struct Worker<'a> {
+    number: usize,
+    socket: PathBuf,
+    dice: Dice,
+    facts: &'a Facts,
+    /// Held while a verb is on its way; taken whole for a check.
+    gate: &'a RwLock<()>,
+    ended: &'a AtomicBool,
+    made: usize,
+}
+
+impl Worker<'_> {
+    fn run(mut self) {
+        while !self.ended.load(Ordering::Relaxed) {
+            let failed = {
+                let _gate = self.gate.read().expect("no check panicked");
+                self.step().is_err()
+            };
+            if failed {
+                // No daemon; its successor is on the way.
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+
+    /// One verb; an error is the connection's.
+    fn step(&mut self) -> std::io::Result<()> {
+        let mine = self.mine();
+        let start = format!("w{}-", self.number);
+        let settled: Vec<_> = mine.iter().filter(|(_, fact)| fact.is_settled()).collect();
+        if settled.is_empty() || mine.len() < EACH_MAX && self.dice.roll(3) == 0 {
+            if mine.len() >= 2 * EACH_MAX {
+                // All is uncertain until the next check.
+                return Err(std::io::ErrorKind::NotConnected.into());
+            }
+            self.made += 1;
+            return self.create(&format!("{start}{}", self.made));
+        }
+        let pick = usize::try_from(self.dice.roll(settled.len() as u64)).expect("small");
+        let (name, fact) = settled[pick];
+        match (fact, self.dice.roll(4)) {
+            (Fact::Created | Fact::Stopped, 0..=2) => {
+                self.verb(name, "POST", "/start", Fact::Starting, Fact::Running)
+            }
+            (Fact::Running, 0 | 1) => self.exec(name),
+            (Fact::Running, 2) => self.verb(name, "POST", "/stop?t=0", Fact::Stopping, Fact::Stopped),
+            _ => self.verb(name, "DELETE", "?force=1", Fact::Removing, Fact::Gone),
+        }
+    }
+
+    fn mine(&self) -> Vec<(String, Fact)> {
+        let start = format!("w{}-", self.number);
+        let facts = self.facts.lock().expect("facts");
+        let known = facts.iter().filter(|(name, fact)| name.starts_with(&start) && **fact != Fact::Gone);
+        known.map(|(name, fact)| (name.clone(), *fact)).collect()
+    }
+
+    fn note(&self, name: &str, fact: Fact) {
+        self.facts.lock().expect("facts").insert(name.to_owned(), fact);
+    }
+
+    fn create(&mut self, name: &str) -> std::io::Result<()> {
+        let ports = match self.dice.roll(2) {
+            0 => json!({ "80/tcp": [{ "HostPort": "" }] }),
+            _ => json!({}),
+        };
+        let body = json!({ "Image": "busybox", "Cmd": COMMAND, "HostConfig": { "PortBindings": ports } });
+        self.note(name, Fact::Creating);
+        let answer =
+            Http::new(&self.socket).ask("POST", &format!("/containers/create?name={name}"), Some(&body))?;
+        assert_eq!(answer.status, 201, "{answer:?}");
+        self.note(name, Fact::Created);
+        Ok(())
+    }
+
+    fn verb(
+        &mut self,
+        name: &str,
+        method: &str,
+        path: &str,
+        during: Fact,
+        after: Fact,
+    ) -> std::io::Result<()> {
+        self.note(name, during);
+        let answer = Http::new(&self.socket).ask(method, &format!("/containers/{name}{path}"), None)?;
+        assert!(matches!(answer.status, 204 | 304), "{answer:?}");
+        self.note(name, after);
+        Ok(())
+    }
+
+    fn exec(&mut self, name: &str) -> std::io::Result<()> {
+        let mut http = Http::new(&self.socket);
+        let body = json!({ "Cmd": ["echo", name], "AttachStdout": true });
+        let made = http.ask("POST", &format!("/containers/{name}/exec"), Some(&body))?;
+        assert_eq!(made.status, 201, "{made:?}");
+        let exec = made.json()["Id"].as_str().expect("id").to_owned();
+        let stream = http.hijack(&format!("/exec/{exec}/start"), Some(&json!({})))?;
+        assert_eq!(stream.status, 101);
+        // The stream ends early when the daemon does.
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| stream.frames()));
+        Ok(())
+    }
+}
+
+/// Holds what was acknowledged against what is; then the unknown is settled.
+fn check(bed: &Bed, facts: &Facts, context: &str) {
+    let list = bed.http().get("/containers/json?all=1").expect(200).json();
+    let mut seen: BTreeMap<String, &Value> = BTreeMap::new();
+    for container in list.as_array().expect("a list") {
+        let name = container["Names"][0].as_str().expect("a name").trim_start_matches('/').to_owned();
+        assert!(seen.insert(name.clone(), container).is_none(), "{context}: two containers named {name}");
+    }
+    let mut facts = facts.lock().expect("facts");
+    let mut wrong = Vec::new();
+    for (name, fact) in facts.iter_mut() {
+        let status = seen.get(name).map(|container| container["State"].as_str().expect("a state"));
+        if !fact.allows(status) {
+            wrong.push(format!("{name} was {fact:?} and is now {status:?}"));
+        }
+        *fact = Fact::settled(status);
+    }
+    wrong.extend(
+        seen.keys().filter(|name| !facts.contains_key(*name)).map(|name| format!("nobody made {name}")),
+    );
+    assert!(wrong.is_empty(), "{context}: {wrong:#?}");
+    let running = facts.values().filter(|fact| **fact == Fact::Running).count();
+    drop(facts);
+    check_processes(bed, running, context);
+    check_addresses(seen.values().copied(), context);
+}
+
+/// As many processes run as containers; each has one keeper, and the daemon may hold a few in reserve.
+fn check_processes(bed: &Bed, running: usize, context: &str) {
+    const RESERVE: usize = 8;
+    let command = COMMAND.join(" ");
+    let even = || {
+        let processes = bed.host().processes();
+        let sleepers = processes.iter().filter(|(_, line)| *line == command).count();
+        let shims = processes.iter().filter(|(pid, _)| program_name(*pid) == "corten-shim").count();
+        let kept = !is_corten(bed) || (running..=running + RESERVE).contains(&shims);
+        (sleepers == running && kept).then_some(())
+    };
+    // Whatever was half made is being undone.
+    if Deadline::after(Duration::from_secs(10)).poll(even).is_none() {
+        panic!("{context}: {running} containers run, but these processes: {:#?}", bed.host().processes());
+    }
+}
+
+/// No address and no port is given twice.
+fn check_addresses<'a>(containers: impl Iterator<Item = &'a Value>, context: &str) {
+    let (mut addresses, mut ports) = (BTreeSet::new(), BTreeSet::new());
+    for container in containers.filter(|container| container["State"] == json!("running")) {
+        for network in
+            container["NetworkSettings"]["Networks"].as_object().into_iter().flat_map(|map| map.values())
+        {
+            let address = network["IPAddress"].as_str().unwrap_or_default().to_owned();
+            assert!(!address.is_empty() && addresses.insert(address), "{context}: {container}");
+        }
+        for port in container["Ports"].as_array().into_iter().flatten() {
+            if let (Some(port), Some(ip)) = (port["PublicPort"].as_u64(), port["IP"].as_str()) {
+                assert!(ports.insert((port, ip.to_owned())), "{context}: {container}");
+            }
+        }
+    }
+}
+
+fn bed() -> Bed {
+    let engine = Engine::from_environment();
+    // A peer needs to be told to leave containers running.
+    let flags = if engine == Engine::Docker { vec!["--live-restore".to_owned()] } else { Vec::new() };
+    let bed = Bed::with(BedOptions { engine, flags, ..BedOptions::default() });
+    bed.load(&image::busybox());
+    bed
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_and_nothing_leaks() {
+    let seed = number("CORTEN_TEST_SEED", 20_260_101);
+    let until = Deadline::after(Duration::from_secs(number("CORTEN_TEST_SECONDS", 45)));
+    println!("CORTEN_TEST_SEED={seed}");
+    let mut bed = bed();
+    let facts = Facts::default();
+    let (gate, ended) = (RwLock::new(()), AtomicBool::new(false));
+    let mut dice = Dice(seed);
+    let mut kills = 0;
+    std::thread::scope(|scope| {
+        // Also when a check fails: the workers must end, or the scope never does.
+        let _end = EndOnDrop(&ended);
+        for number in 0..WORKERS {
+            let worker = Worker {
+                number,
+                socket: bed.socket(),
+                dice: Dice(seed + number as u64 + 1),
+                facts: &facts,
+                gate: &gate,
+                ended: &ended,
+                made: 0,
+            };
+            scope.spawn(move || worker.run());
+        }
+        while !until.left().is_zero() {
+            std::thread::sleep(Duration::from_millis(20 + dice.roll(800)));
+            bed.kill();
+            kills += 1;
+            bed.start();
+            let _rest = gate.write().expect("no worker panicked");
+            check(&bed, &facts, &format!("after kill {kills} (seed {seed})"));
+        }
+    });
+    let facts = facts.into_inner().expect("facts");
+    println!(
+        "{kills} kills, {} containers, {} of them left",
+        facts.len(),
+        facts.values().filter(|fact| **fact != Fact::Gone).count()
+    );
+    // The rest (mounts, links, firewall, control groups, files) is looked at when the bed is dropped.
+}
+
+struct EndOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
