@@ -48,9 +48,11 @@ test: build
 	@packaging/need unshare=util-linux nsenter=util-linux ip=iproute2 nft=nftables ps=procps \
 		dpkg=busybox-static
 	@packaging/fetch-client '$(TARGET)/client'
+	$(CARGO) build --locked -p testkit
+	@$(AS_ROOT) $(TARGET)/debug/leaks --before '$(TARGET)/leaks-before'
 	export PATH="$$PATH:$(abspath $(TARGET))/client" CORTEN_DIST='$(abspath $(DIST))' && \
 		$(RUNNER) packaging/run-tests $(CARGO)
-	@$(AS_ROOT) $(TARGET)/debug/leaks
+	@$(AS_ROOT) $(TARGET)/debug/leaks '$(TARGET)/leaks-before'
 
 lint: toolchain
 	$(CARGO) fmt --all --check
