@@ -16,6 +16,15 @@ enum Kind {
     List,
     /// `key=value`, more than once.
     Map,
+    /// `name=path`; in the file `{"name": {"path", "runtimeArgs"}}`.
+    Runtimes,
+}
+
+/// One of `runtimes`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Runtime {
+    pub path: String,
+    pub arguments: Vec<String>,
 }
 
 /// One setting.
@@ -38,13 +47,16 @@ const fn setting(
     Setting { flag, short, key, kind, help }
 }
 
-const SETTINGS: [Setting; 32] = [
+const SETTINGS: [Setting; 37] = [
+    setting("add-runtime", None, "runtimes", Kind::Runtimes, "Register an additional OCI compatible runtime"),
     setting("bip", None, "bip", Kind::Text, "IPv4 address for the default bridge"),
     setting("bridge", Some('b'), "bridge", Kind::Text, "Name of the default bridge; \"none\" for no bridge"),
+    setting("cdi-spec-dir", None, "cdi-spec-dirs", Kind::List, "CDI specification directories to use"),
     setting("cgroup-parent", None, "cgroup-parent", Kind::Text, "Set parent cgroup for all containers"),
     setting("config-file", None, "", Kind::Text, "Daemon configuration file"),
     setting("data-root", None, "data-root", Kind::Text, "Root directory of persistent state"),
     setting("debug", Some('D'), "debug", Kind::Switch, "Enable debug mode"),
+    setting("default-runtime", None, "default-runtime", Kind::Text, "Default OCI runtime for containers"),
     setting("default-shm-size", None, "default-shm-size", Kind::Text, "Default shm size for containers"),
     setting(
         "default-stop-timeout",
@@ -85,6 +97,7 @@ const SETTINGS: [Setting; 32] = [
     setting("log-opt", None, "log-opts", Kind::Map, "Default log driver options for containers"),
     setting("mtu", None, "mtu", Kind::Number, "Set the MTU for the default \"bridge\" network"),
     setting("pidfile", Some('p'), "pidfile", Kind::Text, "Path to use for daemon PID file"),
+    setting("selinux-enabled", None, "selinux-enabled", Kind::Switch, "Enable selinux support"),
     setting("shim", None, "", Kind::Text, "The shim program; beside this one by default"),
     setting("storage-driver", Some('s'), "storage-driver", Kind::Text, "Storage driver to use"),
     setting("tls", None, "tls", Kind::Switch, "Use TLS; implied by --tlsverify"),
@@ -92,6 +105,7 @@ const SETTINGS: [Setting; 32] = [
     setting("tlscert", None, "tlscert", Kind::Text, "Path to TLS certificate file"),
     setting("tlskey", None, "tlskey", Kind::Text, "Path to TLS key file"),
     setting("tlsverify", None, "tlsverify", Kind::Switch, "Use TLS and verify the remote"),
+    setting("userns-remap", None, "userns-remap", Kind::Text, "User/Group setting for user namespaces"),
     setting("validate", None, "", Kind::Switch, "Validate daemon configuration and exit"),
     setting("version", Some('v'), "", Kind::Switch, "Print version information and quit"),
     // Only in the file, as with Docker.
@@ -116,7 +130,7 @@ impl Setting {
             Kind::Number if value.parse::<i64>().is_err() => {
                 Err(format!("strconv.ParseInt: parsing \"{value}\": invalid syntax"))
             }
-            Kind::Map if !value.contains('=') => Err(format!("invalid key=value pair: {value}")),
+            Kind::Map | Kind::Runtimes if !value.contains('=') => Err(format!("invalid key=value pair: {value}")),
             _ => Ok(()),
         }
     }
@@ -208,12 +222,18 @@ fn parse_file(text: &str) -> Result<Given> {
             (Kind::Map, value) => {
                 value.as_object().is_some_and(|map| map.values().all(|one| scalar(one).is_some()))
             }
+            (Kind::Runtimes, value) => {
+                value.as_object().is_some_and(|map| map.values().all(Value::is_object))
+            }
         };
         if !fits {
             bail!("the value of \"{}\" has the wrong type", setting.key);
         }
         let values = match value {
             Value::Array(list) => list.iter().filter_map(scalar).collect(),
+            Value::Object(map) if setting.kind == Kind::Runtimes => {
+                map.iter().map(|(name, value)| format!("{name}={value}")).collect()
+            }
             Value::Object(map) => {
                 map.iter().filter_map(|(key, value)| Some(format!("{key}={}", scalar(value)?))).collect()
             }
@@ -294,6 +314,7 @@ fn help() -> String {
             Kind::Number => " int",
             Kind::List => " list",
             Kind::Map => " map",
+            Kind::Runtimes => " runtime",
         };
         text.push_str(&format!("  {short}--{:<32}{}\n", format!("{}{kind}", setting.flag), setting.help));
     }
@@ -324,6 +345,24 @@ impl Config {
 
     pub fn number(&self, name: &str) -> Option<i64> {
         self.text(name)?.parse().ok()
+    }
+
+    /// Runtimes by name: a path from a flag, an object from the file.
+    pub fn runtimes(&self) -> BTreeMap<String, Runtime> {
+        let pairs = self.list("add-runtime").iter().filter_map(|pair| pair.split_once('='));
+        pairs
+            .map(|(name, given)| {
+                let value: Value = serde_json::from_str(given).unwrap_or(Value::Null);
+                let Some(object) = value.as_object() else {
+                    return (name.to_string(), Runtime { path: given.into(), arguments: Vec::new() });
+                };
+                let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default();
+                let path = if text("path").is_empty() { text("runtimeType") } else { text("path") };
+                let arguments = object.get("runtimeArgs").and_then(Value::as_array).into_iter().flatten();
+                let arguments = arguments.filter_map(Value::as_str).map(String::from).collect();
+                (name.to_string(), Runtime { path: path.into(), arguments })
+            })
+            .collect()
     }
 
     pub fn map(&self, name: &str) -> BTreeMap<String, String> {

@@ -12,7 +12,8 @@ use anyhow::{Context, Result, bail};
 use api_server::{About, App, Version};
 use api_types::container::LogConfig;
 use config::{Config, Invocation};
-use engine::{Engine, NetworkOptions, Options, Parts, Paths};
+use engine::{Engine, ExternalRuntime, IsolationOptions, NetworkOptions, Options, Parts, Paths};
+use model::remap::Remap;
 use snapshots::Snapshotter;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -90,8 +91,9 @@ fn set_up_log(config: &Config) -> Result<()> {
 }
 
 async fn serve(config: &Config) -> Result<()> {
+    let remap = remap(config)?;
     let paths = Paths {
-        data: PathBuf::from(config.text("data-root").unwrap_or("/var/lib/corten")),
+        data: data_root(config, remap.as_ref()),
         run: PathBuf::from(config.text("exec-root").unwrap_or("/run/corten")),
     };
     let pid_file = PathBuf::from(config.text("pidfile").unwrap_or("/run/corten.pid"));
@@ -99,7 +101,7 @@ async fn serve(config: &Config) -> Result<()> {
         [] => listen::default_hosts(),
         hosts => hosts.to_vec(),
     };
-    let app = open_app(config, paths).await?;
+    let app = open_app(config, paths, remap).await?;
     // Only when containers are adopted: a client never sees half of them.
     let listeners = listen::open(config, &hosts).await?;
     std::fs::write(&pid_file, std::process::id().to_string())
@@ -132,14 +134,14 @@ async fn serve(config: &Config) -> Result<()> {
     Ok(())
 }
 
-async fn open_app(config: &Config, paths: Paths) -> Result<App> {
+async fn open_app(config: &Config, paths: Paths, remap: Option<Remap>) -> Result<App> {
     // Layers hold programs that run as root: no other user of the host reaches them (CVE-2021-41091). The run root
     // has the socket in it, whose own mode decides.
     make_directory(&paths.data, 0o710)?;
     make_directory(&paths.run, 0o711)?;
     let parts = open_parts(config, &paths)?;
     let builder = Arc::new(build::Builder::open(parts.images.clone(), &paths.data.join("builds"))?);
-    let options = options(config, paths)?;
+    let options = options(config, paths, remap)?;
     let min = config
         .text("min-api-version")
         .map(String::from)
@@ -197,7 +199,7 @@ fn open_parts(config: &Config, paths: &Paths) -> Result<Parts> {
     Ok(Parts { store, images: Arc::new(images), snapshots })
 }
 
-fn options(config: &Config, paths: Paths) -> Result<Options> {
+fn options(config: &Config, paths: Paths, remap: Option<Remap>) -> Result<Options> {
     let shm_size = match config.text("default-shm-size") {
         None => 64 << 20,
         Some(text) => model::create::parse_size(text)
@@ -233,9 +235,44 @@ fn options(config: &Config, paths: Paths) -> Result<Options> {
         stop_timeout: config.number("default-stop-timeout").unwrap_or(10),
         labels: config.list("label").to_vec(),
         network,
+        isolation: isolation(config, remap),
         debug: config.on("debug"),
         paths,
     })
+}
+
+fn isolation(config: &Config, remap: Option<Remap>) -> IsolationOptions {
+    let runtimes = config.runtimes().into_iter().map(|(name, runtime)| {
+        (name, ExternalRuntime { path: runtime.path, arguments: runtime.arguments })
+    });
+    IsolationOptions {
+        runtimes: runtimes.collect(),
+        default_runtime: config.text("default-runtime").map(String::from),
+        cdi_directories: config.list("cdi-spec-dir").iter().map(PathBuf::from).collect(),
+        selinux: config.on("selinux-enabled"),
+        remap,
+    }
+}
+
+/// The mappings of `--userns-remap`.
+fn remap(config: &Config) -> Result<Option<Remap>> {
+    let Some(text) = config.text("userns-remap").filter(|text| *text != "host") else { return Ok(None) };
+    let failed = |refusal: model::Refusal| match refusal.hint {
+        Some(hint) => anyhow::anyhow!("{}; hint: {hint}", refusal.message),
+        None => anyhow::anyhow!(refusal.message),
+    };
+    engine::check_remap().map_err(failed)?;
+    engine::read_remap(text).map(Some).map_err(failed)
+}
+
+/// Each mapping has a data root of its own, below the one that was given: what containers of one wrote is not for
+/// those of another.
+fn data_root(config: &Config, remap: Option<&Remap>) -> PathBuf {
+    let given = PathBuf::from(config.text("data-root").unwrap_or("/var/lib/corten"));
+    match remap.map(Remap::root) {
+        Some((uid, gid)) => given.join(format!("{uid}.{gid}")),
+        None => given,
+    }
 }
 
 /// `corten-shim` beside the daemon's own program, else in the place that packages use.

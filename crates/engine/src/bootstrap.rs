@@ -10,17 +10,23 @@ use ipnet::Ipv4Net;
 use metadata::{Batch, Store};
 use model::Refusal;
 use model::create::{HostFacts, Record};
+use model::security::SecurityFacts;
 use snapshots::Snapshotter;
 
+use crate::cdi::Devices;
 use crate::container::{Remembered, Task};
 use crate::net::Endpoint;
 use crate::networks::{NetworkRecord, Networks};
 use crate::paths::ENDPOINT_NAME;
+use crate::runtimes::Runtimes;
 use crate::shim::{Launcher, Shim};
 use crate::{
-    CONTAINERS, Engine, Inner, NetworkOptions, Options, REMEMBERED, blocking, clock, host, net, registry,
-    seccomp_cache,
+    CONTAINERS, Engine, Inner, NetworkOptions, Options, REMEMBERED, apparmor, blocking, clock, host, net,
+    registry, seccomp_cache, selinux,
 };
+
+/// Where devices are described unless the daemon is told otherwise.
+const CDI_DIRECTORIES: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
 
 /// The parts that the daemon opens and others use as well.
 pub struct Parts {
@@ -151,6 +157,12 @@ fn open_blocking(options: Options, parts: Parts) -> Result<Engine, Refusal> {
         Refusal::from_error(&format!("cannot load the shim {}", options.shim.display()), &error)
     })?;
     let (network, networks) = open_network(&options.network, &store)?;
+    let isolation = &options.isolation;
+    let runtimes = Runtimes::new(isolation.runtimes.clone(), isolation.default_runtime.as_deref())?;
+    let devices = Devices::new(match isolation.cdi_directories.as_slice() {
+        [] => CDI_DIRECTORIES.iter().map(Into::into).collect(),
+        given => given.to_vec(),
+    });
     let facts = HostFacts {
         cpus: std::thread::available_parallelism().map_or(1, |count| count.get() as u32),
         cgroup_v2: host::cgroup_v2(),
@@ -160,6 +172,13 @@ fn open_blocking(options: Options, parts: Parts) -> Result<Engine, Refusal> {
         shm_size: options.shm_size,
         cgroup_parent: options.cgroup_parent.clone(),
         stop_timeout: options.stop_timeout,
+        security: SecurityFacts {
+            apparmor: apparmor::prepare(),
+            selinux: selinux::prepare(options.isolation.selinux),
+        },
+        remap: options.isolation.remap.clone(),
+        runtimes: runtimes.names(),
+        layer_quota: host::project_quota(&options.paths.data),
     };
     let release = rustix::system::uname();
     let kernel = seccomp::Kernel::parse(&release.release().to_string_lossy())
@@ -178,6 +197,8 @@ fn open_blocking(options: Options, parts: Parts) -> Result<Engine, Refusal> {
         registry: registry::Registry::default(),
         seccomp: seccomp_cache::Cache::new(kernel),
         networks,
+        runtimes,
+        devices,
         execs: Mutex::default(),
         remembered: Mutex::default(),
         background: Default::default(),

@@ -87,12 +87,19 @@ impl Engine {
             host: self.facts(),
             exists: &|path: &Path| path.exists(),
             container: &|name: &str| Ok(self.find(name)?.view().id().to_string()),
+            level_taken: &|level: &str| self.has_level(level),
         };
         let (record, warnings) = model::create::create(request, given)?;
         // A custom seccomp profile that cannot be read is refused now, not at the start.
         self.seccomp(&record)?;
         self.make(record, top.as_ref())?;
         Ok((id, warnings))
+    }
+
+    /// Whether a container has this level of SELinux's. Asked only where SELinux is on.
+    fn has_level(&self, level: &str) -> bool {
+        let views = self.registry().all().into_iter().map(|handle| handle.view());
+        views.into_iter().any(|view| model::security::level(&view.record.labels.process) == level)
     }
 
     /// Layer, directory, record; a failure undoes what was made.

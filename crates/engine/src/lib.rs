@@ -4,7 +4,9 @@
 //! view that it published last. The engine knows no HTTP; it calls the parts (store, snapshots, network, logs)
 //! directly, their blocking work on blocking threads.
 
+mod apparmor;
 mod bootstrap;
+mod cdi;
 pub mod clock;
 pub mod container;
 mod containers;
@@ -21,7 +23,10 @@ mod networks;
 mod paths;
 mod prune;
 mod registry;
+mod remap;
+mod runtimes;
 mod seccomp_cache;
+mod selinux;
 mod shim;
 mod system;
 mod top;
@@ -46,6 +51,8 @@ pub use events::Subscription;
 pub use image::{api_config as image_config, refusal as images_refusal};
 pub use list::ListQuery;
 pub use paths::Paths;
+pub use remap::{check_kernel as check_remap, read as read_remap};
+pub use runtimes::ExternalRuntime;
 pub use prune::until as prune_until;
 pub use system::Facts;
 
@@ -67,7 +74,21 @@ pub struct Options {
     /// Labels of the daemon.
     pub labels: Vec<String>,
     pub network: net::NetworkOptions,
+    pub isolation: IsolationOptions,
     pub debug: bool,
+}
+
+/// What keeps containers apart, as the daemon is told.
+#[derive(Debug, Clone, Default)]
+pub struct IsolationOptions {
+    /// By name.
+    pub runtimes: BTreeMap<String, ExternalRuntime>,
+    pub default_runtime: Option<String>,
+    /// Where devices are described; none: the usual places.
+    pub cdi_directories: Vec<PathBuf>,
+    pub selinux: bool,
+    /// Containers run in user namespaces with these mappings.
+    pub remap: Option<model::remap::Remap>,
 }
 
 pub use net::NetworkOptions;
@@ -89,6 +110,8 @@ struct Inner {
     registry: registry::Registry,
     seccomp: seccomp_cache::Cache,
     networks: networks::Networks,
+    runtimes: runtimes::Runtimes,
+    devices: cdi::Devices,
     execs: Mutex<execs::Execs>,
     /// States to be written with the next lazy commit.
     remembered: Mutex<BTreeMap<String, Remembered>>,
@@ -156,6 +179,15 @@ impl Engine {
         &self.0.networks
     }
 
+    pub fn runtimes(&self) -> &runtimes::Runtimes {
+        &self.0.runtimes
+    }
+
+    /// Devices of vendors.
+    pub fn devices(&self) -> &cdi::Devices {
+        &self.0.devices
+    }
+
     /// Finds a container by ID, name, or the beginning of an ID.
     pub fn find(&self, name: &str) -> Result<container::Handle, Refusal> {
         self.0.registry.find(name)
@@ -163,6 +195,13 @@ impl Engine {
 
     pub(crate) fn seccomp(&self, record: &Record) -> Result<Option<Arc<[u8]>>, Refusal> {
         self.0.seccomp.filter(record)
+    }
+
+    pub(crate) fn seccomp_section(
+        &self,
+        record: &Record,
+    ) -> Result<Option<oci::runtime::LinuxSeccomp>, Refusal> {
+        self.0.seccomp.section(record)
     }
 
     pub(crate) fn log_path(&self, record: &Record) -> PathBuf {

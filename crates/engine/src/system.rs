@@ -67,6 +67,10 @@ pub struct Facts {
     pub name: String,
     pub listeners: i64,
     pub descriptors: i64,
+    /// As `info` names what keeps containers apart.
+    pub security: Vec<String>,
+    /// Full names of vendors' devices.
+    pub devices: Vec<String>,
 }
 
 impl Engine {
@@ -102,7 +106,21 @@ impl Engine {
             name: uname.nodename().to_string_lossy().into_owned(),
             listeners: self.events().listeners() as i64,
             descriptors: std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as i64),
+            security: self.security(),
+            devices: self.devices().names(),
         }
+    }
+
+    fn security(&self) -> Vec<String> {
+        let facts = self.facts();
+        let all = [
+            ("name=apparmor", facts.security.apparmor),
+            ("name=seccomp,profile=builtin", true),
+            ("name=selinux", facts.security.selinux.is_some()),
+            ("name=userns", facts.remap.is_some()),
+            ("name=cgroupns", facts.cgroup_v2),
+        ];
+        all.into_iter().filter(|(_, there)| *there).map(|(name, _)| name.to_string()).collect()
     }
 
     /// Containers made from an image, with whether each runs.

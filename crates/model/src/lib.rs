@@ -10,6 +10,8 @@ pub mod mounts;
 pub mod name;
 pub mod phase;
 pub mod ports;
+pub mod remap;
+pub mod security;
 pub mod signal;
 pub mod spec;
 pub mod time;

@@ -4,8 +4,8 @@
 //! namespace the container's first process may not reach them; then its parent opens them and the process inherits
 //! the descriptors.
 
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use oci::runtime::{LinuxDeviceKind, Mount, Spec};
 use rustix::fs::{CWD, Mode, OFlags};
@@ -38,10 +38,10 @@ pub(crate) fn open(
     bundle: &Path,
     own_namespace: bool,
     options: &[Options<'_>],
-    mappings: &[Option<OwnedFd>],
+    mappings: &Mappings,
 ) -> Result<Sources, Error> {
     let mut mounts = Vec::with_capacity(spec.mounts.len());
-    for ((mount, options), mapping) in spec.mounts.iter().zip(options).zip(mappings) {
+    for ((mount, options), mapping) in spec.mounts.iter().zip(options).zip(&mappings.mounts) {
         mounts.push(match options.bind {
             Some(recursive) => Some(bind(spec, mount, options, recursive, bundle, mapping.as_ref())?),
             None => None,
@@ -62,7 +62,7 @@ pub(crate) fn open(
     if own_namespace {
         make_private()?;
     }
-    Ok(Sources { root: open_root(rootfs, bundle, own_namespace)?, mounts, null, devices })
+    Ok(Sources { root: open_root(spec, rootfs, bundle, own_namespace, mappings.root.as_ref())?, mounts, null, devices })
 }
 
 /// Makes no mount of this namespace spread to another one, nor from there.
@@ -152,24 +152,47 @@ fn set_attributes(
     Ok(())
 }
 
-/// For each mount whose owners are mapped, a user namespace with these mappings. They are made by a process of the
-/// host's PID namespace, whose `/proc` knows the processes that it starts.
-pub(crate) fn mappings(spec: &Spec, options: &[Options<'_>]) -> Result<Vec<Option<OwnedFd>>, Error> {
-    let one = |mount: &Mount, options: &Options<'_>| {
+/// User namespaces by which owners are mapped.
+#[derive(Debug, Default)]
+pub(crate) struct Mappings {
+    pub root: Option<OwnedFd>,
+    /// For each mount of the spec.
+    pub mounts: Vec<Option<OwnedFd>>,
+}
+
+/// Makes the user namespaces for mapped mounts: one for the container's mappings, and one for each mount with its
+/// own. They are made by a process of the host's PID namespace, whose `/proc` knows the processes that it starts.
+pub(crate) fn mappings(spec: &Spec, options: &[Options<'_>], map_root: bool) -> Result<Mappings, Error> {
+    let mut shared: Option<OwnedFd> = None;
+    let mut container = || -> Result<OwnedFd, Error> {
+        let linux = spec.linux.as_ref().filter(|linux| !linux.uid_mappings.is_empty());
+        let linux = linux.ok_or_else(|| Error::invalid("an idmapped mount needs mappings"))?;
+        if shared.is_none() {
+            shared = Some(namespaces::user_namespace(&linux.uid_mappings, &linux.gid_mappings)?);
+        }
+        let namespace = shared.as_ref().map(OwnedFd::try_clone).transpose();
+        namespace.step(|| "duplicate a descriptor".into())?.ok_or_else(|| Error::invalid("no user namespace"))
+    };
+    let root = map_root.then(&mut container).transpose()?;
+    let mounts = spec.mounts.iter().zip(options).map(|(mount, options)| {
         let own = !mount.uid_mappings.is_empty();
         if options.bind.is_none() || (options.map.is_none() && !own) {
             return Ok(None);
         }
-        let (users, groups) = match (own, spec.linux.as_ref()) {
-            (true, _) => (&mount.uid_mappings, &mount.gid_mappings),
-            (false, Some(linux)) if !linux.uid_mappings.is_empty() => {
-                (&linux.uid_mappings, &linux.gid_mappings)
-            }
-            _ => return Err(Error::invalid("an idmapped mount needs mappings")),
-        };
-        namespaces::user_namespace(users, groups).map(Some)
-    };
-    spec.mounts.iter().zip(options).map(|(mount, options)| one(mount, options)).collect()
+        match own {
+            true => namespaces::user_namespace(&mount.uid_mappings, &mount.gid_mappings).map(Some),
+            false => container().map(Some),
+        }
+    });
+    let mounts = mounts.collect::<Result<_, Error>>()?;
+    Ok(Mappings { root, mounts })
+}
+
+/// Makes a detached mount show its files with mapped owners.
+fn map_owners(tree: impl AsFd, namespace: &OwnedFd, what: &Path) -> Result<(), Error> {
+    let change =
+        Change { set: Attributes::MAPPED, user_namespace: Some(namespace.as_fd()), ..Change::default() };
+    sys::mount::change(tree.as_fd(), false, &change).step(|| format!("map the owners of {}", what.display()))
 }
 
 /// Clones the mount at a path of the host.
@@ -191,7 +214,14 @@ pub(crate) fn clone_tree(of: impl AsFd, recursive: bool) -> Result<OwnedFd, Errn
     rustix::mount::open_tree(of, "", flags)
 }
 
-fn open_root(rootfs: &RootfsSource, bundle: &Path, own_namespace: bool) -> Result<OwnedFd, Error> {
+fn open_root(
+    spec: &Spec,
+    rootfs: &RootfsSource,
+    bundle: &Path,
+    own_namespace: bool,
+    mapping: Option<&OwnedFd>,
+) -> Result<OwnedFd, Error> {
+    let label = spec.linux.as_ref().map_or("", |linux| &linux.mount_label);
     match rootfs {
         RootfsSource::Directory(path) => {
             let path = bundle.join(path);
@@ -202,11 +232,53 @@ fn open_root(rootfs: &RootfsSource, bundle: &Path, own_namespace: bool) -> Resul
             let private = Change { propagation: Some(Propagation::Private), ..Change::default() };
             sys::mount::change(tree.as_fd(), true, &private)
                 .step(|| "make the root filesystem private".into())?;
+            if let Some(namespace) = mapping {
+                map_owners(&tree, namespace, &path)?;
+            }
             Ok(tree)
         }
         RootfsSource::Overlay { lower, upper, work, volatile } => {
-            overlay(lower, upper, work, *volatile, own_namespace)
+            let Some(namespace) = mapping else {
+                return overlay(lower, upper, work, *volatile, own_namespace, label);
+            };
+            let mapped = MappedLayers::open(lower, upper, work, namespace)?;
+            let layers = mapped.lower.iter().map(|layer| ("lowerdir+", layer.as_path()));
+            overlay_by_options(layers, &mapped.upper, &mapped.work, *volatile, label)
         }
+    }
+}
+
+/// The directories of an overlay as detached mounts with mapped owners, by paths that are good for as long as this
+/// lives.
+struct MappedLayers {
+    lower: Vec<PathBuf>,
+    upper: PathBuf,
+    work: PathBuf,
+    _opened: Vec<OwnedFd>,
+}
+
+impl MappedLayers {
+    fn open(lower: &[PathBuf], upper: &Path, work: &Path, namespace: &OwnedFd) -> Result<MappedLayers, Error> {
+        let mut opened = Vec::with_capacity(lower.len() + 1);
+        let mut map = |path: &Path| -> Result<PathBuf, Error> {
+            let tree = open_tree(path, false).step(|| format!("open layer {}", path.display()))?;
+            map_owners(&tree, namespace, path)?;
+            let place = PathBuf::from(format!("/proc/self/fd/{}", tree.as_raw_fd()));
+            opened.push(tree);
+            Ok(place)
+        };
+        let mapped = lower.iter().map(|layer| map(layer)).collect::<Result<_, Error>>()?;
+        // Both must lie on one mount, so it is their directory's.
+        let (Some(holder), Some(upper), Some(work_name)) = (upper.parent(), upper.file_name(), work.file_name())
+        else {
+            return Err(Error::invalid(format!("{} is no upper directory", upper.display())));
+        };
+        if work.parent() != Some(holder) {
+            return Err(Error::invalid("upper and work directory must lie in one directory"));
+        }
+        let holder = map(holder)?;
+        let (upper, work) = (holder.join(upper), holder.join(work_name));
+        Ok(MappedLayers { lower: mapped, upper, work, _opened: opened })
     }
 }
 
@@ -216,11 +288,12 @@ fn overlay(
     work: &Path,
     volatile: bool,
     own_namespace: bool,
+    label: &str,
 ) -> Result<OwnedFd, Error> {
     let layers = lower.iter().map(|layer| ("lowerdir+", layer.as_ref()));
-    match overlay_by_options(layers, upper, work, volatile) {
+    match overlay_by_options(layers, upper, work, volatile, label) {
         // Kernels before 6.7 know no layers one by one, and those before 6.5 notice only at the end.
-        Err(Error::Invalid(_)) if own_namespace => overlay_by_mount(lower, upper, work, volatile),
+        Err(Error::Invalid(_)) if own_namespace => overlay_by_mount(lower, upper, work, volatile, label),
         Err(Error::Invalid(_)) => {
             let mut opened = Vec::new();
             let joined = open_layers(lower, &mut opened)?;
@@ -228,7 +301,7 @@ fn overlay(
                 return Err(Error::invalid(TOO_MANY_LAYERS));
             }
             let joined = [("lowerdir", Path::new(&joined))];
-            overlay_by_options(joined.into_iter(), upper, work, volatile)
+            overlay_by_options(joined.into_iter(), upper, work, volatile, label)
         }
         other => other,
     }
@@ -241,6 +314,7 @@ fn overlay_by_options<'a>(
     upper: &Path,
     work: &Path,
     volatile: bool,
+    label: &str,
 ) -> Result<OwnedFd, Error> {
     let step = || "mount the overlay".to_owned();
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).step(step)?;
@@ -264,6 +338,9 @@ fn overlay_by_options<'a>(
     for (key, value) in OVERLAY_OPTIONS {
         set(key, Path::new(value))?;
     }
+    if !label.is_empty() {
+        set("context", Path::new(label))?;
+    }
     if volatile {
         rustix::mount::fsconfig_set_flag(context.as_fd(), "volatile").step(step)?;
     }
@@ -277,7 +354,6 @@ const OVERLAY_OPTIONS: [(&str, &str); 3] = [("index", "off"), ("redirect_dir", "
 /// Opens directories and joins short names for them, for as long as they are open.
 fn open_layers(paths: &[impl AsRef<Path>], opened: &mut Vec<OwnedFd>) -> Result<String, Error> {
     use std::fmt::Write;
-    use std::os::fd::AsRawFd;
     let mut joined = String::new();
     for path in paths {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -298,6 +374,7 @@ fn overlay_by_mount(
     upper: &Path,
     work: &Path,
     volatile: bool,
+    label: &str,
 ) -> Result<OwnedFd, Error> {
     use std::fmt::Write;
     let step = || "mount the overlay".to_owned();
@@ -311,6 +388,10 @@ fn overlay_by_mount(
     for (key, value) in OVERLAY_OPTIONS {
         // Writing to a string cannot fail.
         let _ = write!(data, ",{key}={value}");
+    }
+    if !label.is_empty() {
+        // Its categories are separated as options are, unless it is quoted.
+        let _ = write!(data, ",context=\"{label}\"");
     }
     if volatile {
         data.push_str(",volatile");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use api_types::events::EventMessage;
 use api_types::system::{
-    Commit, Component, FirewallInfo, IndexInfo, Info, PlatformName, PluginsInfo, RegistryConfig, Runtime,
+    Commit, Component, DeviceInfo, FirewallInfo, IndexInfo, Info, PlatformName, PluginsInfo, RegistryConfig, Runtime,
     SwarmInfo, Version as VersionAnswer,
 };
 use bytes::Bytes;
@@ -89,10 +89,12 @@ pub async fn info(app: &App) -> Outcome {
     let docker_hub =
         IndexInfo { name: "docker.io".into(), secure: true, official: true, ..IndexInfo::default() };
     let commit = || Commit { id: app.about.commit.clone() };
-    let mut security = list(&["name=seccomp,profile=builtin"]);
-    if facts.cgroup_v2 {
-        security.push("name=cgroupns".into());
-    }
+    let described = app.engine.runtimes().described().into_iter();
+    let runtimes = described.map(|(name, path, arguments)| {
+        (name, Runtime { path, runtime_args: Some(arguments).filter(|list| !list.is_empty()) })
+    });
+    let devices = facts.devices.into_iter().map(|id| DeviceInfo { source: "cdi".into(), id });
+    let directories = app.engine.devices().directories().iter();
     json(&Info {
         id: facts.id,
         containers: facts.running + facts.paused + facts.stopped,
@@ -147,15 +149,17 @@ pub async fn info(app: &App) -> Outcome {
         name: facts.name,
         labels: app.about.labels.clone(),
         server_version: app.about.version.clone(),
-        runtimes: [("corten".to_string(), Runtime { path: "corten-shim".into() })].into(),
-        default_runtime: "corten".into(),
+        runtimes: runtimes.collect(),
+        default_runtime: app.engine.runtimes().default_name().into(),
+        cdi_spec_dirs: directories.map(|directory| directory.to_string_lossy().into_owned()).collect(),
+        discovered_devices: devices.collect(),
         swarm: SwarmInfo { local_node_state: "inactive".into(), ..SwarmInfo::default() },
         live_restore_enabled: true,
         init_binary: String::new(),
         containerd_commit: Commit::default(),
         runc_commit: commit(),
         init_commit: Commit::default(),
-        security_options: security,
+        security_options: facts.security,
         firewall_backend: Some(FirewallInfo { driver: "nftables".into() }),
         warnings: (!facts.ipv4_forwarding).then(|| list(&["WARNING: IPv4 forwarding is disabled"])),
         ..Info::default()

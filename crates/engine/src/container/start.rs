@@ -7,7 +7,7 @@ use model::create::{LogSettings, NetworkChoice};
 use model::phase::Ending;
 use model::spec::StartFacts;
 use model::{Phase, Refusal};
-use shim_protocol::{Command as ToShim, Create, LogDriver, LogTarget, Reply, StdinMode};
+use shim_protocol::{Command as ToShim, Create, LogDriver, LogTarget, Reply, Runtime, StdinMode};
 
 use super::StartedBy;
 use super::exec::exit_code_of;
@@ -16,7 +16,7 @@ use super::task::Task;
 use crate::net::Endpoint;
 use crate::paths::ENDPOINT_NAME;
 use crate::shim::Shim;
-use crate::{blocking, failpoint, host};
+use crate::{blocking, failpoint, host, selinux};
 
 /// How long the end of an earlier shim may take.
 const SETTLING: std::time::Duration = std::time::Duration::from_secs(10);
@@ -189,6 +189,7 @@ impl Task {
             "" => self.engine.facts().cgroup_parent.as_str(),
             own => own,
         };
+        let remap = model::remap::of(&record.host_config, self.engine.facts().remap.as_ref());
         let facts = StartFacts {
             cgroup_path: format!("{}/{}", cgroup_parent.trim_end_matches('/'), record.id),
             cgroup_v2: self.engine.facts().cgroup_v2,
@@ -204,15 +205,42 @@ impl Task {
             hostname: Some(&files.hostname),
             hosts: Some(&files.hosts),
             device: &host::device,
+            device_nodes: &host::device_nodes,
             all_devices: &host::all_devices,
             time_namespace: false,
+            remap,
+            join_user: match shared_with(record).filter(|_| remap.is_some()) {
+                Some(other) => Some(self.namespace_of(other, "user")?),
+                None => None,
+            },
+            data_root: &paths.data,
         };
-        let spec = model::spec::runtime_spec(record, &facts)?;
+        let mut spec = model::spec::runtime_spec(record, &facts)?;
+        let requests = record.host_config.resources.device_requests.as_deref();
+        self.engine.devices().inject(requests.unwrap_or_default(), &mut spec)?;
+        selinux::relabel_binds(record)?;
+        let runtime = self.engine.runtimes().find(&record.host_config.runtime)?;
+        let runtime = runtime.map(|(program, arguments)| Runtime { program, arguments });
+        if runtime.is_some() {
+            if remap.is_some() {
+                return Err(Refusal::not_implemented(&format!(
+                    "the runtime {} together with --userns-remap",
+                    record.host_config.runtime
+                ))
+                .hint("add --userns=host, or use Corten's own runtime"));
+            }
+            // It makes the filter itself.
+            if let Some(linux) = &mut spec.linux {
+                linux.seccomp = self.engine.seccomp_section(record)?;
+            }
+        }
         Ok(Create {
             id: record.id.clone(),
             run_directory,
             spec,
             rootfs: self.engine.rootfs(&record.id, record.host_config.auto_remove)?,
+            map_root: remap.is_some(),
+            runtime,
             stdin: match (record.config.open_stdin, record.config.stdin_once) {
                 (false, _) => StdinMode::Null,
                 (true, false) => StdinMode::Open,
@@ -269,6 +297,17 @@ impl Task {
         });
         let _ = released.await;
         self.engine.in_background(|engine| engine.network().reap());
+    }
+}
+
+/// The container whose namespace this one joins.
+fn shared_with(record: &model::create::Record) -> Option<&str> {
+    match &record.network {
+        NetworkChoice::Container(other) => Some(other),
+        _ => {
+            let host = &record.host_config;
+            [&host.pid_mode, &host.ipc_mode].into_iter().find_map(|mode| mode.strip_prefix("container:"))
+        }
     }
 }
 
