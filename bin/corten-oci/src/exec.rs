@@ -91,7 +91,11 @@ fn process(parsed: &Parsed, spec: &Spec) -> Result<Process, Failure> {
         return Err(Failure("process args cannot be empty".into()));
     }
     process.terminal = parsed.is_set("tty");
-    process.env.extend(parsed.values("env").map(str::to_owned));
+    for entry in parsed.values("env") {
+        let name = entry.split_once('=').map_or(entry, |(name, _)| name);
+        process.env.retain(|one| one.split_once('=').is_none_or(|(other, _)| other != name));
+        process.env.push(entry.to_owned());
+    }
     if let Some(cwd) = parsed.value("cwd") {
         process.cwd = cwd.to_owned();
     }
@@ -115,12 +119,8 @@ fn process(parsed: &Parsed, spec: &Spec) -> Result<Process, Failure> {
     if let Some(label) = parsed.value("process-label") {
         process.selinux_label = label.to_owned();
     }
-    let added: CapabilitySet = parsed
-        .values("cap")
-        .map(|name| {
-            Capability::from_name(name).ok_or_else(|| Failure(format!("capability {name:?} is not known")))
-        })
-        .collect::<Result<_, _>>()?;
+    // As in a spec: a capability that nobody knows cannot be granted, and is left out.
+    let added: CapabilitySet = parsed.values("cap").filter_map(Capability::from_name).collect();
     if !added.is_empty() {
         let sets = process.capabilities.get_or_insert_default();
         for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {

@@ -13,6 +13,7 @@ mod clock;
 mod commands;
 mod connection;
 mod container;
+mod external;
 mod keys;
 mod log;
 mod oom;

@@ -7,8 +7,8 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use oci::runtime::{LinuxDeviceKind, Mount, Spec};
-use rustix::fs::{CWD, Mode, OFlags};
+use oci::runtime::{LinuxDevice, LinuxIdMapping, Mount, Spec};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsopen};
 use sys::mount::{Attributes, Change, Propagation};
@@ -48,21 +48,55 @@ pub(crate) fn open(
         });
     }
     let null = open_null()?;
-    let mut devices = Vec::new();
-    if !own_namespace {
-        for device in crate::devices::all(spec) {
-            let opened = open_tree(&device.path, false);
-            devices.push(match opened {
-                Ok(opened) if device.kind != LinuxDeviceKind::Fifo => Some(opened),
-                _ => None,
-            });
-        }
-    }
+    let devices = if own_namespace { Vec::new() } else { device_nodes(spec)? };
     // Bind mounts may be meant to go on receiving the host's mounts, and are cloned by now.
     if own_namespace {
         make_private()?;
     }
-    Ok(Sources { root: open_root(spec, rootfs, bundle, own_namespace, mappings.root.as_ref())?, mounts, null, devices })
+    let label = spec.linux.as_ref().map_or("", |linux| &linux.mount_label);
+    let root = open_root(label, rootfs, bundle, own_namespace, mappings.root.as_ref())?;
+    Ok(Sources { root, mounts, null, devices })
+}
+
+/// Makes the device nodes of a container that cannot make them itself, in a filesystem that only their mounts show.
+/// Who may not make nodes either takes the host's.
+fn device_nodes(spec: &Spec) -> Result<Vec<Option<OwnedFd>>, Error> {
+    let made = new_mount("tmpfs", Some(Path::new("dev")), &Options::default(), Attributes::EMPTY).ok();
+    let mut nodes = Vec::new();
+    for (index, device) in crate::devices::all(spec).enumerate() {
+        let name = index.to_string();
+        let own = made.as_ref().filter(|directory| make_node(directory, &name, &device, spec).is_ok());
+        let opened = match own {
+            Some(directory) => rustix::fs::openat(
+                directory,
+                &*name,
+                OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+                Mode::empty(),
+            )
+            .and_then(|node| clone_tree(&node, false)),
+            None => open_tree(&device.path, false),
+        };
+        nodes.push(opened.ok());
+    }
+    Ok(nodes)
+}
+
+fn make_node(directory: &OwnedFd, name: &str, device: &LinuxDevice, spec: &Spec) -> Result<(), Errno> {
+    crate::devices::make(directory, name.as_ref(), device)?;
+    let host = |id: u32, mappings: &[LinuxIdMapping]| {
+        let mut all = mappings.iter();
+        let found = all.find(|one| id.checked_sub(one.container_id).is_some_and(|offset| offset < one.size));
+        found.map_or(id, |one| one.host_id + (id - one.container_id))
+    };
+    let (users, groups) = spec
+        .linux
+        .as_ref()
+        .map_or((&[][..], &[][..]), |linux| (&linux.uid_mappings[..], &linux.gid_mappings[..]));
+    let user = rustix::fs::Uid::from_raw(host(device.uid.unwrap_or(0), users));
+    let group = rustix::fs::Gid::from_raw(host(device.gid.unwrap_or(0), groups));
+    rustix::fs::chownat(directory, name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)?;
+    let mode = Mode::from_raw_mode(device.file_mode.unwrap_or(0o666) & 0o7777);
+    rustix::fs::chmodat(directory, name, mode, AtFlags::empty())
 }
 
 /// Makes no mount of this namespace spread to another one, nor from there.
@@ -215,13 +249,12 @@ pub(crate) fn clone_tree(of: impl AsFd, recursive: bool) -> Result<OwnedFd, Errn
 }
 
 fn open_root(
-    spec: &Spec,
+    label: &str,
     rootfs: &RootfsSource,
     bundle: &Path,
     own_namespace: bool,
     mapping: Option<&OwnedFd>,
 ) -> Result<OwnedFd, Error> {
-    let label = spec.linux.as_ref().map_or("", |linux| &linux.mount_label);
     match rootfs {
         RootfsSource::Directory(path) => {
             let path = bundle.join(path);
@@ -243,9 +276,21 @@ fn open_root(
             };
             let mapped = MappedLayers::open(lower, upper, work, namespace)?;
             let layers = mapped.lower.iter().map(|layer| ("lowerdir+", layer.as_path()));
+            // Who mounts it owns what the overlay makes for itself, and must be a user whom the layers can show.
+            let (uid, gid) = mapped.root;
+            let _user = sys::security::FileUser::become_user(uid, gid).step(|| "act as the container's root".into())?;
             overlay_by_options(layers, &mapped.upper, &mapped.work, *volatile, label)
         }
     }
+}
+
+/// Mounts a root filesystem on a directory, for runtimes that want to find it there. The caller has a mount namespace
+/// of its own.
+pub fn mount_root(rootfs: &RootfsSource, label: &str, target: &Path) -> Result<(), Error> {
+    let root = open_root(label, rootfs, Path::new("/"), true, None)?;
+    let target = rustix::fs::open(target, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .step(|| format!("open {}", target.display()))?;
+    crate::rootfs::attach(root.as_fd(), target.as_fd()).step(|| "attach the root filesystem".into())
 }
 
 /// The directories of an overlay as detached mounts with mapped owners, by paths that are good for as long as this
@@ -254,6 +299,8 @@ struct MappedLayers {
     lower: Vec<PathBuf>,
     upper: PathBuf,
     work: PathBuf,
+    /// The user and group of the host that stand for root.
+    root: (u32, u32),
     _opened: Vec<OwnedFd>,
 }
 
@@ -277,8 +324,10 @@ impl MappedLayers {
             return Err(Error::invalid("upper and work directory must lie in one directory"));
         }
         let holder = map(holder)?;
+        let root = rustix::fs::stat(&holder).step(|| "look at the upper directory".into())?;
+        let root = (root.st_uid, root.st_gid);
         let (upper, work) = (holder.join(upper), holder.join(work_name));
-        Ok(MappedLayers { lower: mapped, upper, work, _opened: opened })
+        Ok(MappedLayers { lower: mapped, upper, work, root, _opened: opened })
     }
 }
 
