@@ -217,9 +217,7 @@ impl Shim {
         let (mut streams, stdio) =
             Streams::new(wanted).map_err(|error| system(format!("make standard streams: {error}")))?;
         let (pid, terminal) = match &container.external {
-            Some(external) => {
-                external.exec(process, stdio).map(|(pid, _, terminal)| (pid, terminal))?
-            }
+            Some(external) => external.exec(process, stdio).map(|(pid, _, terminal)| (pid, terminal))?,
             None => {
                 let executed = sandbox::exec(ExecPlan {
                     target_pid: running.pid,

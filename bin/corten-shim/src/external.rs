@@ -145,7 +145,9 @@ impl External {
         let mut arguments = command.to_vec();
         arguments.extend(["--pid-file", &pid_file_text]);
         let console = match stdio {
-            Stdio::Terminal => Some(Console::listen(&self.directory).map_err(|error| system("make a socket", &error))?),
+            Stdio::Terminal => {
+                Some(Console::listen(&self.directory).map_err(|error| system("make a socket", &error))?)
+            }
             Stdio::Descriptors { .. } => None,
         };
         if let Some(console) = &console {
@@ -249,14 +251,15 @@ fn explain(said: String) -> Failure {
     let lower = said.to_ascii_lowercase();
     let has = |texts: &[&str]| texts.iter().any(|text| lower.contains(text));
     let about_program = has(&["exec:", "executable", "starting container process"]);
-    let (kind, known): (_, &[&str]) =
-        if about_program && has(&["executable file not found", "executable file `", "no such file or directory"]) {
-            (FailureKind::ProgramNotFound, &["executable file not found", "no such file or directory"])
-        } else if about_program && has(&["permission denied", "is a directory", "open executable"]) {
-            (FailureKind::ProgramNotExecutable, &["permission denied", "is a directory"])
-        } else {
-            (FailureKind::System, &[])
-        };
+    let (kind, known): (_, &[&str]) = if about_program
+        && has(&["executable file not found", "executable file `", "no such file or directory"])
+    {
+        (FailureKind::ProgramNotFound, &["executable file not found", "no such file or directory"])
+    } else if about_program && has(&["permission denied", "is a directory", "open executable"]) {
+        (FailureKind::ProgramNotExecutable, &["permission denied", "is a directory"])
+    } else {
+        (FailureKind::System, &[])
+    };
     let message = match known.first() {
         Some(words) if !known.iter().any(|text| said.contains(text)) => format!("{words}: {said}"),
         _ => said,

@@ -130,7 +130,9 @@ impl Setting {
             Kind::Number if value.parse::<i64>().is_err() => {
                 Err(format!("strconv.ParseInt: parsing \"{value}\": invalid syntax"))
             }
-            Kind::Map | Kind::Runtimes if !value.contains('=') => Err(format!("invalid key=value pair: {value}")),
+            Kind::Map | Kind::Runtimes if !value.contains('=') => {
+                Err(format!("invalid key=value pair: {value}"))
+            }
             _ => Ok(()),
         }
     }

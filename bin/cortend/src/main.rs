@@ -242,9 +242,10 @@ fn options(config: &Config, paths: Paths, remap: Option<Remap>) -> Result<Option
 }
 
 fn isolation(config: &Config, remap: Option<Remap>) -> IsolationOptions {
-    let runtimes = config.runtimes().into_iter().map(|(name, runtime)| {
-        (name, ExternalRuntime { path: runtime.path, arguments: runtime.arguments })
-    });
+    let runtimes = config
+        .runtimes()
+        .into_iter()
+        .map(|(name, runtime)| (name, ExternalRuntime { path: runtime.path, arguments: runtime.arguments }));
     IsolationOptions {
         runtimes: runtimes.collect(),
         default_runtime: config.text("default-runtime").map(String::from),

@@ -2,9 +2,7 @@
 
 use std::path::Path;
 
-use oci::runtime::{
-    Hook, Hooks, LinuxDevice, LinuxDeviceKind, LinuxDeviceRule, Mount, Spec as Container,
-};
+use oci::runtime::{Hook, Hooks, LinuxDevice, LinuxDeviceKind, LinuxDeviceRule, Mount, Spec as Container};
 
 use crate::spec::{ContainerEdits, DeviceNode, Error};
 
@@ -93,7 +91,8 @@ fn add_node(
         "p" => Some(LinuxDeviceKind::Fifo),
         _ => None,
     };
-    let absent = || Error::Edit(format!("failed to stat CDI host device {:?}: no such device", source.display()));
+    let absent =
+        || Error::Edit(format!("failed to stat CDI host device {:?}: no such device", source.display()));
     let (kind, major, minor) = match (given, found) {
         (Some(kind), _) if node.major != 0 || node.minor != 0 || kind == LinuxDeviceKind::Fifo => {
             (kind, node.major, node.minor)

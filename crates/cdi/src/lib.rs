@@ -55,10 +55,11 @@ impl Registry {
     /// A device with the spec that it is of; none if it is not there, or if two of equal rank have its name.
     fn find(&self, name: &str) -> Option<(&Spec, &Device)> {
         let name = Name::parse(name)?;
-        let having = self.specs.iter().filter(|(_, spec)| spec.kind == name.kind).filter_map(|(rank, spec)| {
-            let device = spec.devices.iter().find(|device| device.name == name.device)?;
-            Some((*rank, spec, device))
-        });
+        let having =
+            self.specs.iter().filter(|(_, spec)| spec.kind == name.kind).filter_map(|(rank, spec)| {
+                let device = spec.devices.iter().find(|device| device.name == name.device)?;
+                Some((*rank, spec, device))
+            });
         let having: Vec<_> = having.collect();
         let highest = having.iter().map(|(rank, ..)| *rank).max()?;
         let mut best = having.into_iter().filter(|(rank, ..)| *rank == highest);
@@ -76,8 +77,12 @@ impl Registry {
         container: &mut oci::runtime::Spec,
         host: &dyn Fn(&std::path::Path) -> Option<HostDevice>,
     ) -> Result<(), Error> {
-        let unknown: Vec<String> =
-            names.iter().map(AsRef::as_ref).filter(|name| self.find(name).is_none()).map(String::from).collect();
+        let unknown: Vec<String> = names
+            .iter()
+            .map(AsRef::as_ref)
+            .filter(|name| self.find(name).is_none())
+            .map(String::from)
+            .collect();
         if !unknown.is_empty() {
             return Err(Error::Unresolvable(unknown.join(", ")));
         }

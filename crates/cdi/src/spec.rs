@@ -172,7 +172,8 @@ impl Spec {
 impl ContainerEdits {
     fn check(&self) -> Result<(), Error> {
         let refuse = |what: String| Err(Error::Edit(what));
-        if let Some(entry) = self.env.iter().find(|entry| entry.split_once('=').is_none_or(|(name, _)| name.is_empty()))
+        if let Some(entry) =
+            self.env.iter().find(|entry| entry.split_once('=').is_none_or(|(name, _)| name.is_empty()))
         {
             return refuse(format!("invalid environment variable {entry:?}"));
         }
@@ -184,15 +185,22 @@ impl ContainerEdits {
                 return refuse(format!("device {}: invalid type {:?}", node.path.display(), node.kind));
             }
             if node.permissions != "none" && !node.permissions.bytes().all(|one| b"rwm".contains(&one)) {
-                return refuse(format!("device {}: invalid permissions {:?}", node.path.display(), node.permissions));
+                return refuse(format!(
+                    "device {}: invalid permissions {:?}",
+                    node.path.display(),
+                    node.permissions
+                ));
             }
         }
-        if let Some(mount) =
-            self.mounts.iter().find(|mount| mount.host_path.as_os_str().is_empty() || !mount.container_path.is_absolute())
+        if let Some(mount) = self
+            .mounts
+            .iter()
+            .find(|mount| mount.host_path.as_os_str().is_empty() || !mount.container_path.is_absolute())
         {
             return refuse(format!("invalid mount of {:?} at {:?}", mount.host_path, mount.container_path));
         }
-        let known = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+        let known =
+            ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
         for hook in &self.hooks {
             if !known.contains(&hook.hook_name.as_str()) || !hook.path.is_absolute() {
                 return refuse(format!("invalid hook {:?} ({})", hook.hook_name, hook.path.display()));

@@ -34,8 +34,14 @@ devices:
 
 fn real(path: &Path) -> Option<HostDevice> {
     let kind = LinuxDeviceKind::Char;
-    (path == Path::new("/dev/real"))
-        .then_some(HostDevice { kind, major: 195, minor: 3, mode: 0o666, uid: 0, gid: 0 })
+    (path == Path::new("/dev/real")).then_some(HostDevice {
+        kind,
+        major: 195,
+        minor: 3,
+        mode: 0o666,
+        uid: 0,
+        gid: 0,
+    })
 }
 
 #[test]
@@ -66,7 +72,8 @@ fn json_is_read_as_yaml_is() {
 fn what_is_not_there_is_named() {
     let mut registry = Registry::default();
     registry.add(0, Spec::parse(YAML, Format::Yaml).unwrap());
-    let error = registry.inject(&["vendor.com/gpu=0", "x.com/y=z"], &mut Container::default(), &real).unwrap_err();
+    let error =
+        registry.inject(&["vendor.com/gpu=0", "x.com/y=z"], &mut Container::default(), &real).unwrap_err();
     assert_eq!(error.to_string(), "unresolvable CDI devices x.com/y=z");
     // Two of equal rank: nobody knows which is meant. One of a higher rank decides.
     registry.add(0, Spec::parse(YAML, Format::Yaml).unwrap());

@@ -90,7 +90,8 @@ fn plain(text: &str) -> Value {
         return Value::from(number);
     }
     // Modes are written so, and read so by the programs that these files are written for.
-    let octal = text.len() > 1 && text.starts_with('0') && text.bytes().all(|byte| (b'0'..b'8').contains(&byte));
+    let octal =
+        text.len() > 1 && text.starts_with('0') && text.bytes().all(|byte| (b'0'..b'8').contains(&byte));
     if let Some(number) = Some(text).filter(|_| octal).and_then(|digits| based(digits, 8)) {
         return Value::from(number);
     }

@@ -38,12 +38,15 @@ impl Devices {
         let mut registry = Registry::default();
         for (rank, directory) in self.directories.iter().enumerate() {
             let Ok(entries) = std::fs::read_dir(directory) else { continue };
-            let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).take(FILES_MAX).collect();
+            let mut paths: Vec<PathBuf> =
+                entries.flatten().map(|entry| entry.path()).take(FILES_MAX).collect();
             paths.sort();
             for path in paths {
                 match read_file(&path) {
                     Some(Ok(spec)) => registry.add(rank, spec),
-                    Some(Err(why)) => tracing::warn!(path = %path.display(), %why, "not a description of devices"),
+                    Some(Err(why)) => {
+                        tracing::warn!(path = %path.display(), %why, "not a description of devices")
+                    }
                     None => {}
                 }
             }
@@ -92,7 +95,9 @@ fn wanted(request: &DeviceRequest, available: &[String]) -> Result<Vec<String>, 
             request.driver,
             shown.join(" ")
         ))
-        .hint("GPUs are given by CDI: put the vendor's description into /etc/cdi (nvidia-ctk cdi generate)"));
+        .hint(
+            "GPUs are given by CDI: put the vendor's description into /etc/cdi (nvidia-ctk cdi generate)",
+        ));
     };
     let of_kind = |id: &str| format!("{kind}={id}");
     if !ids.is_empty() {

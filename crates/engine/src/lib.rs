@@ -51,9 +51,9 @@ pub use events::Subscription;
 pub use image::{api_config as image_config, refusal as images_refusal};
 pub use list::ListQuery;
 pub use paths::Paths;
+pub use prune::until as prune_until;
 pub use remap::{check_kernel as check_remap, read as read_remap};
 pub use runtimes::ExternalRuntime;
-pub use prune::until as prune_until;
 pub use system::Facts;
 
 const CONTAINERS: &str = "containers";

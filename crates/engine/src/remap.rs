@@ -17,8 +17,8 @@ pub fn read(text: &str) -> Result<Remap, Refusal> {
     };
     let invalid = |what: String| Refusal::invalid(format!("invalid --userns-remap \"{text}\": {what}"));
     let hint = "make the user (useradd -r dockremap) and give it ranges in /etc/subuid and /etc/subgid";
-    let (user_name, uid) = find(&passwd, user)
-        .ok_or_else(|| invalid(format!("unable to find user {user}")).hint(hint))?;
+    let (user_name, uid) =
+        find(&passwd, user).ok_or_else(|| invalid(format!("unable to find user {user}")).hint(hint))?;
     let wanted_group = group_given.unwrap_or(&user_name);
     let (group_name, gid) = find(&group, wanted_group)
         .ok_or_else(|| invalid(format!("unable to find group {wanted_group}")).hint(hint))?;
@@ -27,9 +27,10 @@ pub fn read(text: &str) -> Result<Remap, Refusal> {
         uids: ranges(&file("/etc/subuid"), &user_name, uid),
         gids: ranges(&file("/etc/subgid"), &group_name, gid),
     };
-    for (empty, what, path) in
-        [(remap.uids.is_empty(), &user_name, "/etc/subuid"), (remap.gids.is_empty(), &group_name, "/etc/subgid")]
-    {
+    for (empty, what, path) in [
+        (remap.uids.is_empty(), &user_name, "/etc/subuid"),
+        (remap.gids.is_empty(), &group_name, "/etc/subgid"),
+    ] {
         if empty {
             return Err(invalid(format!("no subordinate range found for {what:?} in {path}")).hint(hint));
         }

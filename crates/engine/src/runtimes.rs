@@ -25,16 +25,24 @@ pub struct Runtimes {
 
 impl Runtimes {
     /// The runtimes of the configuration. A configured one hides Corten's own of the same name, but not `corten`.
-    pub fn new(external: BTreeMap<String, ExternalRuntime>, default: Option<&str>) -> Result<Runtimes, Refusal> {
+    pub fn new(
+        external: BTreeMap<String, ExternalRuntime>,
+        default: Option<&str>,
+    ) -> Result<Runtimes, Refusal> {
         if external.contains_key(OWN[0]) {
             return Err(Refusal::invalid(format!("runtime name '{}' is reserved", OWN[0])));
         }
         if let Some((name, _)) = external.iter().find(|(_, runtime)| runtime.path.is_empty()) {
-            return Err(Refusal::invalid(format!("runtime {name}: either a runtimeType or a path must be configured")));
+            return Err(Refusal::invalid(format!(
+                "runtime {name}: either a runtimeType or a path must be configured"
+            )));
         }
         let runtimes = Runtimes { external, default: default.unwrap_or(OWN[0]).to_string() };
         if !runtimes.names().contains(&runtimes.default) {
-            return Err(Refusal::invalid(format!("specified default runtime '{}' does not exist", runtimes.default)));
+            return Err(Refusal::invalid(format!(
+                "specified default runtime '{}' does not exist",
+                runtimes.default
+            )));
         }
         Ok(runtimes)
     }
@@ -76,7 +84,8 @@ impl Runtimes {
         let own = OWN.iter().filter(|name| !self.external.contains_key(**name));
         let own = own.map(|name| (name.to_string(), "corten-shim".to_string(), Vec::new()));
         let external = self.external.iter();
-        own.chain(external.map(|(name, one)| (name.clone(), one.path.clone(), one.arguments.clone()))).collect()
+        own.chain(external.map(|(name, one)| (name.clone(), one.path.clone(), one.arguments.clone())))
+            .collect()
     }
 }
 

@@ -35,7 +35,8 @@ pub fn prepare(wanted: bool) -> Option<SelinuxContexts> {
 
 /// The value of `key = value`, with or without quotes.
 fn setting<'a>(text: &'a str, key: &str) -> Option<&'a str> {
-    let value = text.lines().find_map(|line| line.trim().strip_prefix(key)?.trim_start().strip_prefix('='))?;
+    let value =
+        text.lines().find_map(|line| line.trim().strip_prefix(key)?.trim_start().strip_prefix('='))?;
     Some(value.trim().trim_matches('"')).filter(|value| !value.is_empty())
 }
 
@@ -101,7 +102,10 @@ mod tests {
     fn settings_are_found() {
         let text = "# x\nprocess = \"a:b:c:s0\"\nfile=\"d\"\nempty = \"\"\n";
         assert_eq!(setting(text, "process"), Some("a:b:c:s0"));
-        assert_eq!((setting(text, "file"), setting(text, "empty"), setting(text, "gone")), (Some("d"), None, None));
+        assert_eq!(
+            (setting(text, "file"), setting(text, "empty"), setting(text, "gone")),
+            (Some("d"), None, None)
+        );
         assert!(check(Path::new("/usr")).is_err() && check(Path::new("/srv/data")).is_ok());
     }
 }

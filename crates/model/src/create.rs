@@ -9,9 +9,9 @@ use api_types::network::EndpointSettings;
 use serde::{Deserialize, Serialize};
 
 use crate::mounts::{self, ContainerMount};
-use crate::time::UnixNanos;
 use crate::remap::{self, Remap};
 use crate::security::{self, Labels, SecurityFacts};
+use crate::time::UnixNanos;
 use crate::{Refusal, capabilities, ports, signal};
 
 /// What the host has and the daemon was told; found out once at start.

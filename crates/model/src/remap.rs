@@ -38,9 +38,8 @@ pub fn check(host: &HostConfig, remap: Option<&Remap>) -> Result<(), Refusal> {
     if of(host, remap).is_none() {
         return Ok(());
     }
-    let refuse = |text: &str| {
-        Err(Refusal::invalid(text).hint("add --userns=host to run it with the host's users"))
-    };
+    let refuse =
+        |text: &str| Err(Refusal::invalid(text).hint("add --userns=host to run it with the host's users"));
     if host.privileged {
         return refuse(
             "privileged mode is incompatible with user namespaces. You must run the container in the host namespace \
@@ -108,7 +107,9 @@ mod tests {
     fn conflicts_have_docker_s_texts() {
         let remap = Remap::default();
         let host = HostConfig { privileged: true, ..HostConfig::default() };
-        assert!(check(&host, Some(&remap)).unwrap_err().message.starts_with("privileged mode is incompatible"));
+        assert!(
+            check(&host, Some(&remap)).unwrap_err().message.starts_with("privileged mode is incompatible")
+        );
         assert!(check(&host, None).is_ok());
         let own = HostConfig { userns_mode: "host".into(), ..host };
         assert!(check(&own, Some(&remap)).is_ok());

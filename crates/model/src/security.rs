@@ -103,8 +103,10 @@ pub fn labels(
 ) -> Result<Labels, Refusal> {
     let options = Options::parse(host)?;
     if options.writable_cgroups == Some(true) && !cgroup_v2 {
-        return Err(Refusal::invalid("security option writable-cgroups needs cgroup v2, and this host has v1")
-            .hint("on v1 a container could lift its own limits; leave the option out"));
+        return Err(Refusal::invalid(
+            "security option writable-cgroups needs cgroup v2, and this host has v1",
+        )
+        .hint("on v1 a container could lift its own limits; leave the option out"));
     }
     let mut labels = Labels { apparmor: apparmor(host, &options, facts, warnings)?, ..Labels::default() };
     match &facts.selinux {
@@ -133,7 +135,8 @@ fn apparmor(
     match options.apparmor {
         None | Some("" | UNCONFINED) => {}
         Some(APPARMOR_DEFAULT) => {
-            warnings.push(format!("AppArmor is not enabled on this host. Profile {APPARMOR_DEFAULT} discarded."));
+            warnings
+                .push(format!("AppArmor is not enabled on this host. Profile {APPARMOR_DEFAULT} discarded."));
         }
         Some(profile) => {
             return Err(Refusal::invalid(format!(
@@ -296,7 +299,11 @@ mod tests {
         assert_eq!(profile(&privileged, &there).unwrap(), "unconfined");
         let gone = SecurityFacts::default();
         assert_eq!(profile(&host(&["apparmor=unconfined"]), &gone).unwrap(), "");
-        assert!(profile(&host(&["apparmor=mine"]), &gone).unwrap_err().contains("apparmor=mine cannot be applied"));
+        assert!(
+            profile(&host(&["apparmor=mine"]), &gone)
+                .unwrap_err()
+                .contains("apparmor=mine cannot be applied")
+        );
     }
 
     #[test]

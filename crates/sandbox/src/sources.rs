@@ -278,7 +278,8 @@ fn open_root(
             let layers = mapped.lower.iter().map(|layer| ("lowerdir+", layer.as_path()));
             // Who mounts it owns what the overlay makes for itself, and must be a user whom the layers can show.
             let (uid, gid) = mapped.root;
-            let _user = sys::security::FileUser::become_user(uid, gid).step(|| "act as the container's root".into())?;
+            let _user = sys::security::FileUser::become_user(uid, gid)
+                .step(|| "act as the container's root".into())?;
             overlay_by_options(layers, &mapped.upper, &mapped.work, *volatile, label)
         }
     }
@@ -305,7 +306,12 @@ struct MappedLayers {
 }
 
 impl MappedLayers {
-    fn open(lower: &[PathBuf], upper: &Path, work: &Path, namespace: &OwnedFd) -> Result<MappedLayers, Error> {
+    fn open(
+        lower: &[PathBuf],
+        upper: &Path,
+        work: &Path,
+        namespace: &OwnedFd,
+    ) -> Result<MappedLayers, Error> {
         let mut opened = Vec::with_capacity(lower.len() + 1);
         let mut map = |path: &Path| -> Result<PathBuf, Error> {
             let tree = open_tree(path, false).step(|| format!("open layer {}", path.display()))?;
@@ -316,7 +322,8 @@ impl MappedLayers {
         };
         let mapped = lower.iter().map(|layer| map(layer)).collect::<Result<_, Error>>()?;
         // Both must lie on one mount, so it is their directory's.
-        let (Some(holder), Some(upper), Some(work_name)) = (upper.parent(), upper.file_name(), work.file_name())
+        let (Some(holder), Some(upper), Some(work_name)) =
+            (upper.parent(), upper.file_name(), work.file_name())
         else {
             return Err(Error::invalid(format!("{} is no upper directory", upper.display())));
         };

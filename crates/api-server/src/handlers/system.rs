@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use api_types::events::EventMessage;
 use api_types::system::{
-    Commit, Component, DeviceInfo, FirewallInfo, IndexInfo, Info, PlatformName, PluginsInfo, RegistryConfig, Runtime,
-    SwarmInfo, Version as VersionAnswer,
+    Commit, Component, DeviceInfo, FirewallInfo, IndexInfo, Info, PlatformName, PluginsInfo, RegistryConfig,
+    Runtime, SwarmInfo, Version as VersionAnswer,
 };
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
