@@ -16,7 +16,6 @@ mod versions;
 
 use std::sync::Arc;
 
-use api_types::StringMap;
 use api_types::container::HostConfig;
 use build::{Builder, Executor};
 use engine::Engine;
@@ -32,9 +31,6 @@ pub struct About {
     /// RFC 3339.
     pub built: String,
     pub min_version: Version,
-    pub labels: Vec<String>,
-    pub debug: bool,
-    pub extra: StringMap,
 }
 
 /// Everything that handlers need; clones share it.
