@@ -91,7 +91,11 @@ impl Engine {
                 volume_name: &clock::new_id,
                 mounts_of: &|name: &str| Ok(self.find(name)?.view().record.mounts.clone()),
                 image: &|name: &str| {
-                    let image = self.images().resolve(name).map_err(|error| crate::images_refusal(&error))?;
+                    let image = self.images().resolve(name).map_err(|error| {
+                        // Not "not found": clients would pull the container's own image and ask again.
+                        Refusal::invalid(format!("invalid mount config for type \"image\": {error}"))
+                            .hint(format!("get it first: docker pull {name}"))
+                    })?;
                     Ok(image.id.to_string())
                 },
             },
