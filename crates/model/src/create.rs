@@ -538,7 +538,6 @@ fn refuse_what_is_missing(host: &HostConfig) -> Result<(), Refusal> {
     if let Some((what, _)) = missing.iter().find(|(_, asked)| *asked) {
         return Err(Refusal::not_implemented(what));
     }
-    }
     for option in host.security_opt.iter().flatten() {
         let (key, value) = option.split_once(['=', ':']).unwrap_or((option, ""));
         let fits = match key {
