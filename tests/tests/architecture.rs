@@ -15,7 +15,7 @@ const LAYERS: [(&str, bool, &[&str]); 6] = [
         &["oci", "api-types", "model", "seccomp", "dockerfile", "template", "shim-protocol", "cdi"],
     ),
     ("kernel", true, &["sys", "sandbox"]),
-    ("parts", false, &["content", "snapshots", "archive", "metadata", "network", "logs"]),
+    ("parts", false, &["content", "snapshots", "archive", "metadata", "network", "logs", "volumes"]),
     ("use cases", true, &["engine", "images", "build"]),
     ("edges", false, &["api-server", "api-client"]),
     ("programs", false, &["corten", "cortend", "corten-shim", "corten-oci"]),

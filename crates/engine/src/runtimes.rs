@@ -17,10 +17,16 @@ pub struct ExternalRuntime {
     pub arguments: Vec<String>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Runtimes {
     external: BTreeMap<String, ExternalRuntime>,
     default: String,
+}
+
+impl Default for Runtimes {
+    fn default() -> Runtimes {
+        Runtimes { external: BTreeMap::new(), default: OWN[0].into() }
+    }
 }
 
 impl Runtimes {
@@ -29,8 +35,9 @@ impl Runtimes {
         external: BTreeMap<String, ExternalRuntime>,
         default: Option<&str>,
     ) -> Result<Runtimes, Refusal> {
-        if external.contains_key(OWN[0]) {
-            return Err(Refusal::invalid(format!("runtime name '{}' is reserved", OWN[0])));
+        // `runtimes` may say which program `runc` is; the other two are what they are.
+        if let Some(name) = [OWN[0], OWN[2]].into_iter().find(|name| external.contains_key(*name)) {
+            return Err(Refusal::invalid(format!("runtime name '{name}' is reserved")));
         }
         if let Some((name, _)) = external.iter().find(|(_, runtime)| runtime.path.is_empty()) {
             return Err(Refusal::invalid(format!(
@@ -51,8 +58,9 @@ impl Runtimes {
     pub fn names(&self) -> Vec<String> {
         let own = OWN.iter().map(|name| name.to_string());
         let mut all: Vec<String> = own.chain(self.external.keys().cloned()).collect();
-        all.sort_by_key(|name| *name != self.default);
+        all.sort();
         all.dedup();
+        all.sort_by_key(|name| *name != self.default);
         all
     }
 
@@ -116,7 +124,7 @@ mod tests {
     fn names_stand_for_programs() {
         let runtimes = Runtimes::new(external(&["crun", "runc"]), Some("crun")).unwrap();
         assert_eq!(runtimes.names()[0], "crun");
-        assert_eq!(runtimes.names().len(), 4);
+        assert_eq!(runtimes.names().len(), 4, "each once");
         assert_eq!(runtimes.find("corten").unwrap(), None);
         assert!(runtimes.find("runc").unwrap_err().message.contains("executable file not found"));
         assert_eq!(runtimes.find("odd").unwrap_err().message, "unknown or invalid runtime name: odd");

@@ -27,12 +27,14 @@ impl Cache {
         Cache { kernel, filters: Mutex::default() }
     }
 
-    /// The filter of a container; none if it runs unconfined.
-    pub fn filter(&self, record: &Record) -> Result<Option<Arc<[u8]>>, Refusal> {
+    /// The filter of a container; none if it runs unconfined. `standard` is the profile of those that name none.
+    pub fn filter(&self, record: &Record, standard: Option<&str>) -> Result<Option<Arc<[u8]>>, Refusal> {
         let profile = match Options::parse(&record.host_config)?.seccomp {
             Some("unconfined") => return Ok(None),
             None if record.host_config.privileged => return Ok(None),
-            None | Some("" | "builtin") => None,
+            None if standard == Some("unconfined") => return Ok(None),
+            None => standard.map(String::from),
+            Some("" | "builtin") => None,
             Some(text) => Some(text.to_string()),
         };
         let capabilities = granted(record)?;
@@ -50,11 +52,13 @@ impl Cache {
     }
 
     /// The filter of a container as a runtime spec has it, for runtimes that compile it themselves.
-    pub fn section(&self, record: &Record) -> Result<Option<LinuxSeccomp>, Refusal> {
+    pub fn section(&self, record: &Record, standard: Option<&str>) -> Result<Option<LinuxSeccomp>, Refusal> {
         match Options::parse(&record.host_config)?.seccomp {
             Some("unconfined") => Ok(None),
             None if record.host_config.privileged => Ok(None),
-            None | Some("" | "builtin") => self.resolve(None, granted(record)?),
+            None if standard == Some("unconfined") => Ok(None),
+            None => self.resolve(standard, granted(record)?),
+            Some("" | "builtin") => self.resolve(None, granted(record)?),
             Some(text) => self.resolve(Some(text), granted(record)?),
         }
     }

@@ -2,9 +2,7 @@
 
 mod limits;
 
-use std::path::Path;
-
-use api_types::container::{ContainerConfig, ContainerCreate, HostConfig, LogConfig};
+use api_types::container::{ContainerConfig, ContainerCreate, HostConfig, LogConfig, Resources, Ulimit};
 use api_types::network::EndpointSettings;
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +13,7 @@ use crate::time::UnixNanos;
 use crate::{Refusal, capabilities, ports, signal};
 
 /// What the host has and the daemon was told; found out once at start.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct HostFacts {
     pub cpus: u32,
     pub cgroup_v2: bool,
@@ -31,10 +29,19 @@ pub struct HostFacts {
     pub security: SecurityFacts,
     /// Containers run in a user namespace of their own unless they opt out.
     pub remap: Option<Remap>,
-    /// The names by which a runtime can be asked for; the first is the default.
-    pub runtimes: Vec<String>,
     /// Quotas of projects limit what a writable layer holds.
     pub layer_quota: bool,
+    /// For containers that do not set them.
+    pub ulimits: Vec<Ulimit>,
+    /// Of containers that name none; empty: `private`.
+    pub ipc_mode: String,
+    /// Of containers that name none; empty: what fits the version of the cgroups.
+    pub cgroupns_mode: String,
+    pub no_new_privileges: bool,
+    /// An init for containers that say nothing of it.
+    pub init: bool,
+    /// The names by which a runtime can be asked for; the first is the default.
+    pub runtimes: Vec<String>,
 }
 
 /// The image that a container is made of.
@@ -59,6 +66,9 @@ pub struct Record {
     pub network: NetworkChoice,
     #[serde(default)]
     pub labels: Labels,
+    /// What the daemon was told when the container was created, for containers that say nothing of it.
+    #[serde(default)]
+    pub no_new_privileges: bool,
 }
 
 /// Where a container's network comes from.
@@ -95,12 +105,12 @@ pub struct Given<'a> {
     pub now: UnixNanos,
     pub image: &'a ImageFacts,
     pub host: &'a HostFacts,
-    /// Whether a path is there on the host.
-    pub exists: &'a dyn Fn(&Path) -> bool,
     /// Finds the full ID of a container by name or ID.
     pub container: &'a dyn Fn(&str) -> Result<String, Refusal>,
     /// Whether a level of SELinux's belongs to another container.
     pub level_taken: &'a dyn Fn(&str) -> bool,
+    /// What mounts refer to.
+    pub mounts: mounts::Outside<'a>,
 }
 
 /// Decides on a create request: the record to store, and warnings for the client.
@@ -114,12 +124,13 @@ pub fn create(request: ContainerCreate, given: Given<'_>) -> Result<(Record, Vec
     }
     let network = network(&mut config, &mut host, request.networking_config, &given)?;
     check_config(&mut config, &given.id, &network, &host)?;
-    check_modes(&mut host, &config, given.host)?;
+    check_modes(&mut host, given.host)?;
+    inherit_limits(&mut host.resources, given.host);
     limits::check(&mut host.resources, given.host, &mut warnings)?;
     if matches!(network, NetworkChoice::Host) && host.port_bindings.iter().flatten().next().is_some() {
         warnings.push("Published ports are discarded when using host network mode".into());
     }
-    let mounts = mounts::resolve(&host, given.exists)?;
+    let mounts = mounts::resolve(&host, &config, &given.mounts)?;
     let (facts, cgroup_v2) = (&given.host.security, given.host.cgroup_v2);
     let labels = security::labels(&host, facts, cgroup_v2, &given.id, given.level_taken, &mut warnings)?;
     let record = Record {
@@ -132,8 +143,22 @@ pub fn create(request: ContainerCreate, given: Given<'_>) -> Result<(Record, Vec
         mounts,
         network,
         labels,
+        no_new_privileges: given.host.no_new_privileges,
     };
     Ok((record, warnings))
+}
+
+/// Completes a request by what the daemon was told.
+fn inherit_limits(limits: &mut Resources, facts: &HostFacts) {
+    for limit in &facts.ulimits {
+        let own = limits.ulimits.get_or_insert_default();
+        if !own.iter().any(|one| one.name == limit.name) {
+            own.push(limit.clone());
+        }
+    }
+    if facts.init && limits.init.is_none() {
+        limits.init = Some(true);
+    }
 }
 
 /// Completes a request by its image, as Docker merges the two.
@@ -149,6 +174,10 @@ fn inherit(config: &mut ContainerConfig, image: &ContainerConfig) {
         ports.keys().for_each(|port| {
             own.entry(port.clone()).or_default();
         });
+    }
+    if let Some(volumes) = &image.volumes {
+        let own = config.volumes.get_or_insert_default();
+        own.extend(volumes.keys().map(|path| (path.clone(), Default::default())));
     }
     let own = config.env.get_or_insert_default();
     let inherited: Vec<String> = image
@@ -286,8 +315,6 @@ fn check_config(
             return Err(Refusal::invalid(format!("invalid environment variable: {variable}")));
         }
     }
-    // `NAME` without `=` removes an inherited variable.
-    config.env.get_or_insert_default().retain(|variable| variable.contains('='));
     if let Some(text) = &config.stop_signal
         && signal::parse(text).is_none()
     {
@@ -318,10 +345,11 @@ fn check_health(config: &ContainerConfig) -> Result<(), Refusal> {
 }
 
 /// Restart policy, namespaces and everything else of the host part that is a word. Sets the defaults.
-fn check_modes(host: &mut HostConfig, config: &ContainerConfig, facts: &HostFacts) -> Result<(), Refusal> {
+fn check_modes(host: &mut HostConfig, facts: &HostFacts) -> Result<(), Refusal> {
     check_restart(host)?;
     let bad = |what: &str, value: &str| Refusal::invalid(format!("invalid {what}: {value}"));
     match host.ipc_mode.as_str() {
+        "" if !facts.ipc_mode.is_empty() => host.ipc_mode = facts.ipc_mode.clone(),
         "" => host.ipc_mode = "private".into(),
         "private" | "shareable" | "host" | "none" => {}
         mode if mode.starts_with("container:") => {
@@ -339,7 +367,11 @@ fn check_modes(host: &mut HostConfig, config: &ContainerConfig, facts: &HostFact
     }
     match host.cgroupns_mode.as_str() {
         "" => {
-            let private = facts.cgroup_v2 && !host.privileged;
+            let private = match facts.cgroupns_mode.as_str() {
+                "" => facts.cgroup_v2,
+                mode => mode == "private",
+            };
+            let private = private && (facts.cgroup_v2 || !host.privileged);
             host.cgroupns_mode = if private { "private" } else { "host" }.into();
         }
         "private" | "host" => {}
@@ -377,7 +409,7 @@ fn check_modes(host: &mut HostConfig, config: &ContainerConfig, facts: &HostFact
     check_log(host, facts)?;
     check_runtime(host, facts)?;
     check_storage(host, facts)?;
-    refuse_what_is_missing(host, config)
+    refuse_what_is_missing(host)
 }
 
 fn check_restart(host: &mut HostConfig) -> Result<(), Refusal> {
@@ -527,19 +559,11 @@ fn check_storage(host: &HostConfig, facts: &HostFacts) -> Result<(), Refusal> {
 }
 
 /// Asks that the host or Corten cannot meet are refused by name.
-fn refuse_what_is_missing(host: &HostConfig, config: &ContainerConfig) -> Result<(), Refusal> {
+fn refuse_what_is_missing(host: &HostConfig) -> Result<(), Refusal> {
     let some = |list: &Option<Vec<String>>| list.iter().flatten().next().is_some();
-    let missing = [
-        ("--volumes-from", some(&host.volumes_from)),
-        ("--link", some(&host.links)),
-        ("--init", host.resources.init == Some(true)),
-        ("--volume-driver", !matches!(host.volume_driver.as_str(), "" | "local")),
-    ];
+    let missing = [("--link", some(&host.links)), ("--init", host.resources.init == Some(true))];
     if let Some((what, _)) = missing.iter().find(|(_, asked)| *asked) {
         return Err(Refusal::not_implemented(what));
-    }
-    if config.volumes.iter().flatten().next().is_some() {
-        return Err(Refusal::not_implemented("an anonymous volume"));
     }
     Ok(())
 }

@@ -1,11 +1,12 @@
 //! Starting a container: each step hands back its undo, and a failure anywhere undoes what was done.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use model::create::{LogSettings, NetworkChoice};
 use model::phase::Ending;
-use model::spec::StartFacts;
+use model::spec::{Place, StartFacts};
 use model::{Phase, Refusal};
 use shim_protocol::{Command as ToShim, Create, LogDriver, LogTarget, Reply, Runtime, StdinMode};
 
@@ -98,7 +99,20 @@ impl Task {
     }
 
     async fn start_with(&mut self, endpoint: Option<&Arc<Endpoint>>) -> Result<(Shim, i32, i64), Refusal> {
-        let create = self.plan(endpoint)?;
+        let places = self.attach_volumes().await?;
+        let started = self.start_on(endpoint, &places).await;
+        if started.is_err() {
+            self.release_volumes().await;
+        }
+        started
+    }
+
+    async fn start_on(
+        &mut self,
+        endpoint: Option<&Arc<Endpoint>>,
+        places: &BTreeMap<PathBuf, Place>,
+    ) -> Result<(Shim, i32, i64), Refusal> {
+        let create = self.plan(endpoint, places)?;
         let filter = self.engine.seccomp(&self.record)?;
         failpoint::hit("start.shim")?;
         let events = self.next_shim();
@@ -168,7 +182,11 @@ impl Task {
     }
 
     /// Everything that the shim is told, and the files that it will bind.
-    fn plan(&self, endpoint: Option<&Arc<Endpoint>>) -> Result<Create, Refusal> {
+    fn plan(
+        &self,
+        endpoint: Option<&Arc<Endpoint>>,
+        places: &BTreeMap<PathBuf, Place>,
+    ) -> Result<Create, Refusal> {
         let (record, paths) = (&self.record, self.engine.paths());
         let run_directory = paths.task(&record.id);
         let io = |error: std::io::Error| {
@@ -183,13 +201,14 @@ impl Task {
             std::fs::write(run_directory.join(ENDPOINT_NAME), text).map_err(io)?;
         }
         let files = Files::of(paths, record);
-        files.write(record, endpoint.map(|endpoint| &**endpoint))?;
+        files.write(record, endpoint.map(|endpoint| &**endpoint), &self.engine.options().network.names)?;
         self.make_bind_sources()?;
         let cgroup_parent = match record.host_config.resources.cgroup_parent.as_str() {
-            "" => self.engine.facts().cgroup_parent.as_str(),
+            "" => self.engine.options().cgroup_parent.as_str(),
             own => own,
         };
-        let remap = model::remap::of(&record.host_config, self.engine.facts().remap.as_ref());
+        let host_facts = self.engine.facts();
+        let remap = model::remap::of(&record.host_config, host_facts.remap.as_ref());
         let facts = StartFacts {
             cgroup_path: format!("{}/{}", cgroup_parent.trim_end_matches('/'), record.id),
             cgroup_v2: self.engine.facts().cgroup_v2,
@@ -207,6 +226,7 @@ impl Task {
             device: &host::device,
             device_nodes: &host::device_nodes,
             all_devices: &host::all_devices,
+            places,
             time_namespace: false,
             remap,
             join_user: match shared_with(record).filter(|_| remap.is_some()) {
@@ -219,7 +239,7 @@ impl Task {
         let requests = record.host_config.resources.device_requests.as_deref();
         self.engine.devices().inject(requests.unwrap_or_default(), &mut spec)?;
         selinux::relabel_binds(record)?;
-        let runtime = self.engine.runtimes().find(&record.host_config.runtime)?;
+        let runtime = self.engine.settings().runtimes.find(&record.host_config.runtime)?;
         let runtime = runtime.map(|(program, arguments)| Runtime { program, arguments });
         if runtime.is_some() {
             if remap.is_some() {
