@@ -93,7 +93,7 @@ fn nonsense_is_refused() {
         (("GPU=zero", "GPU"), "environment variable"),
         (("containerPath: /lib/x", "containerPath: lib"), "invalid mount"),
         (("fileMode", "odd"), "unknown field"),
-        (("env: [GPU=all]", "env: *other"), "alias"),
+        (("env: [GPU=all]", "env: &a [GPU=all], mounts: *a"), "alias"),
     ] {
         let error = Spec::parse(&YAML.replace(change.0, change.1), Format::Yaml).unwrap_err().to_string();
         assert!(error.contains(text), "{change:?}: {error}");
