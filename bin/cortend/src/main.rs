@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use api_server::{About, App, Version};
 use api_types::container::LogConfig;
 use config::{Config, Invocation};
-use engine::{Engine, NetworkOptions, Options, Parts, Paths};
+use engine::{CgroupDriver, Engine, NetworkOptions, Options, Parts, Paths};
 use snapshots::Snapshotter;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -227,6 +227,7 @@ fn options(config: &Config, paths: Paths) -> Result<Options> {
     };
     Ok(Options {
         shim: shim_program(config)?,
+        cgroup_driver: CgroupDriver::Cgroupfs,
         cgroup_parent: config.text("cgroup-parent").unwrap_or("/corten").into(),
         log,
         shm_size,

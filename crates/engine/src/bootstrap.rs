@@ -18,7 +18,7 @@ use crate::networks::{NetworkRecord, Networks};
 use crate::paths::ENDPOINT_NAME;
 use crate::shim::{Launcher, Shim};
 use crate::{
-    CONTAINERS, Engine, Inner, NetworkOptions, Options, REMEMBERED, blocking, clock, host, net, registry,
+    CONTAINERS, CgroupDriver, Engine, Inner, NetworkOptions, Options, REMEMBERED, blocking, clock, host, net, registry,
     seccomp_cache,
 };
 
@@ -154,8 +154,9 @@ fn open_blocking(options: Options, parts: Parts) -> Result<Engine, Refusal> {
     let facts = HostFacts {
         cpus: std::thread::available_parallelism().map_or(1, |count| count.get() as u32),
         cgroup_v2: host::cgroup_v2(),
-        swap_limit: host::swap_limit(),
-        pids_limit: host::controller("pids"),
+        cgroup_systemd: options.cgroup_driver == CgroupDriver::Systemd,
+        controllers: host::controllers(),
+        memory: host::memory_total(),
         log: options.log.clone(),
         shm_size: options.shm_size,
         cgroup_parent: options.cgroup_parent.clone(),
@@ -181,6 +182,7 @@ fn open_blocking(options: Options, parts: Parts) -> Result<Engine, Refusal> {
         execs: Mutex::default(),
         remembered: Mutex::default(),
         background: Default::default(),
+        sampler: Default::default(),
     })))
 }
 

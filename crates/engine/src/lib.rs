@@ -23,6 +23,7 @@ mod prune;
 mod registry;
 mod seccomp_cache;
 mod shim;
+pub mod stats;
 mod system;
 mod top;
 
@@ -46,6 +47,7 @@ pub use events::Subscription;
 pub use image::{api_config as image_config, refusal as images_refusal};
 pub use list::ListQuery;
 pub use paths::Paths;
+pub use sandbox::cgroup::Driver as CgroupDriver;
 pub use prune::until as prune_until;
 pub use system::Facts;
 
@@ -58,6 +60,7 @@ pub struct Options {
     pub paths: Paths,
     /// The shim's program.
     pub shim: PathBuf,
+    pub cgroup_driver: CgroupDriver,
     pub cgroup_parent: String,
     pub log: LogConfig,
     /// Bytes.
@@ -93,6 +96,7 @@ struct Inner {
     /// States to be written with the next lazy commit.
     remembered: Mutex<BTreeMap<String, Remembered>>,
     background: system::Background,
+    sampler: stats::Sampler,
 }
 
 /// Runs blocking work where it may block.

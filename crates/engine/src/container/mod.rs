@@ -6,6 +6,7 @@ mod files;
 mod restart;
 mod start;
 mod task;
+mod update;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -140,9 +141,10 @@ pub enum Command {
         name: String,
         answer: Answer<()>,
     },
-    UpdateRestart {
-        policy: api_types::container::RestartPolicy,
-        answer: Answer<()>,
+    /// Answered with warnings.
+    Update {
+        request: Box<api_types::container::ContainerUpdate>,
+        answer: Answer<Vec<String>>,
     },
     Remove {
         force: bool,
