@@ -18,8 +18,8 @@ use crate::networks::{NetworkRecord, Networks};
 use crate::paths::ENDPOINT_NAME;
 use crate::shim::{Launcher, Shim};
 use crate::{
-    CONTAINERS, CgroupDriver, Engine, Inner, NetworkOptions, Options, REMEMBERED, blocking, clock, host, net, registry,
-    seccomp_cache,
+    CONTAINERS, CgroupDriver, Engine, Inner, NetworkOptions, Options, REMEMBERED, blocking, clock, host, net,
+    registry, seccomp_cache,
 };
 
 /// The parts that the daemon opens and others use as well.

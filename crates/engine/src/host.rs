@@ -134,7 +134,8 @@ fn swap_is_accounted() -> bool {
     let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let path = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/").trim_end_matches('/');
     // In the root itself nothing can be seen; what nearly all kernels have is taken to be there.
-    path.is_empty() || Path::new(&format!("/sys/fs/cgroup{path}/memory.swap.max")).exists()
+    path.is_empty()
+        || Path::new(&format!("/sys/fs/cgroup{path}/memory.swap.max")).exists()
         || !Path::new(&format!("/sys/fs/cgroup{path}/memory.max")).exists()
 }
 
@@ -142,7 +143,9 @@ fn swap_is_accounted() -> bool {
 fn controllers_1() -> Controllers {
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let roots = |controller: &str| mount_of(&mounts, controller);
-    let has = |controller: &str, file: &str| roots(controller).is_some_and(|root| Path::new(&root).join(file).exists());
+    let has = |controller: &str, file: &str| {
+        roots(controller).is_some_and(|root| Path::new(&root).join(file).exists())
+    };
     let list = |file: &str| {
         roots("cpuset").and_then(|root| first_line(&format!("{root}/{file}"))).unwrap_or_default()
     };

@@ -47,8 +47,8 @@ pub use events::Subscription;
 pub use image::{api_config as image_config, refusal as images_refusal};
 pub use list::ListQuery;
 pub use paths::Paths;
-pub use sandbox::cgroup::Driver as CgroupDriver;
 pub use prune::until as prune_until;
+pub use sandbox::cgroup::Driver as CgroupDriver;
 pub use system::Facts;
 
 const CONTAINERS: &str = "containers";

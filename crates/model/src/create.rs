@@ -397,17 +397,22 @@ pub(crate) fn check_restart(policy: &RestartPolicy, auto_remove: bool) -> Result
 /// Where its cgroup is to be, and what it sees of the others.
 fn check_cgroup(host: &mut HostConfig, facts: &HostFacts, warnings: &mut Vec<String>) -> Result<(), Refusal> {
     let parent = host.resources.cgroup_parent.as_str();
-    let is_slice = parent.strip_suffix(".slice").is_some_and(|name| !name.is_empty() && !parent.contains('/'));
+    let is_slice =
+        parent.strip_suffix(".slice").is_some_and(|name| !name.is_empty() && !parent.contains('/'));
     if facts.cgroup_systemd && !parent.is_empty() && !is_slice {
         return Err(Refusal::invalid(
             "cgroup-parent for systemd cgroup should be a valid slice named as \"xxx.slice\"",
         ));
     }
     if parent.split('/').any(|part| part == "..") || parent.contains(['\n', '\0']) {
-        return Err(Refusal::invalid(format!("invalid cgroup parent {parent:?}: it must be a path without \"..\"")));
+        return Err(Refusal::invalid(format!(
+            "invalid cgroup parent {parent:?}: it must be a path without \"..\""
+        )));
     }
     if host.cgroupns_mode == "private" && !facts.controllers.cgroup_namespace {
-        warnings.push("Your kernel does not support cgroup namespaces.  Cgroup namespace setting discarded.".into());
+        warnings.push(
+            "Your kernel does not support cgroup namespaces.  Cgroup namespace setting discarded.".into(),
+        );
         host.cgroupns_mode = "host".into();
     }
     Ok(())

@@ -25,9 +25,8 @@ pub fn update(record: &Record, mut request: ContainerUpdate, host: &HostFacts) -
     limits::check(&mut request.resources, host, Purpose::Update, &mut warnings)?;
     let mut record = record.clone();
     let id = record.id.clone();
-    let changes = merge(&mut record, request).map_err(|text| {
-        Refusal::new(Kind::Conflict, format!("Cannot update container {id}: {text}"))
-    })?;
+    let changes = merge(&mut record, request)
+        .map_err(|text| Refusal::new(Kind::Conflict, format!("Cannot update container {id}: {text}")))?;
     Ok(Update { record, warnings, changes })
 }
 
@@ -81,7 +80,8 @@ fn merge(record: &mut Record, request: ContainerUpdate) -> Result<Resources, &'s
         | set(asked.cpu_quota, &mut own.cpu_quota)
         | set(asked.cpu_period, &mut own.cpu_period);
     if quota {
-        (changes.nano_cpus, changes.cpu_quota, changes.cpu_period) = (own.nano_cpus, own.cpu_quota, own.cpu_period);
+        (changes.nano_cpus, changes.cpu_quota, changes.cpu_period) =
+            (own.nano_cpus, own.cpu_quota, own.cpu_period);
     }
     for (asked, own, change) in [
         (asked.memory_reservation, &mut own.memory_reservation, &mut changes.memory_reservation),
@@ -110,12 +110,22 @@ fn merge(record: &mut Record, request: ContainerUpdate) -> Result<Resources, &'s
         (own.pids_limit, changes.pids_limit) = (Some(limit.max(0)), Some(limit.max(0)));
     }
     let weight = |path: &String| WeightDevice { path: path.clone(), weight: 0 };
-    replace(asked.blkio_weight_device, &mut own.blkio_weight_device, &mut changes.blkio_weight_device, |one| &one.path, weight);
+    replace(
+        asked.blkio_weight_device,
+        &mut own.blkio_weight_device,
+        &mut changes.blkio_weight_device,
+        |one| &one.path,
+        weight,
+    );
     for (asked, own, change) in [
         (asked.blkio_device_read_bps, &mut own.blkio_device_read_bps, &mut changes.blkio_device_read_bps),
         (asked.blkio_device_write_bps, &mut own.blkio_device_write_bps, &mut changes.blkio_device_write_bps),
         (asked.blkio_device_read_iops, &mut own.blkio_device_read_iops, &mut changes.blkio_device_read_iops),
-        (asked.blkio_device_write_iops, &mut own.blkio_device_write_iops, &mut changes.blkio_device_write_iops),
+        (
+            asked.blkio_device_write_iops,
+            &mut own.blkio_device_write_iops,
+            &mut changes.blkio_device_write_iops,
+        ),
     ] {
         replace(asked, own, change, |one| &one.path, |path| ThrottleDevice { path: path.clone(), rate: 0 });
     }
@@ -161,8 +171,16 @@ impl Update {
         let unset = |value: i64, without: i64| Some(if value == 0 { without } else { value });
         let mut all = spec::resources(
             &Resources {
-                cpuset_cpus: if changes.cpuset_cpus.is_empty() { String::new() } else { old.cpuset_cpus.clone() },
-                cpuset_mems: if changes.cpuset_mems.is_empty() { String::new() } else { old.cpuset_mems.clone() },
+                cpuset_cpus: if changes.cpuset_cpus.is_empty() {
+                    String::new()
+                } else {
+                    old.cpuset_cpus.clone()
+                },
+                cpuset_mems: if changes.cpuset_mems.is_empty() {
+                    String::new()
+                } else {
+                    old.cpuset_mems.clone()
+                },
                 blkio_weight: if changes.blkio_weight == 0 { 0 } else { old.blkio_weight },
                 ..Resources::default()
             },

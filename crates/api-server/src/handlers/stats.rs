@@ -156,7 +156,15 @@ fn memory(sample: &Sample, host: u64) -> MemoryStats {
         .collect();
     if sample.is_cgroup_v2 {
         // Newer kernels count by kind what was one number.
-        let both = |name: &str| memory.fields().filter(|(key, _)| key.strip_suffix("_anon") == Some(name) || key.strip_suffix("_file") == Some(name)).map(|(_, value)| value).sum::<u64>();
+        let both = |name: &str| {
+            memory
+                .fields()
+                .filter(|(key, _)| {
+                    key.strip_suffix("_anon") == Some(name) || key.strip_suffix("_file") == Some(name)
+                })
+                .map(|(_, value)| value)
+                .sum::<u64>()
+        };
         for name in ["workingset_refault", "workingset_activate"] {
             stats.entry(name.into()).or_insert_with(|| both(name));
         }

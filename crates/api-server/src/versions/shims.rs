@@ -1,8 +1,8 @@
 //! Finished answers, changed to what a version of the API had.
 
+use api_types::container::ContainerUpdate;
 use api_types::events::EventMessage;
 use api_types::image::{ImageInspect, ImageSummary};
-use api_types::container::ContainerUpdate;
 use api_types::network::Network;
 use api_types::stats::ContainerStats;
 use serde_json::{Map, Value};

@@ -21,7 +21,9 @@ impl Task {
             ..refusal
         };
         if let Phase::Removing { .. } = self.phase {
-            return Err(cannot(Refusal::conflict("container is marked for removal and cannot be \"update\"")));
+            return Err(cannot(Refusal::conflict(
+                "container is marked for removal and cannot be \"update\"",
+            )));
         }
         let update = model::update::update(&self.record, request, self.engine.facts())?;
         let running = match self.phase {

@@ -17,8 +17,8 @@ use crate::container::View;
 use crate::{Engine, blocking};
 use sample::Host;
 pub use sample::{Network, Sample};
-pub use sandbox::cgroup::BlockIoEntry;
 pub use sampler::Sampler;
+pub use sandbox::cgroup::BlockIoEntry;
 
 /// A container's samples as they come; the first is there at once or soon.
 #[derive(Debug)]

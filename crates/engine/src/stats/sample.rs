@@ -83,7 +83,9 @@ impl Sample {
         let networks = if own_network.is_none() || own_network == host.network {
             Vec::new()
         } else {
-            std::fs::read_to_string(format!("/proc/{pid}/net/dev")).map(|text| interfaces(&text)).unwrap_or_default()
+            std::fs::read_to_string(format!("/proc/{pid}/net/dev"))
+                .map(|text| interfaces(&text))
+                .unwrap_or_default()
         };
         Sample {
             at: clock::now(),

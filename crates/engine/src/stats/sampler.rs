@@ -61,8 +61,10 @@ impl Sampler {
         state.watched.insert(id, Watched { handle, samples });
         if !std::mem::replace(&mut state.has_thread, true) {
             let shared = self.0.clone();
-            let started =
-                std::thread::Builder::new().name("stats".into()).stack_size(256 << 10).spawn(move || run(&shared));
+            let started = std::thread::Builder::new()
+                .name("stats".into())
+                .stack_size(256 << 10)
+                .spawn(move || run(&shared));
             if let Err(error) = started {
                 tracing::error!(%error, "cannot start the thread that samples containers");
                 // Their streams end.
@@ -92,7 +94,9 @@ fn run(shared: &Shared) {
                 state.has_thread = false;
                 return;
             }
-            let entry = |id: &String, watched: &Watched| (id.clone(), watched.handle.clone(), watched.samples.clone());
+            let entry = |id: &String, watched: &Watched| {
+                (id.clone(), watched.handle.clone(), watched.samples.clone())
+            };
             if now >= next {
                 // A machine that slept or was busy is not caught up with.
                 next = (next + INTERVAL).max(now + INTERVAL / 2);

@@ -274,7 +274,8 @@ fn block_io(limits: &mut Resources, can: &Controllers, warnings: &mut Vec<String
             "Invalid QoS settings: linux does not support Maximum IO Bandwidth or Maximum IO IOps",
         );
     }
-    if limits.blkio_weight_device.as_ref().is_some_and(|list| !list.is_empty()) && !can.block_io_weight_device {
+    if limits.blkio_weight_device.as_ref().is_some_and(|list| !list.is_empty()) && !can.block_io_weight_device
+    {
         warnings.push(lacks("Block I/O weight_device", "Weight-device discarded."));
         limits.blkio_weight_device = None;
     }
@@ -284,16 +285,31 @@ fn block_io(limits: &mut Resources, can: &Controllers, warnings: &mut Vec<String
         .flatten()
         .find(|device| device.weight != 0 && !(10..=1000).contains(&device.weight))
     {
-        return Err(Refusal::invalid(format!("Range of blkio weight is from 10 to 1000 (device {})", bad.path)));
+        return Err(Refusal::invalid(format!(
+            "Range of blkio weight is from 10 to 1000 (device {})",
+            bad.path
+        )));
     }
     if can.block_io_throttle {
         return Ok(());
     }
     for (list, what, discarded) in [
-        (&mut limits.blkio_device_read_bps, "BPS Block I/O read limit", "Block I/O BPS read limit discarded."),
-        (&mut limits.blkio_device_write_bps, "BPS Block I/O write limit", "Block I/O BPS write limit discarded."),
+        (
+            &mut limits.blkio_device_read_bps,
+            "BPS Block I/O read limit",
+            "Block I/O BPS read limit discarded.",
+        ),
+        (
+            &mut limits.blkio_device_write_bps,
+            "BPS Block I/O write limit",
+            "Block I/O BPS write limit discarded.",
+        ),
         (&mut limits.blkio_device_read_iops, "IOPS Block read limit", "Block I/O IOPS read limit discarded."),
-        (&mut limits.blkio_device_write_iops, "IOPS Block write limit", "Block I/O IOPS write limit discarded."),
+        (
+            &mut limits.blkio_device_write_iops,
+            "IOPS Block write limit",
+            "Block I/O IOPS write limit discarded.",
+        ),
     ] {
         if list.as_ref().is_some_and(|list| !list.is_empty()) {
             warnings.push(lacks(what, discarded));

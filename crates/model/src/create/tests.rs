@@ -153,7 +153,8 @@ fn what_the_host_lacks_is_left_out_with_a_warning() {
     let mut warnings = Vec::new();
     limits::check(&mut asked, &host, limits::Purpose::Create, &mut warnings).unwrap();
     let lacks = |what: &str| format!("Your kernel does not support {what}");
-    let not_mounted = |what: &str, discarded: &str| lacks(&format!("{what} or the cgroup is not mounted. {discarded}"));
+    let not_mounted =
+        |what: &str, discarded: &str| lacks(&format!("{what} or the cgroup is not mounted. {discarded}"));
     assert_eq!(
         warnings,
         [
@@ -179,10 +180,7 @@ fn what_the_host_lacks_is_left_out_with_a_warning() {
     warnings.clear();
     let host = HostFacts { controllers: limits::Controllers { swap: false, ..everything() }, ..facts() };
     limits::check(&mut asked, &host, limits::Purpose::Create, &mut warnings).unwrap();
-    assert_eq!(
-        warnings,
-        [not_mounted("swap limit capabilities", "Memory limited without swap.")]
-    );
+    assert_eq!(warnings, [not_mounted("swap limit capabilities", "Memory limited without swap.")]);
 }
 
 #[test]
@@ -190,10 +188,14 @@ fn parents_of_cgroups() {
     let decide = |parent: &str, cgroup_systemd: bool| {
         let mut host = HostConfig::default();
         host.resources.cgroup_parent = parent.into();
-        check_cgroup(&mut host, &HostFacts { cgroup_systemd, ..facts() }, &mut Vec::new()).map_err(|refusal| refusal.message)
+        check_cgroup(&mut host, &HostFacts { cgroup_systemd, ..facts() }, &mut Vec::new())
+            .map_err(|refusal| refusal.message)
     };
     let slice = "cgroup-parent for systemd cgroup should be a valid slice named as \"xxx.slice\"";
-    assert_eq!((decide("/a/b", false), decide("", true), decide("a-b.slice", true)), (Ok(()), Ok(()), Ok(())));
+    assert_eq!(
+        (decide("/a/b", false), decide("", true), decide("a-b.slice", true)),
+        (Ok(()), Ok(()), Ok(()))
+    );
     for bad in ["/a", ".slice", "a/b.slice"] {
         assert_eq!(decide(bad, true), Err(slice.into()), "{bad}");
     }

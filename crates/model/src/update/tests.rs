@@ -15,7 +15,10 @@ fn record(resources: &str) -> Record {
         created: 0,
         image_id: String::new(),
         config: ContainerConfig::default(),
-        host_config: HostConfig { resources: serde_json::from_str(resources).unwrap(), ..HostConfig::default() },
+        host_config: HostConfig {
+            resources: serde_json::from_str(resources).unwrap(),
+            ..HostConfig::default()
+        },
         mounts: Vec::new(),
         network: NetworkChoice::None,
     }
@@ -61,8 +64,14 @@ fn conflicts_with_what_is_set() {
 #[test]
 fn only_what_changes_is_told_with_what_belongs_to_it() {
     let own = r#"{"Memory":10000000,"MemorySwap":20000000,"CpuPeriod":50000,"CpuShares":7,"PidsLimit":9}"#;
-    assert_eq!(told(own, r#"{"Memory":15000000}"#), serde_json::json!({"memory": {"limit": 15000000, "swap": 20000000}}));
-    assert_eq!(told(own, r#"{"CpuQuota":25000}"#), serde_json::json!({"cpu": {"quota": 25000, "period": 50000}}));
+    assert_eq!(
+        told(own, r#"{"Memory":15000000}"#),
+        serde_json::json!({"memory": {"limit": 15000000, "swap": 20000000}})
+    );
+    assert_eq!(
+        told(own, r#"{"CpuQuota":25000}"#),
+        serde_json::json!({"cpu": {"quota": 25000, "period": 50000}})
+    );
     assert_eq!(told(own, r#"{"PidsLimit":-1}"#), serde_json::json!({"pids": {"limit": -1}}));
     assert_eq!(told(own, r#"{"RestartPolicy":{"Name":"always"}}"#), serde_json::json!({}));
     let update = decide(own, r#"{"PidsLimit":0,"RestartPolicy":{"Name":"always"}}"#).unwrap();
@@ -93,7 +102,10 @@ fn a_failed_update_is_taken_back() {
             "pids": {"limit": -1}})
     );
     let own = r#"{"Memory":10000000,"MemorySwap":20000000,"CpuShares":7,"PidsLimit":9}"#;
-    assert_eq!(undone(own, r#"{"Memory":15000000}"#), serde_json::json!({"memory": {"limit": 10000000, "swap": 20000000}}));
+    assert_eq!(
+        undone(own, r#"{"Memory":15000000}"#),
+        serde_json::json!({"memory": {"limit": 10000000, "swap": 20000000}})
+    );
 }
 
 proptest! {

@@ -97,7 +97,8 @@ impl Cgroup {
     /// The cgroup of the container with this ID, by one of its processes; that may be in a cgroup further below.
     pub fn of_process(pid: i32, id: &str) -> Result<Cgroup, Error> {
         let file = format!("/proc/{pid}/cgroup");
-        let text = std::fs::read_to_string(&file).map_err(|error| Error::system(format!("read {file}"), error))?;
+        let text =
+            std::fs::read_to_string(&file).map_err(|error| Error::system(format!("read {file}"), error))?;
         let path = container_path(&text, id)
             .ok_or_else(|| Error::invalid(format!("process {pid} is in no cgroup of container {id}")))?;
         Cgroup::open(&path)
@@ -298,11 +299,23 @@ impl Cgroup {
                 Ok(Entry::Directory(handle))
             }
             Layout::Separate(_) => {
-                let directories = self.directories();
+                let mut directories = self.directories();
+                directories.extend(self.joined_later());
                 let tasks = directories.iter().map(|directory| open_for_writing(&directory.join("tasks")));
                 Ok(Entry::Tasks(tasks.collect::<Result<_, _>>()?))
             }
         }
+    }
+
+    /// Directories in hierarchies of v1 that an update joined.
+    fn joined_later(&self) -> Vec<PathBuf> {
+        let Layout::Separate(hierarchies) = &self.layout else { return Vec::new() };
+        UNUSUAL
+            .iter()
+            .filter(|name| !hierarchies.iter().any(|hierarchy| hierarchy.controllers.contains(name)))
+            .map(|name| below(&Path::new(ROOT).join(name), &self.path))
+            .filter(|directory| directory.is_dir())
+            .collect()
     }
 
     pub fn freeze(&self) -> Result<(), Error> {
@@ -477,15 +490,7 @@ impl Cgroup {
     pub fn delete(&self) -> Result<(), Error> {
         let deadline = Instant::now() + DELETE_PATIENCE;
         let mut directories = self.directories();
-        if let Layout::Separate(_) = self.layout {
-            // Joined later, for the sake of an update.
-            for controller in UNUSUAL {
-                let directory = below(&Path::new(ROOT).join(controller), &self.path);
-                if !directories.contains(&directory) {
-                    directories.push(directory);
-                }
-            }
-        }
+        directories.extend(self.joined_later());
         for directory in directories {
             let mut pause = Duration::from_micros(200);
             loop {
@@ -582,7 +587,8 @@ fn container_path(text: &str, id: &str) -> Option<String> {
     let lines = || text.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
     // Any of the hierarchies that containers are always in will do.
     let named = |name: &str| lines().find(|(all, _)| all.split(',').any(|one| one == name));
-    let (_, path) = named("freezer").or_else(|| named("memory")).or_else(|| named("pids")).or_else(|| named(""))?;
+    let (_, path) =
+        named("freezer").or_else(|| named("memory")).or_else(|| named("pids")).or_else(|| named(""))?;
     let start = path.find(id).filter(|_| !id.is_empty())?;
     let end = path[start..].find('/').map_or(path.len(), |length| start + length);
     Some(path[..end].to_owned())
@@ -630,7 +636,10 @@ mod tests {
     #[test]
     fn a_container_is_found_by_a_process_of_it() {
         let path = |text| container_path(text, "abc");
-        assert_eq!(path("5:memory:/corten/abc\n4:freezer:/corten/abc\n0::/\n").as_deref(), Some("/corten/abc"));
+        assert_eq!(
+            path("5:memory:/corten/abc\n4:freezer:/corten/abc\n0::/\n").as_deref(),
+            Some("/corten/abc")
+        );
         assert_eq!(
             path("0::/system.slice/corten-abc.scope/init.scope\n").as_deref(),
             Some("/system.slice/corten-abc.scope")

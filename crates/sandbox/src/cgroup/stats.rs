@@ -165,10 +165,8 @@ impl Gauge {
             failures: number(self.text(6, buffer)),
             detail: self.text(7, buffer).to_owned(),
         };
-        stats.pids = PidsStats {
-            current: number(self.text(8, buffer)),
-            limit: number_or_max(self.text(9, buffer)),
-        };
+        stats.pids =
+            PidsStats { current: number(self.text(8, buffer)), limit: number_or_max(self.text(9, buffer)) };
         stats.block_io = BlockIoStats {
             service_bytes: self.text(10, buffer).lines().filter_map(block_io_line).collect(),
             serviced: self.text(11, buffer).lines().filter_map(block_io_line).collect(),
@@ -195,10 +193,8 @@ impl Gauge {
             failures: field(self.text(3, buffer), "oom"),
             detail: self.text(4, buffer).to_owned(),
         };
-        let pids = PidsStats {
-            current: number(self.text(5, buffer)),
-            limit: number_or_max(self.text(6, buffer)),
-        };
+        let pids =
+            PidsStats { current: number(self.text(5, buffer)), limit: number_or_max(self.text(6, buffer)) };
         Stats { cpu, memory, pids, block_io: io_stat(self.text(7, buffer)) }
     }
 }
@@ -290,7 +286,10 @@ mod tests {
         let stats = io_stat("8:16 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0\n7:0 \n");
         assert_eq!(stats.service_bytes, [entry("read", 1), entry("write", 2), entry("discard", 0)]);
         assert_eq!(stats.serviced, [entry("read", 3), entry("write", 4), entry("discard", 0)]);
-        assert_eq!((number_or_max("max\n"), number_or_max("7\n"), number_or_max("")), (u64::MAX, 7, u64::MAX));
+        assert_eq!(
+            (number_or_max("max\n"), number_or_max("7\n"), number_or_max("")),
+            (u64::MAX, 7, u64::MAX)
+        );
     }
 
     #[test]
