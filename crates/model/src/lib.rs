@@ -15,6 +15,7 @@ pub mod spec;
 pub mod time;
 pub mod units;
 pub mod update;
+pub mod volumes;
 
 pub use error::{Kind, Refusal};
 pub use phase::Phase;

@@ -7,6 +7,7 @@ mod restart;
 mod start;
 mod task;
 mod update;
+mod volumes;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -148,6 +149,8 @@ pub enum Command {
     },
     Remove {
         force: bool,
+        /// With the volumes that nobody named and nobody else has.
+        volumes: bool,
         answer: Answer<()>,
     },
     /// Answered when everything that the shim has said by now is known.

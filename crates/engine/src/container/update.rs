@@ -25,7 +25,7 @@ impl Task {
                 "container is marked for removal and cannot be \"update\"",
             )));
         }
-        let update = model::update::update(&self.record, request, self.engine.facts())?;
+        let update = model::update::update(&self.record, request, &self.engine.facts())?;
         let running = match self.phase {
             Phase::Running { pid, .. } if update.has_changes() => Some(pid),
             _ => None,

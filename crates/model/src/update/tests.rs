@@ -1,27 +1,18 @@
 //! Updates that are refused, and what an accepted one tells the kernel.
 
-use api_types::container::{ContainerConfig, HostConfig};
 use oci::runtime::LinuxDeviceKind;
 use proptest::prelude::*;
 
 use super::*;
-use crate::create::NetworkChoice;
 use crate::create::tests::facts;
 
 fn record(resources: &str) -> Record {
-    Record {
-        id: "abc".into(),
-        name: "web".into(),
-        created: 0,
-        image_id: String::new(),
-        config: ContainerConfig::default(),
-        host_config: HostConfig {
-            resources: serde_json::from_str(resources).unwrap(),
-            ..HostConfig::default()
-        },
-        mounts: Vec::new(),
-        network: NetworkChoice::None,
-    }
+    let own: serde_json::Value = serde_json::from_str(resources).unwrap();
+    serde_json::from_value(
+        serde_json::json!({"id": "abc", "name": "web", "created": 0, "image_id": "", "config": {},
+        "host_config": own, "mounts": [], "network": "None"}),
+    )
+    .unwrap()
 }
 
 fn decide(own: &str, asked: &str) -> Result<Update, Refusal> {
