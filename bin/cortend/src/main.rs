@@ -198,7 +198,7 @@ async fn open_app(config: &Config, paths: Paths) -> Result<App> {
     };
     let executor =
         Arc::new(executor::Executor { engine: engine.clone(), runtime: tokio::runtime::Handle::current() });
-    Ok(App { engine, builder, executor, about: Arc::new(about) })
+    Ok(App { engine, builder, executor, about: Arc::new(about), authorization: Default::default() })
 }
 
 fn make_directory(directory: &Path, mode: u32) -> Result<()> {

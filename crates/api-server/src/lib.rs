@@ -4,6 +4,7 @@
 //! parses once and calls a use case, [`respond`] makes the answer. Differences between versions of the API are
 //! applied to finished answers, in [`versions`] alone.
 
+mod authorization;
 mod connection;
 mod handlers;
 mod hijack;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use build::{Builder, Executor};
 use engine::Engine;
 
+pub use authorization::{Authorization, find as find_plugin};
 pub use connection::{Listener, serve};
 pub use versions::Version;
 
@@ -40,4 +42,5 @@ pub struct App {
     /// Runs the commands of builds.
     pub executor: Arc<dyn Executor + Send + Sync>,
     pub about: Arc<About>,
+    pub authorization: Arc<Authorization>,
 }
