@@ -196,8 +196,10 @@ async fn open_app(config: &Config, paths: Paths) -> Result<App> {
         built: option_env!("CORTEN_BUILT").unwrap_or_default().into(),
         min_version,
     };
-    let executor =
-        Arc::new(executor::Executor { engine: engine.clone(), runtime: tokio::runtime::Handle::current() });
+    let (for_builds, runtime) = (engine.clone(), tokio::runtime::Handle::current());
+    let executor = Arc::new(move |host| -> Box<dyn build::Executor> {
+        Box::new(executor::Executor { engine: for_builds.clone(), runtime: runtime.clone(), host })
+    });
     Ok(App { engine, builder, executor, about: Arc::new(about), authorization: Default::default() })
 }
 

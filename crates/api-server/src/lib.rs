@@ -17,6 +17,7 @@ mod versions;
 
 use std::sync::Arc;
 
+use api_types::container::HostConfig;
 use build::{Builder, Executor};
 use engine::Engine;
 
@@ -39,8 +40,8 @@ pub struct About {
 pub struct App {
     pub engine: Engine,
     pub builder: Arc<Builder>,
-    /// Runs the commands of builds.
-    pub executor: Arc<dyn Executor + Send + Sync>,
+    /// Makes what runs the commands of a build, in containers of this kind.
+    pub executor: Arc<dyn Fn(HostConfig) -> Box<dyn Executor> + Send + Sync>,
     pub about: Arc<About>,
     pub authorization: Arc<Authorization>,
 }

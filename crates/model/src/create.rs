@@ -299,8 +299,6 @@ fn check_config(
             return Err(Refusal::invalid(format!("invalid environment variable: {variable}")));
         }
     }
-    // `NAME` without `=` removes an inherited variable.
-    config.env.get_or_insert_default().retain(|variable| variable.contains('='));
     if let Some(text) = &config.stop_signal
         && signal::parse(text).is_none()
     {
