@@ -352,8 +352,7 @@ const SETTINGS: &[Setting] = &[
         "metrics-addr",
         Kind::Text,
         "Set default address and port to serve the metrics api on",
-    )
-    .refused("metrics are not supported yet"),
+    ),
     setting("mtu", None, "mtu", Kind::Number, "Set the MTU for the default \"bridge\" network"),
     setting(
         "network-control-plane-mtu",

@@ -106,6 +106,13 @@ async fn serve(program: &'static str, mut config: Config, log: log::Log) -> Resu
         tracing::info!(%host, "API listen");
         tokio::spawn(api_server::serve(listener, app.clone(), stopping.clone()));
     }
+    if let Some(address) = config.text("metrics-addr") {
+        let listener = tokio::net::TcpListener::bind(address)
+            .await
+            .with_context(|| format!("cannot listen on {address} for metrics"))?;
+        tracing::info!(address, "metrics API listen");
+        tokio::spawn(api_server::serve_metrics(listener, app.clone(), stopping.clone()));
+    }
     tracing::info!(version = VERSION, "daemon has completed initialization");
     inherited::notify("READY=1");
     loop {

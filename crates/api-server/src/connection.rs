@@ -22,6 +22,9 @@ pub enum Listener {
     Tls(TcpListener, TlsAcceptor),
 }
 
+/// How long to wait before a connection is accepted, after one could not be.
+pub const BREATH: Duration = Duration::from_millis(50);
+
 /// Serves a listener until `stopping` says true.
 pub async fn serve(listener: Listener, app: App, mut stopping: watch::Receiver<bool>) {
     let app = Arc::new(app);
@@ -33,7 +36,7 @@ pub async fn serve(listener: Listener, app: App, mut stopping: watch::Receiver<b
         if let Err(error) = accepted {
             // Out of descriptors, most likely: clients wait in the backlog until some are free.
             tracing::warn!(%error, "cannot accept a connection");
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(BREATH).await;
         }
     }
 }
@@ -71,7 +74,7 @@ async fn accept_one(listener: &Listener, app: &Arc<App>) -> io::Result<()> {
 }
 
 /// How long a client may take to send the head of a request; and how long it may keep quiet between two.
-const HEAD_TIME: Duration = Duration::from_secs(300);
+pub const HEAD_TIME: Duration = Duration::from_secs(300);
 
 async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, app: Arc<App>, peer: Peer) {
     let service = service_fn(move |request| {

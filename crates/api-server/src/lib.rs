@@ -8,6 +8,7 @@ mod authorization;
 mod connection;
 mod handlers;
 mod hijack;
+mod metrics;
 mod query;
 mod request;
 mod respond;
@@ -23,6 +24,7 @@ use engine::Engine;
 
 pub use authorization::{Authorization, find as find_plugin};
 pub use connection::{Listener, serve};
+pub use metrics::serve as serve_metrics;
 pub use versions::Version;
 
 /// What the daemon says of itself.

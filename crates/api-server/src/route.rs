@@ -7,7 +7,7 @@ use model::{Kind, Refusal};
 
 use crate::App;
 use crate::authorization::{Content, Peer, Question};
-use crate::handlers::{build, containers, execs, images, networks, system, volumes};
+use crate::handlers::{build, containers, debug, execs, images, networks, system, volumes};
 use crate::query::{Query, decode};
 use crate::request::{Drained, Request};
 use crate::respond::{self, Answer, Outcome, not_found};
@@ -136,6 +136,7 @@ async fn system_route(app: &App, mut request: Request, method: &Method, parts: &
         (&Method::GET, ["version"]) => system::version(app),
         (&Method::GET, ["info"]) => system::info(app).await,
         (&Method::GET, ["events"]) => system::events(app, &request),
+        (&Method::GET, ["debug", rest @ ..]) => debug::debug(app, rest),
         (&Method::OPTIONS, _) => Ok(respond::empty(http::StatusCode::OK)),
         (&Method::GET, ["system", "df"]) => Err(Refusal::not_implemented("GET /system/df")),
         (&Method::POST, ["auth"]) => Err(Refusal::not_implemented("POST /auth")),
