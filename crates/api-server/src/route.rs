@@ -102,6 +102,9 @@ async fn dispatch(app: &App, mut request: Request) -> Outcome {
     let path = std::mem::take(&mut request.path);
     let parts: Vec<&str> = path.iter().map(String::as_str).collect();
     let method = request.method.clone();
+    if method == Method::OPTIONS {
+        return Ok(respond::empty(http::StatusCode::OK));
+    }
     match parts.first().copied().unwrap_or_default() {
         "containers" => container_route(app, request, &method, &parts[1..]).await,
         "exec" => match (&method, &parts[1..]) {
@@ -137,7 +140,6 @@ async fn system_route(app: &App, mut request: Request, method: &Method, parts: &
         (&Method::GET, ["info"]) => system::info(app).await,
         (&Method::GET, ["events"]) => system::events(app, &request),
         (&Method::GET, ["debug", rest @ ..]) => debug::debug(app, rest),
-        (&Method::OPTIONS, _) => Ok(respond::empty(http::StatusCode::OK)),
         (&Method::GET, ["system", "df"]) => Err(Refusal::not_implemented("GET /system/df")),
         (&Method::POST, ["auth"]) => Err(Refusal::not_implemented("POST /auth")),
         (&Method::POST, ["commit"]) => Err(Refusal::not_implemented("POST /commit")),

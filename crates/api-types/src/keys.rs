@@ -51,6 +51,56 @@ const CHOSEN: &[&str] = &[
     "Volumes",
 ];
 
+/// Members that are objects; a list in their place would be taken for their members in order.
+const OBJECTS: &[&str] = &[
+    "BindOptions",
+    "ConfigFrom",
+    "DriverConfig",
+    "EndpointConfig",
+    "Healthcheck",
+    "HostConfig",
+    "IPAM",
+    "IPAMConfig",
+    "ImageOptions",
+    "LogConfig",
+    "NetworkingConfig",
+    "RestartPolicy",
+    "TmpfsOptions",
+    "VolumeOptions",
+];
+
+/// Members that are lists of objects, or objects of them.
+const OBJECTS_IN: &[&str] = &[
+    "BlkioDeviceReadBps",
+    "BlkioDeviceReadIOps",
+    "BlkioDeviceWriteBps",
+    "BlkioDeviceWriteIOps",
+    "BlkioWeightDevice",
+    "DeviceRequests",
+    "Devices",
+    "EndpointsConfig",
+    "Mounts",
+    "Ulimits",
+];
+
+/// Finds a list where an object must stand; its name. To be called with names as the types know them.
+pub(crate) fn misplaced_list(value: &Value) -> Option<&str> {
+    match value {
+        Value::Object(members) => members.iter().find_map(|(name, member)| {
+            let wrong = (OBJECTS.contains(&name.as_str()) && member.is_array())
+                || (OBJECTS_IN.contains(&name.as_str())
+                    && match member {
+                        Value::Array(list) => list.iter().any(Value::is_array),
+                        Value::Object(members) => members.values().any(Value::is_array),
+                        _ => false,
+                    });
+            if wrong { Some(name.as_str()) } else { misplaced_list(member) }
+        }),
+        Value::Array(list) => list.iter().find_map(misplaced_list),
+        _ => None,
+    }
+}
+
 fn canonical(name: &str) -> Option<&'static str> {
     static NAMES_BY_LOWER: OnceLock<HashMap<String, &'static str>> = OnceLock::new();
     let table = NAMES_BY_LOWER

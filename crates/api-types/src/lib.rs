@@ -58,6 +58,10 @@ pub fn from_request<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::E
     let mut value: Value = serde_json::from_slice(body)?;
     drop_nulls(&mut value);
     keys::normalize(&mut value);
+    if let Some(name) = keys::misplaced_list(&value) {
+        let text = format!("cannot unmarshal array into field {name}, which is an object");
+        return Err(serde::de::Error::custom(text));
+    }
     serde_json::from_value(value)
 }
 
