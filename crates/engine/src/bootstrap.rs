@@ -173,6 +173,7 @@ fn open_blocking(options: Options, parts: Parts) -> Result<Engine, Refusal> {
         options,
         id,
         current,
+        metrics: Default::default(),
         store,
         images,
         snapshots,

@@ -8,6 +8,7 @@ use model::create::{Given, Record};
 use model::{Kind, Phase, Refusal, name, signal};
 
 use crate::container::{Client, Command, Handle, Remembered, StartedBy, Task, View};
+use crate::metrics::Action;
 use crate::{Engine, blocking, clock, failpoint};
 
 /// What `wait` waits for.
@@ -41,7 +42,8 @@ impl Engine {
             "" => None,
             given => Some(name::parse(given)?.to_string()),
         };
-        blocking(move || engine.create_blocking(wanted, request)).await
+        let made = blocking(move || engine.create_blocking(wanted, request));
+        self.metrics().timed(Action::Create, made).await
     }
 
     fn create_blocking(
@@ -154,7 +156,9 @@ impl Engine {
     }
 
     pub async fn start(&self, name: &str) -> Result<(), Refusal> {
-        self.find(name)?.ask(|answer| Command::Start { by: StartedBy::Person, answer }).await
+        let handle = self.find(name)?;
+        let started = handle.ask(|answer| Command::Start { by: StartedBy::Person, answer });
+        self.metrics().timed(Action::Start, started).await
     }
 
     /// `signal`: a name or number, or empty. `grace` in seconds; -1 waits for ever.
@@ -273,7 +277,9 @@ impl Engine {
 
     /// `volumes`: with those that nobody named.
     pub async fn remove(&self, name: &str, force: bool, volumes: bool) -> Result<(), Refusal> {
-        self.find(name)?.ask(|answer| Command::Remove { force, volumes, answer }).await
+        let handle = self.find(name)?;
+        let removed = handle.ask(|answer| Command::Remove { force, volumes, answer });
+        self.metrics().timed(Action::Delete, removed).await
     }
 
     /// Starts to wait; the future that it hands back ends with the exit.

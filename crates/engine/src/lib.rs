@@ -16,6 +16,7 @@ mod image;
 mod inspect;
 mod list;
 pub mod logs;
+pub mod metrics;
 mod net;
 mod networks;
 mod paths;
@@ -80,6 +81,7 @@ struct Inner {
     options: Options,
     id: String,
     current: settings::Current,
+    metrics: metrics::Metrics,
     store: Store,
     images: Arc<Images>,
     snapshots: Arc<dyn Snapshotter>,
@@ -126,6 +128,11 @@ impl Engine {
 
     pub(crate) fn events(&self) -> &events::Events {
         &self.0.events
+    }
+
+    /// What was counted since the start.
+    pub fn metrics(&self) -> &metrics::Metrics {
+        &self.0.metrics
     }
 
     /// Past and coming events.
