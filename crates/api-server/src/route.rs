@@ -5,7 +5,7 @@ use hyper::body::Incoming;
 use model::{Kind, Refusal};
 
 use crate::App;
-use crate::handlers::{build, containers, execs, images, networks, system, volumes};
+use crate::handlers::{build, containers, execs, files, images, networks, system, volumes};
 use crate::query::{Query, decode};
 use crate::request::{Drained, Request};
 use crate::respond::{self, Answer, Outcome, not_found};
@@ -113,7 +113,7 @@ async fn system_route(app: &App, mut request: Request, method: &Method, parts: &
         (&Method::OPTIONS, _) => Ok(respond::empty(http::StatusCode::OK)),
         (&Method::GET, ["system", "df"]) => Err(Refusal::not_implemented("GET /system/df")),
         (&Method::POST, ["auth"]) => Err(Refusal::not_implemented("POST /auth")),
-        (&Method::POST, ["commit"]) => Err(Refusal::not_implemented("POST /commit")),
+        (&Method::POST, ["commit"]) => files::commit(app, request).await,
         (&Method::POST, ["session"] | ["grpc"]) => Err(Refusal::not_implemented("BuildKit")),
         (
             _,
@@ -160,10 +160,14 @@ async fn container_route(app: &App, request: Request, method: &Method, parts: &[
         (&Method::POST, [id, "attach"]) => containers::attach(app, request, id).await,
         (&Method::POST, [id, "exec"]) => execs::create(app, request, id).await,
         (&Method::DELETE, [id]) => containers::remove(app, &request, id).await,
-        (&Method::GET, [id, verb @ ("stats" | "changes" | "export" | "archive" | "checkpoints")])
+        (&Method::GET, [id, "changes"]) => files::changes(app, id).await,
+        (&Method::GET, [id, "export"]) => files::export(app, id).await,
+        (&Method::HEAD, [id, "archive"]) => files::stat(app, &request, id).await,
+        (&Method::GET, [id, "archive"]) => files::archive(app, &request, id).await,
+        (&Method::PUT, [id, "archive"]) => files::extract(app, request, id).await,
+        (&Method::GET, [id, verb @ ("stats" | "checkpoints")])
         | (&Method::POST, [id, verb @ ("update" | "checkpoints")])
-        | (&Method::DELETE, [id, verb @ "checkpoints", _])
-        | (&Method::HEAD | &Method::PUT, [id, verb @ "archive"]) => {
+        | (&Method::DELETE, [id, verb @ "checkpoints", _]) => {
             app.engine.find(id)?;
             Err(Refusal::not_implemented(&format!("{method} /containers/{{id}}/{verb}")))
         }

@@ -13,6 +13,9 @@ use crate::register::{LayerBlob, Registered, Registration};
 use crate::state::StoredImage;
 use crate::{Error, Images};
 
+/// An archive without members has nothing but its end.
+const EMPTY_ARCHIVE_BYTES: u64 = 1024;
+
 /// A flat archive that becomes an image of one layer.
 #[derive(Debug)]
 pub struct Import {
@@ -114,13 +117,19 @@ impl Images {
     /// be in use; then the archive has each file as it was at some moment.
     pub fn pack_container(&self, container: &str, pins: &mut Pins<'_>) -> Result<NewLayer, Error> {
         let snapshots::Mounts::Overlay { upper, .. } = self.snapshots.mounts(container)?;
-        self.pack_upper(&upper, pins)
+        self.pack_upper(&upper, &[], pins)
     }
 
-    fn pack_upper(&self, upper: &Path, pins: &mut Pins<'_>) -> Result<NewLayer, Error> {
+    fn pack_upper(
+        &self,
+        upper: &Path,
+        leave_out: &[Vec<u8>],
+        pins: &mut Pins<'_>,
+    ) -> Result<NewLayer, Error> {
         let root =
             Root::open_path(upper).map_err(|source| Error::Io { operation: "open a layer", source })?;
-        let options = PackOptions { overlay_upper: true, ..PackOptions::default() };
+        let leave_out = leave_out.iter().cloned().collect();
+        let options = PackOptions { overlay_upper: true, leave_out, ..PackOptions::default() };
         let mut writer = self.content.writer()?;
         let mut buffered = io::BufWriter::with_capacity(256 << 10, &mut writer);
         let (_, bytes) = archive::pack(&root, &options, &mut buffered)?;
@@ -159,11 +168,19 @@ impl Images {
         Ok(layer)
     }
 
-    /// Makes an image of a container as it is now. `new.layer` is made here.
-    pub fn commit(&self, container: &str, new: NewImage) -> Result<Registered, Error> {
+    /// Makes an image of a container as it is now. `new.layer` is made here, without the paths of `leave_out`; a container
+    /// that changed nothing adds none.
+    pub fn commit(
+        &self,
+        container: &str,
+        leave_out: &[Vec<u8>],
+        new: NewImage,
+    ) -> Result<Registered, Error> {
         let mut pins = self.pins();
-        let layer = self.pack_container(container, &mut pins)?;
-        self.create(NewImage { layer: Some(layer), ..new }, &mut pins)
+        let snapshots::Mounts::Overlay { upper, .. } = self.snapshots.mounts(container)?;
+        let layer = self.pack_upper(&upper, leave_out, &mut pins)?;
+        let layer = Some(layer).filter(|layer| layer.blob.size > EMPTY_ARCHIVE_BYTES);
+        self.create(NewImage { layer, ..new }, &mut pins)
     }
 
     /// Makes an image on top of another: the parent's layers and history with one step more. The layer's blob must be

@@ -563,7 +563,7 @@ fn containers_are_committed() {
         references: vec![Reference::parse("committed").unwrap()],
         now: now(1_800_000_000),
     };
-    let image = images.commit("c1", new).unwrap().image;
+    let image = images.commit("c1", &[], new).unwrap().image;
     // The container goes on.
     assert!(upper.join("f").exists());
     let lowers = images.snapshots.lowers(image.chain().unwrap()).unwrap();

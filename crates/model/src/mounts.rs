@@ -37,6 +37,34 @@ pub enum Source {
     },
 }
 
+/// A mount of a container that shows a place of the host, for who reaches into it from outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostMount {
+    pub source: PathBuf,
+    /// Below `source`, in which any name may be a link: to be looked up by descriptor only. Empty: `source` itself.
+    pub subpath: PathBuf,
+    /// In the container: absolute and cleaned.
+    pub target: PathBuf,
+    pub read_only: bool,
+}
+
+/// The mounts of a container that show places of the host, in the order in which they are mounted: a later one hides an
+/// earlier one that it covers. `volume` finds where a volume's content is.
+pub fn on_host(mounts: &[ContainerMount], _volume: &dyn Fn(&str) -> Option<PathBuf>) -> Vec<HostMount> {
+    let mut all: Vec<HostMount> = mounts
+        .iter()
+        .filter_map(|mount| {
+            let (source, subpath) = match &mount.source {
+                Source::Bind { path, .. } => (path.clone(), PathBuf::new()),
+                Source::Tmpfs { .. } => return None,
+            };
+            Some(HostMount { source, subpath, target: mount.destination.clone(), read_only: mount.read_only })
+        })
+        .collect();
+    all.sort_by_key(|mount| mount.target.components().count());
+    all
+}
+
 const PROPAGATIONS: [&str; 6] = ["private", "rprivate", "shared", "rshared", "slave", "rslave"];
 
 /// All mounts of a container. `exists` tells whether a path is there on the host.

@@ -3,6 +3,7 @@
 pub mod build;
 pub mod containers;
 pub mod execs;
+pub mod files;
 pub mod images;
 pub mod networks;
 pub mod system;
