@@ -23,6 +23,15 @@ pub enum Compression {
     Zstd,
 }
 
+impl Compression {
+    /// Looks at the first bytes of a stream, and gives it back whole.
+    pub fn peek<R: Read>(mut stream: R) -> Result<(Compression, impl Read + use<R>), Error> {
+        let mut head = Vec::with_capacity(HEAD_BYTES);
+        stream.by_ref().take(HEAD_BYTES as u64).read_to_end(&mut head).map_err(read_error)?;
+        Ok((detect(&head)?, io::Cursor::new(head).chain(stream)))
+    }
+}
+
 /// Gives the plain bytes of a stream.
 pub struct Decoder<R: Read> {
     inner: Inner<Source<R>>,

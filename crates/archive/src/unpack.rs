@@ -13,9 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::rc::Rc;
 
-use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, StatxFlags, Timespec, Timestamps, Uid, XattrFlags,
-};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, StatxFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 use sys::Root;
 
@@ -77,6 +75,11 @@ pub struct UnpackOptions<'a> {
     pub lowers: &'a [Root],
     /// Refuse to put a file where a directory is, and a directory where a file is.
     pub keep_kinds: bool,
+    /// Leave the destination itself as it is, whatever the archive says of it.
+    pub keep_destination: bool,
+    /// The first name of the members' paths, and what it is to be instead. An empty first name stands before the slash
+    /// that all paths begin with.
+    pub rename: Option<(&'a [u8], &'a [u8])>,
 }
 
 /// What came in.
@@ -104,7 +107,13 @@ pub fn unpack(stream: impl Read, root: &Root, options: &UnpackOptions<'_>) -> Re
         total: Unpacked::default(),
         buffer: vec![0; 128 << 10],
     };
-    while let Some(entry) = reader.next_entry()? {
+    while let Some(mut entry) = reader.next_entry()? {
+        if let Some((old, new)) = options.rename {
+            rename(&mut entry.path, old, new);
+            if let Kind::HardLink(target) = &mut entry.kind {
+                rename(target, old, new);
+            }
+        }
         unpacker.total.entries += 1;
         if unpacker.total.entries > options.limits.entries {
             return Err(Error::Limit { what: "entries", max: options.limits.entries });
@@ -114,6 +123,12 @@ pub fn unpack(stream: impl Read, root: &Root, options: &UnpackOptions<'_>) -> Re
     reader.drain()?;
     unpacker.set_directory_times()?;
     Ok(unpacker.total)
+}
+
+fn rename(path: &mut Vec<u8>, old: &[u8], new: &[u8]) {
+    if let Some(rest) = path.strip_prefix(old).filter(|rest| rest.is_empty() || rest.starts_with(b"/")) {
+        *path = [new, rest].concat();
+    }
 }
 
 pub(crate) struct Unpacker<'a> {
@@ -165,6 +180,7 @@ impl Unpacker<'_> {
         let parts = clean(&entry.path)?;
         let Some((&name, parents)) = parts.split_last() else {
             return match entry.kind {
+                Kind::Directory if self.options.keep_destination => Ok(()),
                 Kind::Directory => self.root_directory(entry),
                 _ => Err(refused("the root is not a directory")),
             };
@@ -334,8 +350,9 @@ impl Unpacker<'_> {
         let own = mount(parent, c"", AtFlags::EMPTY_PATH);
         match mount(parent, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT) {
             Err(Errno::NOENT) => Ok(false),
-            other => Ok(other.map_err(failed("stat", &entry.path))?
-                != own.map_err(failed("stat", &entry.path))?),
+            other => {
+                Ok(other.map_err(failed("stat", &entry.path))? != own.map_err(failed("stat", &entry.path))?)
+            }
         }
     }
 

@@ -96,12 +96,22 @@ impl Images {
         self.register(&mut pins, registration, &mut |_, _, _| {})
     }
 
-    /// Keeps an archive as it comes, and unpacks it on the way as a layer on nothing.
+    /// Keeps an archive as it comes (or plain, if layers have no name for its compression), and unpacks it on the way as
+    /// a layer on nothing.
     fn import_layer(&self, stream: impl Read + Send, pins: &mut Pins<'_>) -> Result<NewLayer, Error> {
         let mut writer = self.content.writer()?;
-        let decoder = Decoder::new(Keep { stream, writer: &mut writer })?;
-        let media_type = layer_media_type(decoder.compression()).to_owned();
-        let (stage, diff_id, bytes) = self.unpack_stream(decoder, Algorithm::Sha256, None, &mut || {})?;
+        let (compression, stream) = Compression::peek(stream)?;
+        let media_type = layer_media_type(compression).to_owned();
+        let (stage, diff_id, bytes) = match compression {
+            Compression::Bzip2 | Compression::Xz => {
+                let plain = Keep { stream: Decoder::new(stream)?, writer: &mut writer };
+                self.unpack_stream(plain, Algorithm::Sha256, None, &mut || {})?
+            }
+            Compression::None | Compression::Gzip | Compression::Zstd => {
+                let decoder = Decoder::new(Keep { stream, writer: &mut writer })?;
+                self.unpack_stream(decoder, Algorithm::Sha256, None, &mut || {})?
+            }
+        };
         // The chain of a lowest layer is its diff ID.
         pins.chain(&diff_id);
         self.snapshots.commit(stage, &diff_id, bytes)?;
@@ -170,12 +180,7 @@ impl Images {
 
     /// Makes an image of a container as it is now. `new.layer` is made here, without the paths of `leave_out`; a container
     /// that changed nothing adds none.
-    pub fn commit(
-        &self,
-        container: &str,
-        leave_out: &[Vec<u8>],
-        new: NewImage,
-    ) -> Result<Registered, Error> {
+    pub fn commit(&self, container: &str, leave_out: &[Vec<u8>], new: NewImage) -> Result<Registered, Error> {
         let mut pins = self.pins();
         let snapshots::Mounts::Overlay { upper, .. } = self.snapshots.mounts(container)?;
         let layer = self.pack_upper(&upper, leave_out, &mut pins)?;

@@ -489,8 +489,9 @@ mod tests {
         std::fs::write(base.join("root/etc/hosts"), "covered").unwrap();
         std::os::unix::fs::symlink("/data/inside", base.join("root/link")).unwrap();
         std::os::unix::fs::symlink("/../../etc/hosts", base.join("volume/out")).unwrap();
-        let handle =
-            |path: &str| rustix::fs::open(base.join(path), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        let handle = |path: &str| {
+            rustix::fs::open(base.join(path), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap()
+        };
         let mut root = Root::open_path(&base.join("root")).unwrap();
         root.graft(Path::new("/data"), handle("volume"), false).unwrap();
         root.graft(Path::new("/data/inside/deep"), handle("other"), true).unwrap();

@@ -19,13 +19,16 @@ const STAT: HeaderName = HeaderName::from_static("x-docker-container-path-stat")
 fn path(request: &Request) -> Result<&str, Refusal> {
     match request.query.text("path") {
         "" => Err(Refusal::invalid("bad parameter: path cannot be empty")),
-        path if path.contains('\0') => Err(Refusal::invalid("bad parameter: path cannot contain a zero byte")),
+        path if path.contains('\0') => {
+            Err(Refusal::invalid("bad parameter: path cannot contain a zero byte"))
+        }
         path => Ok(path),
     }
 }
 
 fn add_stat(answer: &mut Answer, stat: &PathStat) -> Result<(), Refusal> {
-    let text = serde_json::to_vec(stat).map_err(|error| Refusal::from_error("cannot write the answer", &error))?;
+    let text =
+        serde_json::to_vec(stat).map_err(|error| Refusal::from_error("cannot write the answer", &error))?;
     let value = HeaderValue::try_from(base64(&text))
         .map_err(|error| Refusal::from_error("cannot write the answer", &error))?;
     answer.headers_mut().insert(STAT, value);
@@ -130,7 +133,8 @@ mod tests {
 
     #[test]
     fn base64_of_any_length() {
-        for (plain, text) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")] {
+        for (plain, text) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")]
+        {
             assert_eq!(base64(plain.as_bytes()), text);
         }
         assert_eq!(base64(&[0xfb, 0xff]), "+/8=");

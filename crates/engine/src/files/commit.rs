@@ -55,7 +55,8 @@ impl Files {
             let refused = |error: images::Error| image::refusal(&error);
             let parent = engine.images().resolve(&record.image_id).map_err(refused)?;
             let (_, others) = changes::changes(engine, &record.id)?;
-            let leave_out: Vec<Vec<u8>> = others.into_iter().map(|change| change.path[1..].to_vec()).collect();
+            let leave_out: Vec<Vec<u8>> =
+                others.into_iter().map(|change| change.path[1..].to_vec()).collect();
             let now = engine.now();
             let seconds = now.div_euclid(model::time::NANOS);
             let reference = commit.reference.map(Reference::or_latest);
@@ -76,7 +77,8 @@ impl Files {
             if !name.is_empty() {
                 engine.announce("image", "tag", &id, [("name".to_string(), name.clone())].into());
             }
-            let told = [("comment", commit.comment.as_str()), ("imageID", id.as_str()), ("imageRef", name.as_str())];
+            let told =
+                [("comment", commit.comment.as_str()), ("imageID", id.as_str()), ("imageRef", name.as_str())];
             files.announce(&record, "commit", &told);
             Ok(id)
         })

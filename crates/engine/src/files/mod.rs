@@ -121,7 +121,8 @@ impl Files {
         blocking(move || {
             let id = record.id.clone();
             let view = files.0.snapshots().open_view(&id);
-            let root = view.map_err(|error| Refusal::from_error("cannot open the container's files", &error))?;
+            let root =
+                view.map_err(|error| Refusal::from_error("cannot open the container's files", &error))?;
             files.announce(&record, "export", &[]);
             Ok(Archive(Box::new(move |out| {
                 let options = PackOptions { skip_kernel_files: true, ..PackOptions::default() };
@@ -184,7 +185,11 @@ impl Files {
                 // A bind's source may be gone, or not yet be made; then there is nothing to see there.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
                 other => other.map_err(|error| {
-                    let what = format!("cannot open {}, which is mounted on {}", mount.source.display(), mount.target.display());
+                    let what = format!(
+                        "cannot open {}, which is mounted on {}",
+                        mount.source.display(),
+                        mount.target.display()
+                    );
                     Refusal::from_error(&what, &error)
                 })?,
             };
@@ -221,7 +226,9 @@ impl Opened {
             _ if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
                 Refusal::invalid(format!("lstat {path}: too many levels of symbolic links"))
             }
-            std::io::ErrorKind::InvalidFilename => Refusal::invalid(format!("lstat {path}: file name too long")),
+            std::io::ErrorKind::InvalidFilename => {
+                Refusal::invalid(format!("lstat {path}: file name too long"))
+            }
             _ => Refusal::from_error(&format!("lstat {path}"), error),
         }
     }
@@ -283,6 +290,7 @@ impl Opened {
             ownership: self.ownership(options)?,
             limits: Limits { bytes: u64::MAX, entries: MEMBERS_MAX },
             keep_kinds: options.keep_kinds,
+            keep_destination: true,
             ..UnpackOptions::default()
         };
         Decoder::new(stream)
@@ -331,9 +339,8 @@ pub(crate) fn refusal(doing: &str, error: &archive::Error) -> Refusal {
     };
     let refusal = Refusal { kind, ..Refusal::from_error(doing, error) };
     match error {
-        archive::Error::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
-            refusal.hint("the disk is full: what was copied until then is there; remove something and copy again")
-        }
+        archive::Error::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => refusal
+            .hint("the disk is full: what was copied until then is there; remove something and copy again"),
         _ => refusal,
     }
 }
