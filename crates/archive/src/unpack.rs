@@ -258,8 +258,14 @@ impl Unpacker<'_> {
             current = match self.open_directory(prefix) {
                 Err(Errno::NOENT) => {
                     let name = c_string(&path[at..end])?;
-                    rustix::fs::mkdirat(&current, &name, Mode::from_raw_mode(0o755))
-                        .map_err(failed("create", prefix))?;
+                    match rustix::fs::mkdirat(&current, &name, Mode::from_raw_mode(0o755)) {
+                        Ok(()) => {}
+                        Err(Errno::EXIST) => {
+                            let what = "a link that leads nowhere is in the way";
+                            return Err(Error::Entry { path: shown(prefix), what });
+                        }
+                        Err(errno) => return Err(failed("create", prefix)(errno)),
+                    }
                     self.like_lower(current.as_fd(), &name, prefix)?
                 }
                 other => other.map_err(failed("open", prefix))?,

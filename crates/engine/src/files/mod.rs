@@ -22,7 +22,6 @@ use std::time::Duration;
 use api_types::container::PathStat;
 use archive::{Decoder, Limits, Ownership, PackOptions, Packer, Root, UnpackOptions};
 use model::create::Record;
-use model::mounts::on_host;
 use model::{Kind, Refusal};
 use rustix::fs::{FileType, Mode, OFlags, StatVfsMountFlags};
 
@@ -180,7 +179,7 @@ impl Files {
                     .map_err(|error| cannot(&error))?;
             }
         }
-        for mount in on_host(&record.mounts, &|_| None) {
+        for mount in self.0.host_mounts(record) {
             let source = match open_source(&mount.source, &mount.subpath) {
                 // A bind's source may be gone, or not yet be made; then there is nothing to see there.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
