@@ -60,8 +60,10 @@ pub struct ExtractOptions {
     pub to_user: bool,
 }
 
+type WriteTo = dyn FnOnce(&mut dyn Write) -> Result<(), Refusal> + Send;
+
 /// An archive that is yet to be written; blocks.
-pub struct Archive(Box<dyn FnOnce(&mut dyn Write) -> Result<(), Refusal> + Send>);
+pub struct Archive(Box<WriteTo>);
 
 impl Archive {
     pub fn write(self, out: &mut dyn Write) -> Result<(), Refusal> {
