@@ -5,7 +5,7 @@ use hyper::body::Incoming;
 use model::{Kind, Refusal};
 
 use crate::App;
-use crate::handlers::{build, containers, execs, files, images, networks, system, volumes};
+use crate::handlers::{build, containers, execs, files, images, networks, stats, system, volumes};
 use crate::query::{Query, decode};
 use crate::request::{Drained, Request};
 use crate::respond::{self, Answer, Outcome, not_found};
@@ -162,13 +162,14 @@ async fn container_route(app: &App, request: Request, method: &Method, parts: &[
         (&Method::POST, [id, "attach"]) => containers::attach(app, request, id).await,
         (&Method::POST, [id, "exec"]) => execs::create(app, request, id).await,
         (&Method::DELETE, [id]) => containers::remove(app, &request, id).await,
+        (&Method::GET, [id, "stats"]) => stats::stats(app, &request, id).await,
+        (&Method::POST, [id, "update"]) => containers::update(app, request, id).await,
         (&Method::GET, [id, "changes"]) => files::changes(app, id).await,
         (&Method::GET, [id, "export"]) => files::export(app, id).await,
         (&Method::HEAD, [id, "archive"]) => files::stat(app, &request, id).await,
         (&Method::GET, [id, "archive"]) => files::archive(app, &request, id).await,
         (&Method::PUT, [id, "archive"]) => files::extract(app, request, id).await,
-        (&Method::GET, [id, verb @ ("stats" | "checkpoints")])
-        | (&Method::POST, [id, verb @ ("update" | "checkpoints")])
+        (&Method::GET | &Method::POST, [id, verb @ "checkpoints"])
         | (&Method::DELETE, [id, verb @ "checkpoints", _]) => {
             app.engine.find(id)?;
             Err(Refusal::not_implemented(&format!("{method} /containers/{{id}}/{verb}")))

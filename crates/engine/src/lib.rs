@@ -25,6 +25,7 @@ mod registry;
 mod seccomp_cache;
 mod settings;
 mod shim;
+pub mod stats;
 mod system;
 mod top;
 
@@ -52,6 +53,7 @@ pub use image::{
 pub use list::ListQuery;
 pub use paths::Paths;
 pub use prune::until as prune_until;
+pub use sandbox::cgroup::Driver as CgroupDriver;
 pub use system::Facts;
 
 const CONTAINERS: &str = "containers";
@@ -63,6 +65,7 @@ pub struct Options {
     pub paths: Paths,
     /// The shim's program.
     pub shim: PathBuf,
+    pub cgroup_driver: CgroupDriver,
     pub cgroup_parent: String,
     pub network: net::NetworkOptions,
     /// How the daemon starts; [`Engine::settings`] is what counts later.
@@ -94,6 +97,7 @@ struct Inner {
     /// States to be written with the next lazy commit.
     remembered: Mutex<BTreeMap<String, Remembered>>,
     background: system::Background,
+    sampler: stats::Sampler,
 }
 
 /// Runs blocking work where it may block.

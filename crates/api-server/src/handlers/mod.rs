@@ -6,5 +6,6 @@ pub mod execs;
 pub mod files;
 pub mod images;
 pub mod networks;
+pub mod stats;
 pub mod system;
 pub mod volumes;
