@@ -11,6 +11,7 @@ mod containers;
 mod events;
 mod execs;
 mod failpoint;
+pub mod files;
 mod host;
 mod image;
 mod inspect;
@@ -47,7 +48,9 @@ use snapshots::Snapshotter;
 pub use bootstrap::Parts;
 pub use containers::WaitCondition;
 pub use events::Subscription;
-pub use image::{api_config as image_config, refusal as images_refusal};
+pub use image::{
+    api_config as image_config, merge as merge_config, refusal as images_refusal, stored_config,
+};
 pub use list::ListQuery;
 pub use paths::Paths;
 pub use prune::until as prune_until;

@@ -62,6 +62,12 @@ pub enum Command {
     Signal { signal: i32, all: bool },
     /// Freezes (`true`) or thaws the container's cgroup.
     Freeze(bool),
+    /// Freezes the container's cgroup until a `Freeze(false)` comes, or this connection ends: who only wants it to hold
+    /// still for a moment cannot leave it frozen by dying.
+    Hold,
+    /// Asks for a handle (`O_PATH`) of the root directory as the first process sees it, with all that is mounted below.
+    /// Answer: [`Reply::Root`].
+    OpenRoot,
     /// Asks for [`Reply::State`].
     State,
 }
@@ -175,6 +181,8 @@ pub enum Reply {
         pid: i32,
     },
     State(State),
+    /// Descriptor: the root directory.
+    Root,
     Done,
     Failed(Failure),
 }

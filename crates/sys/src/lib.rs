@@ -17,7 +17,7 @@ pub mod terminal;
 mod tree;
 
 pub use channel::Channel;
-pub use root::Root;
+pub use root::{Graft, Place, Root};
 pub use tree::{TreeUsage, remove_tree, tree_usage};
 
 use std::io;

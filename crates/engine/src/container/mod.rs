@@ -3,6 +3,8 @@
 mod cleanup;
 mod exec;
 mod files;
+mod lease;
+mod reach;
 mod restart;
 mod start;
 mod task;
@@ -22,6 +24,9 @@ use shim_protocol::Attach;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use exec::{ExecPhase, ExecView};
+pub(crate) use files::Files as GivenFiles;
+pub use lease::Lease;
+pub use reach::Reached;
 pub use task::Task;
 
 use crate::net::Endpoint;
@@ -111,6 +116,14 @@ pub enum Command {
     Freeze {
         frozen: bool,
         answer: Answer<()>,
+    },
+    /// Freezes it until it is thawed, or the daemon ends.
+    Hold {
+        answer: Answer<()>,
+    },
+    /// Lends its files.
+    Reach {
+        answer: Answer<Reached>,
     },
     Attach {
         client: Client,

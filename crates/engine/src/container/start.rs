@@ -21,6 +21,8 @@ use crate::{blocking, failpoint, host};
 
 /// How long the end of an earlier shim may take.
 const SETTLING: std::time::Duration = std::time::Duration::from_secs(10);
+/// How long those who still copy its files may take.
+const COPYING: std::time::Duration = std::time::Duration::from_secs(30);
 
 impl Task {
     pub(super) async fn start(&mut self, by: StartedBy) -> Result<(), Refusal> {
@@ -30,6 +32,11 @@ impl Task {
             self.restart_delay = super::restart::DELAY_FIRST;
         }
         self.settle().await;
+        if !self.leases.returned(COPYING).await {
+            let name = &self.record.name;
+            let why = format!("cannot start container {name}: its files are still being copied");
+            return Err(Refusal::conflict(why).hint("wait until the copy has ended, or end it"));
+        }
         match self.start_steps().await {
             Ok(()) => Ok(()),
             Err(refusal) => {

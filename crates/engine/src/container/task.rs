@@ -31,6 +31,7 @@ pub struct Task {
     exits: u64,
     removed: bool,
     pub(super) settled: bool,
+    pub(super) leases: super::lease::Leases,
     inbox: mpsc::Receiver<Command>,
     /// Counts the shims that it has had.
     shim_number: u64,
@@ -68,6 +69,7 @@ impl Task {
             exits: 0,
             removed: false,
             settled: true,
+            leases: super::lease::Leases::default(),
             inbox,
             shim_number: 0,
             shim_events: mpsc::unbounded_channel(),
@@ -118,7 +120,13 @@ impl Task {
             }
             Command::MarkStopped => self.mark_stopped(),
             Command::Freeze { frozen, answer } => {
-                let _ = answer.send(self.freeze(frozen).await);
+                let _ = answer.send(self.freeze(ToShim::Freeze(frozen), frozen).await);
+            }
+            Command::Hold { answer } => {
+                let _ = answer.send(self.freeze(ToShim::Hold, true).await);
+            }
+            Command::Reach { answer } => {
+                let _ = answer.send(self.reach().await);
             }
             Command::Attach { client, answer } => {
                 let _ = answer.send(self.attach(client).await);
@@ -334,7 +342,7 @@ impl Task {
         }
     }
 
-    async fn freeze(&mut self, frozen: bool) -> Result<(), Refusal> {
+    async fn freeze(&mut self, how: ToShim, frozen: bool) -> Result<(), Refusal> {
         let id = &self.record.id;
         let was = match &self.phase {
             Phase::Running { frozen, .. } => *frozen,
@@ -352,7 +360,7 @@ impl Task {
         }
         let shim =
             self.shim.clone().ok_or_else(|| Refusal::conflict(format!("Container {id} is not running")))?;
-        shim.call(ToShim::Freeze(frozen), &[], Vec::new()).await?;
+        shim.call(how, &[], Vec::new()).await?;
         if let Phase::Running { frozen: place, .. } = &mut self.phase {
             *place = frozen;
         }
@@ -439,7 +447,7 @@ impl Task {
         let auto_remove = std::mem::take(&mut record.host_config.auto_remove);
         if self.phase.is_running() {
             if let Phase::Running { frozen: true, .. } = self.phase {
-                self.freeze(false).await?;
+                self.freeze(ToShim::Freeze(false), false).await?;
             }
             let killed = self.signal(model::signal::KILL).await;
             let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
