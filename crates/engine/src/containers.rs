@@ -302,6 +302,9 @@ impl Engine {
         self.adopt(&mut task, &id).await;
         tokio::spawn(task.run());
         let view = handle.view();
+        if let Ok(Some(spool)) = self.log_spool(&view.record) {
+            self.shipping().resume(&view.record, spool, view.phase.is_running()).await;
+        }
         let Phase::Exited(_) = view.phase else { return };
         let auto_remove = view.record.host_config.auto_remove;
         if !auto_remove && !wants_start_with_daemon(&view, &remembered) {

@@ -23,6 +23,7 @@ mod prune;
 mod registry;
 mod seccomp_cache;
 mod shim;
+mod shipping;
 mod system;
 mod top;
 
@@ -88,6 +89,7 @@ struct Inner {
     events: events::Events,
     registry: registry::Registry,
     seccomp: seccomp_cache::Cache,
+    shipping: shipping::Shipping,
     networks: networks::Networks,
     execs: Mutex<execs::Execs>,
     /// States to be written with the next lazy commit.
@@ -165,11 +167,9 @@ impl Engine {
         self.0.seccomp.filter(record)
     }
 
-    pub(crate) fn log_path(&self, record: &Record) -> PathBuf {
-        match record.host_config.log_config.driver.as_str() {
-            "local" => self.paths().container(&record.id).join("local-logs").join("container.log"),
-            _ => self.paths().log(&record.id),
-        }
+    /// The logs that are sent elsewhere.
+    pub(crate) fn shipping(&self) -> &shipping::Shipping {
+        &self.0.shipping
     }
 
     pub(crate) async fn store_record(&self, record: &Record) -> Result<(), Refusal> {

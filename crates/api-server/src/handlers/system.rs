@@ -109,7 +109,7 @@ pub async fn info(app: &App) -> Outcome {
             volume: list(&["local"]),
             network: list(&["bridge", "host", "null"]),
             authorization: None,
-            log: list(&["json-file", "local", "none"]),
+            log: list(&model::logging::DRIVERS),
         },
         memory_limit: facts.memory_limit,
         swap_limit: facts.swap_limit,

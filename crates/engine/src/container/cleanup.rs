@@ -5,6 +5,7 @@ use std::sync::Arc;
 use model::{Phase, Refusal};
 
 use super::task::Task;
+use crate::shipping::LAST_RECORDS;
 
 impl Task {
     /// Removes a container that is not running.
@@ -28,12 +29,19 @@ impl Task {
         self.publish_removed();
         // The answer does not wait for this: names and ports are free already. A crash before it is done leaves
         // what the next daemon sweeps.
-        engine.in_background(move |engine| engine.discard_container(&record));
+        engine.in_background(move |engine| {
+            if let Ok(Some(spool)) = engine.log_spool(&record) {
+                tokio::runtime::Handle::current().block_on(engine.shipping().forget(&record.id, spool));
+            }
+            engine.discard_container(&record);
+        });
         Ok(())
     }
 
     /// `--rm`.
     pub(super) async fn remove_after_exit(&mut self) {
+        // While there is a record, a next daemon would go on with it.
+        self.engine.shipping().finish(&self.record.id, LAST_RECORDS).await;
         if let Err(error) = self.take_away().await {
             tracing::error!(container = %self.record.id, %error, "cannot remove the container after its exit");
         }
