@@ -22,21 +22,23 @@ mod paths;
 mod prune;
 mod registry;
 mod seccomp_cache;
+mod settings;
 mod shim;
 mod shipping;
 mod system;
 mod top;
 
+pub mod volumes;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use api_types::container::LogConfig;
 use container::Remembered;
 use images::Images;
 use metadata::{Batch, Store};
 use model::Refusal;
-use model::create::{HostFacts, Record};
+use model::create::Record;
 use model::time::UnixNanos;
 use shim_protocol::Exit;
 use snapshots::Snapshotter;
@@ -60,18 +62,13 @@ pub struct Options {
     /// The shim's program.
     pub shim: PathBuf,
     pub cgroup_parent: String,
-    pub log: LogConfig,
-    /// Bytes.
-    pub shm_size: i64,
-    /// Seconds.
-    pub stop_timeout: i64,
-    /// Labels of the daemon.
-    pub labels: Vec<String>,
     pub network: net::NetworkOptions,
-    pub debug: bool,
+    /// How the daemon starts; [`Engine::settings`] is what counts later.
+    pub settings: Settings,
 }
 
-pub use net::NetworkOptions;
+pub use net::{NameService, NetworkOptions};
+pub use settings::Settings;
 
 /// A handle; clones share the engine.
 #[derive(Clone)]
@@ -80,7 +77,7 @@ pub struct Engine(Arc<Inner>);
 struct Inner {
     options: Options,
     id: String,
-    facts: HostFacts,
+    current: settings::Current,
     store: Store,
     images: Arc<Images>,
     snapshots: Arc<dyn Snapshotter>,
@@ -91,6 +88,7 @@ struct Inner {
     seccomp: seccomp_cache::Cache,
     shipping: shipping::Shipping,
     networks: networks::Networks,
+    volumes: volumes::Volumes,
     execs: Mutex<execs::Execs>,
     /// States to be written with the next lazy commit.
     remembered: Mutex<BTreeMap<String, Remembered>>,
@@ -114,10 +112,6 @@ impl Engine {
 
     pub fn options(&self) -> &Options {
         &self.0.options
-    }
-
-    pub fn facts(&self) -> &HostFacts {
-        &self.0.facts
     }
 
     pub fn images(&self) -> &Arc<Images> {
@@ -164,7 +158,7 @@ impl Engine {
     }
 
     pub(crate) fn seccomp(&self, record: &Record) -> Result<Option<Arc<[u8]>>, Refusal> {
-        self.0.seccomp.filter(record)
+        self.0.seccomp.filter(record, self.settings().seccomp.as_deref())
     }
 
     /// The logs that are sent elsewhere.
@@ -179,10 +173,29 @@ impl Engine {
         self.commit(batch).await
     }
 
-    pub(crate) async fn delete_record(&self, id: &str) -> Result<(), Refusal> {
+    /// Deletes a container's record, and with it those of the volumes that go with the container: `anonymous`, those
+    /// that nobody named and nobody else has.
+    pub(crate) async fn delete_record(&self, record: &Arc<Record>, anonymous: bool) -> Result<(), Refusal> {
         failpoint::hit("remove.record")?;
-        self.lock_remembered().remove(id);
-        self.commit(Batch::default().delete(CONTAINERS, id).delete(REMEMBERED, id)).await
+        let (engine, record) = (self.clone(), record.clone());
+        blocking(move || {
+            let going = engine.volumes().going(&record, anonymous)?;
+            engine.lock_remembered().remove(&record.id);
+            let batch = Batch::default().delete(CONTAINERS, &record.id).delete(REMEMBERED, &record.id);
+            engine
+                .0
+                .store
+                .commit(going.records(batch))
+                .map_err(|error| Refusal::from_error("cannot store the record", &error))?;
+            let gone = going.done();
+            engine.volumes().release(&record);
+            gone.keys().for_each(|name| engine.emit_volume("destroy", name, &[]));
+            if !gone.is_empty() {
+                engine.in_background(move |_| drop(gone));
+            }
+            Ok(())
+        })
+        .await
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), Refusal> {

@@ -4,15 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use model::mounts::Source;
 use tokio::sync::{Notify, oneshot};
 
-use crate::container::Command;
+use crate::container::{Command, View};
 use crate::{Engine, host};
 
 /// How long noted states may wait to be written.
 const LAZY: Duration = Duration::from_millis(500);
-/// How long a clean end waits for background work.
-const END: Duration = Duration::from_secs(10);
+/// As long as a clean end waits at most, if there is a limit: a clock holds no more.
+const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
 /// Work that nobody waits for, counted so that a clean end can.
 #[derive(Debug, Default)]
@@ -108,7 +109,11 @@ impl Engine {
     /// Containers made from an image, with whether each runs.
     pub fn containers_of_image(&self, image: &str) -> Vec<(String, bool)> {
         let views = self.registry().all().into_iter().map(|handle| handle.view());
-        let using = views.filter(|view| view.record.image_id == image);
+        let mounts = |view: &View| {
+            let sources = view.record.mounts.iter().map(|mount| &mount.source);
+            sources.into_iter().any(|source| matches!(source, Source::Image { id, .. } if id == image))
+        };
+        let using = views.filter(|view| view.record.image_id == image || mounts(view));
         using.map(|view| (view.id().to_string(), view.phase.is_running())).collect()
     }
 
@@ -136,8 +141,10 @@ impl Engine {
             handle.tell(Command::Forget { done }).await;
             let _ = told.await;
         }
-        let deadline = tokio::time::Instant::now() + END;
-        while self.0.background.running.load(Ordering::Acquire) > 0 && tokio::time::Instant::now() < deadline
+        let limit = self.settings().shutdown_seconds.map(Duration::from_secs);
+        let deadline = limit.map(|limit| tokio::time::Instant::now() + limit.min(LONGEST));
+        while self.0.background.running.load(Ordering::Acquire) > 0
+            && deadline.is_none_or(|deadline| tokio::time::Instant::now() < deadline)
         {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

@@ -4,7 +4,7 @@ mod limits;
 
 use std::path::Path;
 
-use api_types::container::{ContainerConfig, ContainerCreate, HostConfig, LogConfig};
+use api_types::container::{ContainerConfig, ContainerCreate, HostConfig, LogConfig, Resources, Ulimit};
 use api_types::network::EndpointSettings;
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,7 @@ use crate::time::UnixNanos;
 use crate::{Kind, Refusal, capabilities, ports, signal};
 
 /// What the host has and the daemon was told; found out once at start.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct HostFacts {
     pub cpus: u32,
     pub cgroup_v2: bool,
@@ -27,6 +27,17 @@ pub struct HostFacts {
     pub cgroup_parent: String,
     /// Seconds.
     pub stop_timeout: i64,
+    /// For containers that do not set them.
+    pub ulimits: Vec<Ulimit>,
+    /// Of containers that name none; empty: `private`.
+    pub ipc_mode: String,
+    /// Of containers that name none; empty: what fits the version of the cgroups.
+    pub cgroupns_mode: String,
+    pub no_new_privileges: bool,
+    /// An init for containers that say nothing of it.
+    pub init: bool,
+    /// Runtimes that are known by name and are not ours.
+    pub runtimes: Vec<String>,
 }
 
 /// The image that a container is made of.
@@ -49,6 +60,9 @@ pub struct Record {
     pub host_config: HostConfig,
     pub mounts: Vec<ContainerMount>,
     pub network: NetworkChoice,
+    /// What the daemon was told when the container was created, for containers that say nothing of it.
+    #[serde(default)]
+    pub no_new_privileges: bool,
 }
 
 /// Where a container's network comes from.
@@ -85,10 +99,10 @@ pub struct Given<'a> {
     pub now: UnixNanos,
     pub image: &'a ImageFacts,
     pub host: &'a HostFacts,
-    /// Whether a path is there on the host.
-    pub exists: &'a dyn Fn(&Path) -> bool,
     /// Finds the full ID of a container by name or ID.
     pub container: &'a dyn Fn(&str) -> Result<String, Refusal>,
+    /// What mounts refer to.
+    pub mounts: mounts::Outside<'a>,
 }
 
 /// Decides on a create request: the record to store, and warnings for the client.
@@ -102,12 +116,13 @@ pub fn create(request: ContainerCreate, given: Given<'_>) -> Result<(Record, Vec
     }
     let network = network(&mut config, &mut host, request.networking_config, &given)?;
     check_config(&mut config, &given.id, &network, &host)?;
-    check_modes(&mut host, &config, given.host)?;
+    check_modes(&mut host, given.host)?;
+    inherit_limits(&mut host.resources, given.host);
     limits::check(&mut host.resources, given.host, &mut warnings)?;
     if matches!(network, NetworkChoice::Host) && host.port_bindings.iter().flatten().next().is_some() {
         warnings.push("Published ports are discarded when using host network mode".into());
     }
-    let mounts = mounts::resolve(&host, given.exists)?;
+    let mounts = mounts::resolve(&host, &config, &given.mounts)?;
     let record = Record {
         id: given.id,
         name: given.name,
@@ -117,9 +132,23 @@ pub fn create(request: ContainerCreate, given: Given<'_>) -> Result<(Record, Vec
         host_config: host,
         mounts,
         network,
+        no_new_privileges: given.host.no_new_privileges,
     };
-    check_log(&record, given.exists)?;
+    check_log(&record, given.mounts.exists)?;
     Ok((record, warnings))
+}
+
+/// Completes a request by what the daemon was told.
+fn inherit_limits(limits: &mut Resources, facts: &HostFacts) {
+    for limit in &facts.ulimits {
+        let own = limits.ulimits.get_or_insert_default();
+        if !own.iter().any(|one| one.name == limit.name) {
+            own.push(limit.clone());
+        }
+    }
+    if facts.init && limits.init.is_none() {
+        limits.init = Some(true);
+    }
 }
 
 /// Completes a request by its image, as Docker merges the two.
@@ -135,6 +164,10 @@ fn inherit(config: &mut ContainerConfig, image: &ContainerConfig) {
         ports.keys().for_each(|port| {
             own.entry(port.clone()).or_default();
         });
+    }
+    if let Some(volumes) = &image.volumes {
+        let own = config.volumes.get_or_insert_default();
+        own.extend(volumes.keys().map(|path| (path.clone(), Default::default())));
     }
     let own = config.env.get_or_insert_default();
     let inherited: Vec<String> = image
@@ -272,8 +305,6 @@ fn check_config(
             return Err(Refusal::invalid(format!("invalid environment variable: {variable}")));
         }
     }
-    // `NAME` without `=` removes an inherited variable.
-    config.env.get_or_insert_default().retain(|variable| variable.contains('='));
     if let Some(text) = &config.stop_signal
         && signal::parse(text).is_none()
     {
@@ -304,10 +335,11 @@ fn check_health(config: &ContainerConfig) -> Result<(), Refusal> {
 }
 
 /// Restart policy, namespaces and everything else of the host part that is a word. Sets the defaults.
-fn check_modes(host: &mut HostConfig, config: &ContainerConfig, facts: &HostFacts) -> Result<(), Refusal> {
+fn check_modes(host: &mut HostConfig, facts: &HostFacts) -> Result<(), Refusal> {
     check_restart(host)?;
     let bad = |what: &str, value: &str| Refusal::invalid(format!("invalid {what}: {value}"));
     match host.ipc_mode.as_str() {
+        "" if !facts.ipc_mode.is_empty() => host.ipc_mode = facts.ipc_mode.clone(),
         "" => host.ipc_mode = "private".into(),
         "private" | "shareable" | "host" | "none" => {}
         mode if mode.starts_with("container:") => {
@@ -325,7 +357,11 @@ fn check_modes(host: &mut HostConfig, config: &ContainerConfig, facts: &HostFact
     }
     match host.cgroupns_mode.as_str() {
         "" => {
-            let private = facts.cgroup_v2 && !host.privileged;
+            let private = match facts.cgroupns_mode.as_str() {
+                "" => facts.cgroup_v2,
+                mode => mode == "private",
+            };
+            let private = private && (facts.cgroup_v2 || !host.privileged);
             host.cgroupns_mode = if private { "private" } else { "host" }.into();
         }
         "private" | "host" => {}
@@ -360,7 +396,19 @@ fn check_modes(host: &mut HostConfig, config: &ContainerConfig, facts: &HostFact
         host.cap_drop.as_deref().unwrap_or(&[]),
     )?;
     logging::complete(&mut host.log_config, &facts.log);
-    refuse_what_is_missing(host, config)
+    check_runtime(host, facts)?;
+    refuse_what_is_missing(host)
+}
+
+fn check_runtime(host: &HostConfig, facts: &HostFacts) -> Result<(), Refusal> {
+    let name = host.runtime.as_str();
+    if matches!(name, "" | "corten" | "runc" | "io.containerd.runc.v2") {
+        return Ok(());
+    }
+    if facts.runtimes.iter().any(|known| known == name) {
+        return Err(Refusal::not_implemented(&format!("running containers by the runtime {name}")));
+    }
+    Err(Refusal::invalid(format!("unknown or invalid runtime name: {name}")))
 }
 
 fn check_restart(host: &mut HostConfig) -> Result<(), Refusal> {
@@ -420,10 +468,9 @@ pub fn parse_size(text: &str) -> Option<u64> {
 }
 
 /// Asks that the host or Corten cannot meet are refused by name.
-fn refuse_what_is_missing(host: &HostConfig, config: &ContainerConfig) -> Result<(), Refusal> {
+fn refuse_what_is_missing(host: &HostConfig) -> Result<(), Refusal> {
     let some = |list: &Option<Vec<String>>| list.iter().flatten().next().is_some();
     let missing = [
-        ("--volumes-from", some(&host.volumes_from)),
         ("--link", some(&host.links)),
         ("--storage-opt", host.storage_opt.iter().flatten().next().is_some()),
         ("--init", host.resources.init == Some(true)),
@@ -431,16 +478,9 @@ fn refuse_what_is_missing(host: &HostConfig, config: &ContainerConfig) -> Result
             "--gpus and other device requests",
             host.resources.device_requests.iter().flatten().next().is_some(),
         ),
-        ("--volume-driver", !matches!(host.volume_driver.as_str(), "" | "local")),
     ];
     if let Some((what, _)) = missing.iter().find(|(_, asked)| *asked) {
         return Err(Refusal::not_implemented(what));
-    }
-    if !matches!(host.runtime.as_str(), "" | "corten" | "runc") {
-        return Err(Refusal::invalid(format!("unknown or invalid runtime name: {}", host.runtime)));
-    }
-    if config.volumes.iter().flatten().next().is_some() {
-        return Err(Refusal::not_implemented("an anonymous volume"));
     }
     for option in host.security_opt.iter().flatten() {
         let (key, value) = option.split_once(['=', ':']).unwrap_or((option, ""));

@@ -8,12 +8,12 @@ use super::task::Task;
 use crate::shipping::LAST_RECORDS;
 
 impl Task {
-    /// Removes a container that is not running.
-    pub(super) async fn take_away(&mut self) -> Result<(), Refusal> {
+    /// Removes a container that is not running; `volumes`: with those that nobody named.
+    pub(super) async fn take_away(&mut self, volumes: bool) -> Result<(), Refusal> {
         let last = self.phase.ending();
         let before = std::mem::replace(&mut self.phase, Phase::Removing { last });
         self.publish();
-        if let Err(refusal) = self.engine.delete_record(&self.record.id).await {
+        if let Err(refusal) = self.engine.delete_record(&self.record, volumes).await {
             self.phase = before;
             self.publish();
             return Err(refusal);
@@ -42,7 +42,7 @@ impl Task {
     pub(super) async fn remove_after_exit(&mut self) {
         // While there is a record, a next daemon would go on with it.
         self.engine.shipping().finish(&self.record.id, LAST_RECORDS).await;
-        if let Err(error) = self.take_away().await {
+        if let Err(error) = self.take_away(true).await {
             tracing::error!(container = %self.record.id, %error, "cannot remove the container after its exit");
         }
     }

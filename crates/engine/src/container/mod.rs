@@ -6,6 +6,7 @@ mod files;
 mod restart;
 mod start;
 mod task;
+mod volumes;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -146,6 +147,8 @@ pub enum Command {
     },
     Remove {
         force: bool,
+        /// With the volumes that nobody named and nobody else has.
+        volumes: bool,
         answer: Answer<()>,
     },
     /// Answered when everything that the shim has said by now is known.

@@ -152,6 +152,7 @@ fn record(options: &[(&str, &str)]) -> Record {
         host_config: Default::default(),
         mounts: Vec::new(),
         network: crate::create::NetworkChoice::None,
+        no_new_privileges: false,
     };
     record.config.image = "busybox:latest".into();
     record.config.cmd = Some(vec!["sh".into(), "-c".into()]);
