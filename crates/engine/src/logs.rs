@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use logs::{Options, Progress, Query, Reader, Render};
-use model::{Phase, Refusal};
 use model::create::Record;
 use model::logging::{self, FileFormat, Logging};
+use model::{Phase, Refusal};
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 
