@@ -323,6 +323,9 @@ impl Engine {
         self.adopt(&mut task, &id).await;
         tokio::spawn(task.run());
         let view = handle.view();
+        if let Ok(Some(spool)) = self.log_spool(&view.record) {
+            self.shipping().resume(&view.record, spool, view.phase.is_running()).await;
+        }
         if view.phase.is_running() {
             self.volumes().adopt_running(&view.record);
         }

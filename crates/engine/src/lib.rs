@@ -26,6 +26,7 @@ mod registry;
 mod seccomp_cache;
 mod settings;
 mod shim;
+mod shipping;
 pub mod stats;
 mod system;
 mod top;
@@ -93,6 +94,7 @@ struct Inner {
     events: events::Events,
     registry: registry::Registry,
     seccomp: seccomp_cache::Cache,
+    shipping: shipping::Shipping,
     networks: networks::Networks,
     volumes: volumes::Volumes,
     execs: Mutex<execs::Execs>,
@@ -173,11 +175,9 @@ impl Engine {
         self.0.seccomp.filter(record, self.settings().seccomp.as_deref())
     }
 
-    pub(crate) fn log_path(&self, record: &Record) -> PathBuf {
-        match record.host_config.log_config.driver.as_str() {
-            "local" => self.paths().container(&record.id).join("local-logs").join("container.log"),
-            _ => self.paths().log(&record.id),
-        }
+    /// The logs that are sent elsewhere.
+    pub(crate) fn shipping(&self) -> &shipping::Shipping {
+        &self.0.shipping
     }
 
     pub(crate) async fn store_record(&self, record: &Record) -> Result<(), Refusal> {

@@ -2,12 +2,15 @@
 
 pub mod limits;
 
+use std::path::Path;
+
 use api_types::container::{
     ContainerConfig, ContainerCreate, HostConfig, LogConfig, Resources, RestartPolicy, Ulimit,
 };
 use api_types::network::EndpointSettings;
 use serde::{Deserialize, Serialize};
 
+use crate::logging::{self, Address, Logging, Receiver};
 use crate::mounts::{self, ContainerMount};
 use crate::time::UnixNanos;
 use crate::{Kind, Refusal, capabilities, ports, signal};
@@ -136,6 +139,7 @@ pub fn create(request: ContainerCreate, given: Given<'_>) -> Result<(Record, Vec
         network,
         no_new_privileges: given.host.no_new_privileges,
     };
+    check_log(&record, given.mounts.exists)?;
     Ok((record, warnings))
 }
 
@@ -399,7 +403,7 @@ fn check_modes(host: &mut HostConfig, facts: &HostFacts) -> Result<(), Refusal> 
         host.cap_add.as_deref().unwrap_or(&[]),
         host.cap_drop.as_deref().unwrap_or(&[]),
     )?;
-    check_log(host, facts)?;
+    logging::complete(&mut host.log_config, &facts.log);
     check_runtime(host, facts)?;
     refuse_what_is_missing(host)
 }
@@ -466,75 +470,15 @@ fn check_cgroup(host: &mut HostConfig, facts: &HostFacts, warnings: &mut Vec<Str
     Ok(())
 }
 
-fn check_log(host: &mut HostConfig, facts: &HostFacts) -> Result<(), Refusal> {
-    if host.log_config.driver.is_empty() {
-        let own = std::mem::take(&mut host.log_config.config);
-        host.log_config = facts.log.clone();
-        host.log_config.config.extend(own);
+fn check_log(record: &Record, exists: &dyn Fn(&Path) -> bool) -> Result<(), Refusal> {
+    let logging = Logging::of(&record.host_config.log_config)?;
+    if let Some(Receiver::Syslog(syslog)) = &logging.receiver
+        && let Address::Unix(path) | Address::UnixDatagram(path) = &syslog.address
+        && !exists(path)
+    {
+        return Err(Refusal::invalid(format!("stat {}: no such file or directory", path.display())));
     }
-    let driver = host.log_config.driver.as_str();
-    let known: &[&str] = match driver {
-        "json-file" | "local" => &[
-            "max-size",
-            "max-file",
-            "compress",
-            "labels",
-            "labels-regex",
-            "env",
-            "env-regex",
-            "tag",
-            "mode",
-            "max-buffer-size",
-        ],
-        "none" => return Ok(()),
-        "syslog" | "journald" | "gelf" | "fluentd" | "awslogs" | "splunk" | "gcplogs" => {
-            return Err(Refusal::not_implemented(&format!("the log driver {driver}")));
-        }
-        other => {
-            return Err(Refusal::invalid(format!("logger: no log driver named '{other}' is registered")));
-        }
-    };
-    if let Some(key) = host.log_config.config.keys().find(|key| !known.contains(&key.as_str())) {
-        return Err(Refusal::invalid(format!("unknown log opt '{key}' for {driver} log driver")));
-    }
-    LogSettings::of(&host.log_config).map(drop)
-}
-
-/// The options of the file drivers, read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LogSettings {
-    /// Bytes; none: unlimited.
-    pub size_max: Option<u64>,
-    pub files_max: u32,
-    pub compress: bool,
-}
-
-impl LogSettings {
-    pub fn of(log: &LogConfig) -> Result<LogSettings, Refusal> {
-        let local = log.driver == "local";
-        let mut settings = LogSettings {
-            size_max: local.then_some(20 << 20),
-            files_max: if local { 5 } else { 1 },
-            compress: local,
-        };
-        let bad = |key: &str, value: &str| Refusal::invalid(format!("invalid value for {key}: {value}"));
-        for (key, value) in &log.config {
-            match key.as_str() {
-                "max-size" if value == "-1" => settings.size_max = None,
-                "max-size" => {
-                    let size = parse_size(value).filter(|size| *size > 0).ok_or_else(|| bad(key, value))?;
-                    settings.size_max = Some(size);
-                }
-                "max-file" => {
-                    settings.files_max =
-                        value.parse().ok().filter(|count| *count > 0).ok_or_else(|| bad(key, value))?;
-                }
-                "compress" => settings.compress = value.parse().map_err(|_| bad(key, value))?,
-                _ => {}
-            }
-        }
-        Ok(settings)
-    }
+    logging::check(record)
 }
 
 /// A size with an optional unit, `10m`, `1.5GB`; units are binary.

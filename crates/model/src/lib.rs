@@ -6,6 +6,7 @@ pub mod capabilities;
 pub mod create;
 pub mod error;
 pub mod filter;
+pub mod logging;
 pub mod mounts;
 pub mod name;
 pub mod phase;

@@ -114,7 +114,7 @@ pub enum StdinMode {
 }
 
 /// Where the container's output is recorded.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogTarget {
     pub driver: LogDriver,
     /// The log file; rotated files stand beside it with `.1`, `.2`, … appended.
@@ -125,12 +125,16 @@ pub struct LogTarget {
     pub files_max: u32,
     /// Compress rotated files with gzip.
     pub compress: bool,
+    /// Count the records (local driver only): they are shipped elsewhere from there.
+    #[serde(default)]
+    pub numbered: bool,
     /// Extra attributes written with each line (`labels`, `env`, `tag` options).
     pub attributes: BTreeMap<String, String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LogDriver {
+    #[default]
     None,
     JsonFile,
     Local,

@@ -130,7 +130,7 @@ pub async fn info(app: &App) -> Outcome {
             volume: list(&["local"]),
             network: list(&["bridge", "host", "null"]),
             authorization: None,
-            log: list(&["json-file", "local", "none"]),
+            log: list(&model::logging::DRIVERS),
         },
         memory_limit: can.memory,
         swap_limit: can.swap,

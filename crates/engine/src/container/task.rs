@@ -272,6 +272,7 @@ impl Task {
         if let Some(shim) = self.shim.take() {
             shim.close();
         }
+        self.engine.shipping().ended(&self.record.id);
         self.end_execs();
         let mut endpoint = self.endpoint.take();
         if endpoint.as_ref().is_some_and(|endpoint| endpoint.publishes()) {
