@@ -3,9 +3,12 @@
 mod cleanup;
 mod exec;
 mod files;
+mod lease;
+mod reach;
 mod restart;
 mod start;
 mod task;
+mod update;
 mod volumes;
 
 use std::collections::BTreeMap;
@@ -21,6 +24,9 @@ use shim_protocol::Attach;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use exec::{ExecPhase, ExecView};
+pub(crate) use files::Files as GivenFiles;
+pub use lease::Lease;
+pub use reach::Reached;
 pub use task::Task;
 
 use crate::net::Endpoint;
@@ -111,6 +117,14 @@ pub enum Command {
         frozen: bool,
         answer: Answer<()>,
     },
+    /// Freezes it until it is thawed, or the daemon ends.
+    Hold {
+        answer: Answer<()>,
+    },
+    /// Lends its files.
+    Reach {
+        answer: Answer<Reached>,
+    },
     Attach {
         client: Client,
         answer: Answer<()>,
@@ -141,9 +155,10 @@ pub enum Command {
         name: String,
         answer: Answer<()>,
     },
-    UpdateRestart {
-        policy: api_types::container::RestartPolicy,
-        answer: Answer<()>,
+    /// Answered with warnings.
+    Update {
+        request: Box<api_types::container::ContainerUpdate>,
+        answer: Answer<Vec<String>>,
     },
     Remove {
         force: bool,
