@@ -21,6 +21,7 @@ fn security_options() {
         return;
     }
     for (option, text) in [
+        ("writable-cgroups=some", "invalid --security-opt value for writable-cgroups: \"some\""),
         ("odd", "invalid --security-opt 1: \"odd\""),
         ("odd=x", "invalid --security-opt 2: \"odd=x\""),
         ("no-new-privileges=perhaps", "invalid --security-opt value for no-new-privileges: \"perhaps\""),
@@ -279,6 +280,37 @@ fn run_by(bed: &Bed, runtime: &str) {
     bed.run(&["kill", "long"]).ok();
     assert_eq!(bed.inspect("long")["State"]["ExitCode"], json!(137));
     bed.run(&["rm", "long"]).ok();
+}
+
+#[test]
+fn a_next_daemon_takes_up_what_another_runtime_runs() {
+    let flags =
+        runtimes().into_iter().take(1).map(|(name, path)| format!("--add-runtime={name}={path}")).collect();
+    let mut bed = Bed::with(BedOptions { flags, ..BedOptions::default() });
+    if !is_corten(&bed) {
+        return;
+    }
+    bed.load(&testkit::image::busybox());
+    bed.run(&[
+        "run",
+        "-d",
+        "--name",
+        "long",
+        "--runtime",
+        "other",
+        "busybox",
+        "sh",
+        "-c",
+        "echo up; sleep 1000",
+    ])
+    .ok();
+    bed.kill();
+    bed.start();
+    assert_eq!(bed.inspect("long")["State"]["Status"], json!("running"));
+    assert_eq!(bed.run(&["exec", "long", "echo", "here"]).ok(), "here");
+    assert_eq!(bed.run(&["logs", "long"]).ok(), "up");
+    bed.run(&["stop", "-t", "0", "long"]).ok();
+    assert_eq!(bed.inspect("long")["State"]["ExitCode"], json!(137));
 }
 
 /// Users of the host for those of containers.

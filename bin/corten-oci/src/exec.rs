@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use oci::runtime::{Capability, CapabilitySet, Process, Spec, Status};
-use sandbox::{ExecPlan, Stdio};
+use sandbox::{Cgroup, ExecPlan, Stdio};
 
 use crate::arguments::{Arguments, Flag, Global, Parsed, switch, valued};
 use crate::state::Container;
@@ -53,7 +53,7 @@ pub fn exec(global: &Global, arguments: Arguments) -> Result<ExitCode, Failure> 
     }
     let signals = (!detached).then(console::Signals::watch).transpose()?;
     let filter = create::filter(&spec)?;
-    let cgroup = container.cgroup()?;
+    let cgroup = cgroup(&parsed, &container)?;
     let executed = sandbox::exec(ExecPlan {
         target_pid: container.record.pid,
         process: &process,
@@ -77,6 +77,22 @@ pub fn exec(global: &Global, arguments: Arguments) -> Result<ExitCode, Failure> 
         Some(signals) => console::attend(&signals, executed.pid, terminal.as_ref()).map(ExitCode::from),
         None => Ok(ExitCode::SUCCESS),
     }
+}
+
+/// The container's cgroup, or the one below it that is asked for.
+fn cgroup(parsed: &Parsed, container: &Container) -> Result<Cgroup, Failure> {
+    let Some(below) =
+        parsed.value("cgroup").map(|path| path.trim_matches('/')).filter(|path| !path.is_empty())
+    else {
+        return container.cgroup();
+    };
+    if below.contains(':') {
+        return Err(Failure(format!("cgroup {below:?}: one path for all controllers is needed")));
+    }
+    if below.split('/').any(|part| part == "..") {
+        return Err(Failure(format!("cgroup {below:?} is outside the container's")));
+    }
+    Ok(Cgroup::open(&format!("{}/{below}", container.record.cgroup))?)
 }
 
 /// The process of a file, or the container's own changed by flags.

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use model::security::APPARMOR_DEFAULT;
+use model::security::{APPARMOR_DEFAULT, AppArmor};
 
 const PARSERS: [&str; 3] = ["/usr/sbin/apparmor_parser", "/sbin/apparmor_parser", "/usr/bin/apparmor_parser"];
 const PROFILES: &str = "/sys/kernel/security/apparmor/profiles";
@@ -14,17 +14,17 @@ fn is_enabled() -> bool {
     std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with('Y'))
 }
 
-/// Sees to it that the default profile is loaded. False where the kernel has no AppArmor, or the profile cannot be
-/// had: then containers run without one, and the log says why.
-pub fn prepare() -> bool {
+/// Sees to it that the default profile is loaded. Not where the kernel has no AppArmor, or the profile cannot be had:
+/// then containers run without one, and `info` and the log say why.
+pub fn prepare() -> AppArmor {
     if !is_enabled() {
-        return false;
+        return AppArmor::Absent;
     }
     match load() {
-        Ok(()) => true,
+        Ok(()) => AppArmor::Ready,
         Err(why) => {
             tracing::warn!(%why, profile = APPARMOR_DEFAULT, "containers run without an AppArmor profile");
-            false
+            AppArmor::Unusable(why)
         }
     }
 }

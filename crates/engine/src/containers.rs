@@ -127,6 +127,7 @@ impl Engine {
             .map_err(|error| Refusal::from_error("cannot make the container's layer", &error))?;
         let made = std::fs::create_dir(&directory)
             .map_err(|error| Refusal::from_error("cannot make the container's directory", &error))
+            .and_then(|()| self.limit_layer(&record))
             .and_then(|()| failpoint::hit("create.record"))
             .and_then(|()| self.store_new(&record, &volumes));
         if let Err(refusal) = made {
@@ -140,6 +141,15 @@ impl Engine {
         let view = handle.view();
         self.events().emit("container", "create", view.id(), view.attributes());
         Ok(())
+    }
+
+    /// `--storage-opt size=…`; the model has refused it where nothing can hold to it.
+    fn limit_layer(&self, record: &Record) -> Result<(), Refusal> {
+        let options = record.host_config.storage_opt.iter().flatten();
+        let mut sizes = options.filter(|(key, _)| *key == "size");
+        let Some(bytes) = sizes.find_map(|(_, size)| model::create::parse_size(size)) else { return Ok(()) };
+        let limited = self.snapshots().limit(&record.id, bytes);
+        limited.map_err(|error| Refusal::from_error("cannot limit the container's layer", &error))
     }
 
     /// One commit for the container and the volumes that were made for it.

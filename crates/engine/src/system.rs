@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use model::create::limits::Controllers;
 use model::mounts::Source;
+use model::security::AppArmor;
 use tokio::sync::{Notify, oneshot};
 
 use crate::container::{Command, View};
@@ -71,6 +72,8 @@ pub struct Facts {
     pub security: Vec<String>,
     /// Full names of vendors' devices.
     pub devices: Vec<String>,
+    /// Why containers run without AppArmor although the kernel has it; else empty.
+    pub apparmor_problem: String,
 }
 
 impl Engine {
@@ -112,6 +115,10 @@ impl Engine {
             descriptors: std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as i64),
             security: self.security(),
             devices: self.devices().names(),
+            apparmor_problem: match &self.facts().security.apparmor {
+                AppArmor::Unusable(why) => why.clone(),
+                AppArmor::Absent | AppArmor::Ready => String::new(),
+            },
         }
     }
 
@@ -123,7 +130,7 @@ impl Engine {
             Some(_) => "name=seccomp,profile=custom",
         };
         let all = [
-            ("name=apparmor", facts.security.apparmor),
+            ("name=apparmor", facts.security.apparmor == AppArmor::Ready),
             (seccomp, true),
             ("name=selinux", facts.security.selinux.is_some()),
             ("name=userns", facts.remap.is_some()),

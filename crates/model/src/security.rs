@@ -9,11 +9,22 @@ use crate::Refusal;
 pub const APPARMOR_DEFAULT: &str = "docker-default";
 const UNCONFINED: &str = "unconfined";
 
+/// Whether AppArmor can be used.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum AppArmor {
+    /// The kernel has none, or it is off.
+    #[default]
+    Absent,
+    /// The kernel has it, and the default profile could not be loaded, for this reason.
+    Unusable(String),
+    /// The default profile is loaded.
+    Ready,
+}
+
 /// What the host's security modules can do; found out once at start.
 #[derive(Debug, Clone, Default)]
 pub struct SecurityFacts {
-    /// The kernel has AppArmor, and the default profile is loaded.
-    pub apparmor: bool,
+    pub apparmor: AppArmor,
     /// SELinux is on, and the daemon was told to use it.
     pub selinux: Option<SelinuxContexts>,
 }
@@ -128,7 +139,7 @@ fn apparmor(
     facts: &SecurityFacts,
     warnings: &mut Vec<String>,
 ) -> Result<String, Refusal> {
-    if facts.apparmor {
+    if facts.apparmor == AppArmor::Ready {
         let default = if host.privileged { UNCONFINED } else { APPARMOR_DEFAULT };
         return Ok(options.apparmor.filter(|profile| !profile.is_empty()).unwrap_or(default).into());
     }
@@ -256,7 +267,7 @@ mod tests {
             process: "system_u:system_r:container_t:s0".into(),
             file: "system_u:object_r:container_file_t:s0".into(),
         };
-        SecurityFacts { apparmor: true, selinux: Some(contexts) }
+        SecurityFacts { apparmor: AppArmor::Ready, selinux: Some(contexts) }
     }
 
     fn decide(host: &HostConfig, facts: &SecurityFacts) -> Result<Labels, String> {
@@ -291,7 +302,7 @@ mod tests {
 
     #[test]
     fn apparmor_profiles() {
-        let there = SecurityFacts { apparmor: true, selinux: None };
+        let there = SecurityFacts { apparmor: AppArmor::Ready, selinux: None };
         let profile = |host: &HostConfig, facts| decide(host, facts).map(|labels| labels.apparmor);
         assert_eq!(profile(&host(&[]), &there).unwrap(), "docker-default");
         assert_eq!(profile(&host(&["apparmor=mine"]), &there).unwrap(), "mine");

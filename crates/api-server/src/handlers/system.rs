@@ -104,6 +104,14 @@ pub async fn info(app: &App) -> Outcome {
     });
     let devices = facts.devices.into_iter().map(|id| DeviceInfo { source: "cdi".into(), id });
     let directories = app.engine.devices().directories().iter();
+    let mut warnings = Vec::new();
+    if !facts.ipv4_forwarding {
+        warnings.push("WARNING: IPv4 forwarding is disabled".to_string());
+    }
+    if !facts.apparmor_problem.is_empty() {
+        let why = &facts.apparmor_problem;
+        warnings.push(format!("WARNING: containers run without an AppArmor profile: {why}"));
+    }
     let mut security = facts.security;
     if settings.no_new_privileges {
         security.push("name=no-new-privileges".into());
@@ -181,7 +189,7 @@ pub async fn info(app: &App) -> Outcome {
         init_commit: Commit::default(),
         security_options: security,
         firewall_backend: Some(FirewallInfo { driver: "nftables".into() }),
-        warnings: (!facts.ipv4_forwarding).then(|| list(&["WARNING: IPv4 forwarding is disabled"])),
+        warnings: Some(warnings).filter(|all| !all.is_empty()),
         ..Info::default()
     })
 }
