@@ -183,7 +183,7 @@ impl Shim {
         let Some(running) = container.running() else {
             return Err(not_running("the container is not running"));
         };
-        let Exec { id, mut process, attach, stdin_open } = exec;
+        let Exec { id, mut process, attach, stdin_open, capture } = exec;
         if container.execs.iter().any(|exec| exec.id == id) {
             return Err(invalid(format!("there is an exec {id} already")));
         }
@@ -192,7 +192,7 @@ impl Shim {
         let wanted = Wanted {
             terminal: process.terminal,
             stdin: stdin_open || attach.as_ref().is_some_and(|attach| attach.stdin),
-            output: attach.is_some(),
+            output: attach.is_some() || capture.is_some(),
             once: attach.as_ref().is_some_and(|attach| attach.stdin),
         };
         let (mut streams, stdio) =
@@ -214,7 +214,8 @@ impl Shim {
             streams.add(Client::new(client, attach, socket));
         }
         let pid = executed.pid;
-        container.execs.push(container::Exec { key, id, pid, streams, ended: None });
+        let capturing = capture.map(container::Capturing::new);
+        container.execs.push(container::Exec { key, id, pid, streams, ended: None, capturing });
         self.take_early_input(key);
         Ok(Reply::ExecStarted { pid })
     }

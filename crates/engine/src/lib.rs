@@ -4,6 +4,7 @@
 //! view that it published last. The engine knows no HTTP; it calls the parts (store, snapshots, network, logs)
 //! directly, their blocking work on blocking threads.
 
+mod autostart;
 mod bootstrap;
 pub mod clock;
 pub mod container;

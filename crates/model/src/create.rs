@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::mounts::{self, ContainerMount};
 use crate::time::UnixNanos;
-use crate::{Kind, Refusal, capabilities, ports, signal};
+use crate::{Kind, Refusal, capabilities, health, ports, signal};
 
 /// What the host has and the daemon was told; found out once at start.
 #[derive(Debug, Clone)]
@@ -68,6 +68,16 @@ impl Record {
     pub fn command(&self) -> Vec<String> {
         let parts = [&self.config.entrypoint, &self.config.cmd];
         parts.into_iter().flatten().flatten().cloned().collect()
+    }
+
+    /// Names or IDs of the containers whose namespaces it joins.
+    pub fn needs(&self) -> impl Iterator<Item = &str> {
+        let network = match &self.network {
+            NetworkChoice::Container(other) => Some(other.as_str()),
+            _ => None,
+        };
+        let modes = [&self.host_config.pid_mode, &self.host_config.ipc_mode];
+        network.into_iter().chain(modes.into_iter().filter_map(|mode| mode.strip_prefix("container:")))
     }
 
     /// The signal that asks it to end.
@@ -158,9 +168,7 @@ fn inherit(config: &mut ContainerConfig, image: &ContainerConfig) {
         Some(entrypoint) if entrypoint.is_empty() || entrypoint == &[""] => config.entrypoint = None,
         Some(_) => {}
     }
-    if config.healthcheck.is_none() {
-        config.healthcheck = image.healthcheck.clone();
-    }
+    health::inherit(&mut config.healthcheck, image.healthcheck.as_ref());
     if config.stop_signal.is_none() {
         config.stop_signal = image.stop_signal.clone();
     }
@@ -279,26 +287,7 @@ fn check_config(
     }
     ports::exposed(config.exposed_ports.as_ref().unwrap_or(&Default::default()))?;
     ports::publications(host.port_bindings.as_ref().unwrap_or(&Default::default()))?;
-    check_health(config)
-}
-
-fn check_health(config: &ContainerConfig) -> Result<(), Refusal> {
-    const MILLISECOND: i64 = 1_000_000;
-    let Some(health) = &config.healthcheck else { return Ok(()) };
-    for (name, value) in [
-        ("Interval", health.interval),
-        ("Timeout", health.timeout),
-        ("StartPeriod", health.start_period),
-        ("StartInterval", health.start_interval),
-    ] {
-        if value != 0 && value < MILLISECOND {
-            return Err(Refusal::invalid(format!("{name} in Healthcheck cannot be less than 1ms")));
-        }
-    }
-    if health.retries < 0 {
-        return Err(Refusal::invalid("Retries in Healthcheck cannot be negative"));
-    }
-    Ok(())
+    config.healthcheck.as_ref().map_or(Ok(()), health::check)
 }
 
 /// Restart policy, namespaces and everything else of the host part that is a word. Sets the defaults.

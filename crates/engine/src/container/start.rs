@@ -24,9 +24,10 @@ const SETTLING: std::time::Duration = std::time::Duration::from_secs(10);
 impl Task {
     pub(super) async fn start(&mut self, by: StartedBy) -> Result<(), Refusal> {
         self.phase.may_start()?;
-        if by == StartedBy::Person {
+        if by != StartedBy::Policy {
             self.stopped_by_hand = false;
-            self.restart_delay = super::restart::DELAY_FIRST;
+            self.restart_count = 0;
+            self.backoff = Default::default();
         }
         self.settle().await;
         match self.start_steps().await {
@@ -72,6 +73,7 @@ impl Task {
                 (self.shim, self.settled) = (Some(shim), false);
                 self.endpoint = endpoint;
                 self.phase = Phase::Running { pid, started_at, frozen: false };
+                self.begin_health(started_at);
                 self.emit_network("connect");
                 self.emit("start", &[]);
                 self.publish();
@@ -174,9 +176,13 @@ impl Task {
         let io = |error: std::io::Error| {
             Refusal::from_error("cannot prepare the container's run directory", &error)
         };
-        // What an earlier end left there must not be taken for this one's.
-        self.engine.discard_task_directory(&record.id);
-        std::fs::create_dir_all(&run_directory).map_err(io)?;
+        if let Err(error) = std::fs::create_dir(&run_directory) {
+            if error.kind() == std::io::ErrorKind::AlreadyExists {
+                // What an earlier end left there must not be taken for this one's.
+                self.engine.discard_task_directory(&record.id);
+            }
+            std::fs::create_dir_all(&run_directory).map_err(io)?;
+        }
         if let Some(endpoint) = endpoint {
             // Before anything of it exists in the kernel, so that a next daemon can find and undo it.
             let text = serde_json::to_vec(&**endpoint).map_err(|error| io(error.into()))?;
