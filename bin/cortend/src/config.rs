@@ -38,7 +38,7 @@ const fn setting(
     Setting { flag, short, key, kind, help }
 }
 
-const SETTINGS: [Setting; 32] = [
+const SETTINGS: [Setting; 34] = [
     setting("bip", None, "bip", Kind::Text, "IPv4 address for the default bridge"),
     setting("bridge", Some('b'), "bridge", Kind::Text, "Name of the default bridge; \"none\" for no bridge"),
     setting("cgroup-parent", None, "cgroup-parent", Kind::Text, "Set parent cgroup for all containers"),
@@ -71,6 +71,20 @@ const SETTINGS: [Setting; 32] = [
         "ip-masq",
         Kind::Switch,
         "Enable IP masquerading for the default bridge network",
+    ),
+    setting(
+        "init",
+        None,
+        "init",
+        Kind::Switch,
+        "Run an init in the container to forward signals and reap processes",
+    ),
+    setting(
+        "init-path",
+        None,
+        "init-path",
+        Kind::Text,
+        "Path to the docker-init binary; Corten's own by default",
     ),
     setting("label", None, "labels", Kind::List, "Set key=value labels to the daemon"),
     setting("log-driver", None, "log-driver", Kind::Text, "Default driver for container logs"),

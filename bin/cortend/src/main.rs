@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use api_server::{About, App, Version};
 use api_types::container::LogConfig;
 use config::{Config, Invocation};
-use engine::{Engine, NetworkOptions, Options, Parts, Paths};
+use engine::{Engine, InitOptions, NetworkOptions, Options, Parts, Paths};
 use snapshots::Snapshotter;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -233,6 +233,7 @@ fn options(config: &Config, paths: Paths) -> Result<Options> {
         stop_timeout: config.number("default-stop-timeout").unwrap_or(10),
         labels: config.list("label").to_vec(),
         network,
+        init: InitOptions { default: config.on("init"), path: config.text("init-path").map(PathBuf::from) },
         debug: config.on("debug"),
         paths,
     })

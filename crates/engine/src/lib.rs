@@ -68,7 +68,17 @@ pub struct Options {
     /// Labels of the daemon.
     pub labels: Vec<String>,
     pub network: net::NetworkOptions,
+    pub init: InitOptions,
     pub debug: bool,
+}
+
+/// The init that containers may have before their programs.
+#[derive(Debug, Clone, Default)]
+pub struct InitOptions {
+    /// For containers that do not say.
+    pub default: bool,
+    /// A program of the host; none: Corten's own, which needs no file.
+    pub path: Option<PathBuf>,
 }
 
 pub use net::NetworkOptions;

@@ -105,6 +105,7 @@ pub fn create(request: ContainerCreate, given: Given<'_>) -> Result<(Record, Vec
     let mut warnings = Vec::new();
     let mut config = request.config;
     let mut host = request.host_config.unwrap_or_default();
+    check_shared_network(&config, &host)?;
     inherit(&mut config, &given.image.config);
     if config.cmd.iter().flatten().chain(config.entrypoint.iter().flatten()).next().is_none() {
         return Err(Refusal::invalid("no command specified"));
@@ -181,6 +182,53 @@ fn variable_name(variable: &str) -> &str {
     variable.split_once('=').map_or(variable, |(name, _)| name)
 }
 
+/// Refuses what a container cannot have for itself when it shares a network or a host name. The image has not been
+/// looked at: what it exposes, say, is no conflict.
+fn check_shared_network(config: &ContainerConfig, host: &HostConfig) -> Result<(), Refusal> {
+    let links = host.links.iter().flatten().next().is_some();
+    let conflicts = if let Some(other) = host.network_mode.strip_prefix("container:") {
+        if other.is_empty() {
+            return Err(Refusal::invalid(
+                "invalid network mode: invalid container format container:<name|id>",
+            ));
+        }
+        let publishes = host.port_bindings.iter().flatten().next().is_some() || host.publish_all_ports;
+        vec![
+            (!config.hostname.is_empty(), "hostname and the network mode"),
+            (
+                links,
+                "container type network can't be used with links. This would result in undefined behavior",
+            ),
+            (host.dns.iter().flatten().next().is_some(), "dns and the network mode"),
+            (
+                host.extra_hosts.iter().flatten().next().is_some(),
+                "custom host-to-IP mapping and the network mode",
+            ),
+            (
+                config.mac_address.as_ref().is_some_and(|mac| !mac.is_empty()),
+                "mac-address and the network mode",
+            ),
+            (publishes, "port publishing and the container type network mode"),
+            (
+                config.exposed_ports.iter().flatten().next().is_some(),
+                "port exposing and the container type network mode",
+            ),
+        ]
+    } else {
+        vec![
+            (host.uts_mode == "host" && !config.hostname.is_empty(), "hostname and the UTS mode"),
+            (
+                host.network_mode == "host" && links,
+                "host type networking can't be used with links. This would result in undefined behavior",
+            ),
+        ]
+    };
+    match conflicts.into_iter().find(|(asked, _)| *asked) {
+        Some((_, what)) => Err(Refusal::invalid(format!("conflicting options: {what}"))),
+        None => Ok(()),
+    }
+}
+
 fn network(
     config: &mut ContainerConfig,
     host: &mut HostConfig,
@@ -196,24 +244,6 @@ fn network(
         return Ok(NetworkChoice::None);
     }
     if let Some(other) = mode.strip_prefix("container:") {
-        let conflict = |what: &str| Refusal::invalid(format!("conflicting options: {what}"));
-        if !config.hostname.is_empty() {
-            return Err(conflict("hostname and the network mode"));
-        }
-        if host.links.iter().flatten().next().is_some() {
-            return Err(conflict(
-                "container type network can't be used with links. This would result in undefined behavior",
-            ));
-        }
-        if host.dns.iter().flatten().next().is_some() {
-            return Err(conflict("dns and the network mode"));
-        }
-        if host.extra_hosts.iter().flatten().next().is_some() {
-            return Err(conflict("custom host-to-IP mapping and the network mode"));
-        }
-        if host.port_bindings.iter().flatten().next().is_some() || host.publish_all_ports {
-            return Err(conflict("port publishing and the container type network mode"));
-        }
         let id = (given.container)(other)?;
         if id == given.id {
             return Err(Refusal::invalid("cannot join own network"));
@@ -266,9 +296,6 @@ fn check_config(
             config.hostname
         )));
     }
-    if host.uts_mode == "host" && !config.hostname.is_empty() {
-        return Err(Refusal::invalid("conflicting options: hostname and the UTS mode"));
-    }
     let shares_name = matches!(network, NetworkChoice::Host | NetworkChoice::Container(_));
     if config.hostname.is_empty() && !shares_name {
         config.hostname = id.chars().take(12).collect();
@@ -285,9 +312,23 @@ fn check_config(
     {
         return Err(Refusal::invalid(format!("Invalid signal: {text}")));
     }
+    host.extra_hosts.iter().flatten().try_for_each(|entry| check_extra_host(entry))?;
     ports::exposed(config.exposed_ports.as_ref().unwrap_or(&Default::default()))?;
     ports::publications(host.port_bindings.as_ref().unwrap_or(&Default::default()))?;
     config.healthcheck.as_ref().map_or(Ok(()), health::check)
+}
+
+/// `NAME:ADDRESS`; the address may be `host-gateway`.
+fn check_extra_host(entry: &str) -> Result<(), Refusal> {
+    let Some((name, address)) = entry.split_once(':').filter(|(name, _)| !name.is_empty()) else {
+        return Err(Refusal::invalid(format!("bad format for add-host: \"{entry}\"")));
+    };
+    let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
+    if address != "host-gateway" && bare.parse::<std::net::IpAddr>().is_err() {
+        return Err(Refusal::invalid(format!("invalid IP address in add-host: \"{address}\""))
+            .hint(format!("give an address that {name} is to have, or host-gateway")));
+    }
+    Ok(())
 }
 
 /// Restart policy, namespaces and everything else of the host part that is a word. Sets the defaults.
@@ -297,9 +338,7 @@ fn check_modes(host: &mut HostConfig, config: &ContainerConfig, facts: &HostFact
     match host.ipc_mode.as_str() {
         "" => host.ipc_mode = "private".into(),
         "private" | "shareable" | "host" | "none" => {}
-        mode if mode.starts_with("container:") => {
-            return Err(Refusal::not_implemented("sharing the IPC namespace of another container"));
-        }
+        mode if mode.len() > 10 && mode.starts_with("container:") => {}
         mode => return Err(bad("IPC mode", mode)),
     }
     match host.pid_mode.as_str() {
@@ -473,7 +512,6 @@ fn refuse_what_is_missing(host: &HostConfig, config: &ContainerConfig) -> Result
         ("--volumes-from", some(&host.volumes_from)),
         ("--link", some(&host.links)),
         ("--storage-opt", host.storage_opt.iter().flatten().next().is_some()),
-        ("--init", host.resources.init == Some(true)),
         (
             "--gpus and other device requests",
             host.resources.device_requests.iter().flatten().next().is_some(),

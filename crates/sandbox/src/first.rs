@@ -214,9 +214,7 @@ impl First<'_> {
                 sources::make_private()?;
                 sources
             }
-            None => {
-                sources::open(spec, &self.plan.rootfs, self.plan.bundle, true, self.options, self.mappings)?
-            }
+            None => sources::open(self.plan, true, self.options, self.mappings)?,
         };
         let mut root = rootfs::begin(&sources)?;
         let own_cgroup_namespace = self.wanted.has(Kind::Cgroup);

@@ -80,6 +80,12 @@ pub struct Create {
     pub attach: Vec<Attach>,
     /// The daemon wants a netlink socket from inside the network namespace with [`Reply::Created`].
     pub netlink: bool,
+    /// The first process is an init, which the shim has, with the spec's process below it.
+    #[serde(default)]
+    pub init: bool,
+    /// The first process of the container whose `/dev/shm` this one shares: the spec's mount there stands for it.
+    #[serde(default)]
+    pub shared_memory_of: Option<i32>,
 }
 
 /// How the root filesystem is put together.

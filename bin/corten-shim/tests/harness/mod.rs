@@ -97,6 +97,8 @@ impl Bed {
             stdin: StdinMode::Null,
             log,
             filter: Vec::new(),
+            init: false,
+            shared_memory_of: None,
             netlink: false,
             spec,
             directory,
@@ -153,6 +155,8 @@ impl Bed {
             stdin: self.stdin,
             log: self.log.clone(),
             attach,
+            init: false,
+            shared_memory_of: None,
             netlink: self.netlink,
         }
     }

@@ -4,6 +4,7 @@ mod cleanup;
 mod exec;
 mod files;
 mod health;
+mod joins;
 mod restart;
 mod start;
 mod task;

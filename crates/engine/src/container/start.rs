@@ -1,6 +1,6 @@
 //! Starting a container: each step hands back its undo, and a failure anywhere undoes what was done.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use model::create::{LogSettings, NetworkChoice};
@@ -12,6 +12,7 @@ use shim_protocol::{Command as ToShim, Create, LogDriver, LogTarget, Reply, Stdi
 use super::StartedBy;
 use super::exec::exit_code_of;
 use super::files::Files;
+use super::joins;
 use super::task::Task;
 use crate::net::Endpoint;
 use crate::paths::ENDPOINT_NAME;
@@ -66,6 +67,7 @@ impl Task {
     }
 
     async fn start_steps(&mut self) -> Result<(), Refusal> {
+        self.take_name();
         let endpoint = self.allocate_network().await?;
         let result = self.start_with(endpoint.as_ref()).await;
         match result {
@@ -88,6 +90,26 @@ impl Task {
                 Err(refusal)
             }
         }
+    }
+
+    /// Who shares a network has the host name that goes with it.
+    fn take_name(&mut self) {
+        let config = &self.record.config;
+        let (host, domain) = match &self.record.network {
+            NetworkChoice::Host if config.hostname.is_empty() => {
+                (crate::net::host_name(), config.domainname.clone())
+            }
+            NetworkChoice::Container(other) => match self.engine.find(other) {
+                Ok(other) => {
+                    let config = &other.view().record.config;
+                    (config.hostname.clone(), config.domainname.clone())
+                }
+                Err(_) => return,
+            },
+            _ => return,
+        };
+        let config = &mut Arc::make_mut(&mut self.record).config;
+        (config.hostname, config.domainname) = (host, domain);
     }
 
     /// An address and host ports; bookkeeping only.
@@ -195,17 +217,26 @@ impl Task {
             "" => self.engine.facts().cgroup_parent.as_str(),
             own => own,
         };
+        let (init, init_path) = self.init();
+        let ipc_of = match record.host_config.ipc_mode.strip_prefix("container:") {
+            Some(other) => Some(joins::ipc(&self.engine, other)?),
+            None => None,
+        };
         let facts = StartFacts {
             cgroup_path: format!("{}/{}", cgroup_parent.trim_end_matches('/'), record.id),
             cgroup_v2: self.engine.facts().cgroup_v2,
             join_network: match &record.network {
-                NetworkChoice::Container(other) => Some(self.namespace_of(other, "net")?),
+                NetworkChoice::Container(other) => {
+                    Some(namespace(joins::network(&self.engine, other)?, "net"))
+                }
                 _ => None,
             },
             join_pid: match record.host_config.pid_mode.strip_prefix("container:") {
-                Some(other) => Some(self.namespace_of(other, "pid")?),
+                Some(other) => Some(namespace(joins::pids(&self.engine, other)?, "pid")),
                 None => None,
             },
+            join_ipc: ipc_of.map(|pid| namespace(pid, "ipc")),
+            init_path,
             resolv_conf: Some(&files.resolv_conf),
             hostname: Some(&files.hostname),
             hosts: Some(&files.hosts),
@@ -227,18 +258,21 @@ impl Task {
             log: log_target(self)?,
             attach: Vec::new(),
             netlink: endpoint.is_some(),
+            init,
+            shared_memory_of: ipc_of,
         })
     }
 
-    fn namespace_of(&self, name: &str, kind: &str) -> Result<PathBuf, Refusal> {
-        let other = self.engine.find(name)?.view();
-        let pid = other.phase.pid().ok_or_else(|| {
-            Refusal::conflict(format!(
-                "cannot join the {kind} namespace of a non running container: {}",
-                other.id()
-            ))
-        })?;
-        Ok(PathBuf::from(format!("/proc/{pid}/ns/{kind}")))
+    /// Whether an init of Corten's own stands before the program, or which of the host's. In a PID namespace that is
+    /// somebody else's, there is one already.
+    fn init(&self) -> (bool, Option<&Path>) {
+        let (host, options) = (&self.record.host_config, &self.engine.options().init);
+        let wanted = host.resources.init.unwrap_or(options.default);
+        match &options.path {
+            _ if !wanted || !matches!(host.pid_mode.as_str(), "" | "private") => (false, None),
+            Some(path) => (false, Some(path)),
+            None => (true, None),
+        }
     }
 
     /// Binds by `-v` make the missing directory on the host, as Docker does.
@@ -276,6 +310,10 @@ impl Task {
         let _ = released.await;
         self.engine.in_background(|engine| engine.network().reap());
     }
+}
+
+fn namespace(pid: i32, kind: &str) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}/ns/{kind}"))
 }
 
 /// Whether a process has ended, or does within a moment: its namespaces go before it can be seen to have ended.
