@@ -86,7 +86,7 @@ impl Engine {
             name,
             now: clock::now(),
             image: &image,
-            host: self.facts(),
+            host: &self.facts(),
             exists: &|path: &Path| path.exists(),
             container: &|name: &str| Ok(self.find(name)?.view().id().to_string()),
         };

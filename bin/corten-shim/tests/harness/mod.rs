@@ -97,8 +97,6 @@ impl Bed {
             stdin: StdinMode::Null,
             log,
             filter: Vec::new(),
-            init: false,
-            shared_memory_of: None,
             netlink: false,
             spec,
             directory,

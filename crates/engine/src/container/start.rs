@@ -211,10 +211,10 @@ impl Task {
             std::fs::write(run_directory.join(ENDPOINT_NAME), text).map_err(io)?;
         }
         let files = Files::of(paths, record);
-        files.write(record, endpoint.map(|endpoint| &**endpoint))?;
+        files.write(record, endpoint.map(|endpoint| &**endpoint), &self.engine.options().network.names)?;
         self.make_bind_sources()?;
         let cgroup_parent = match record.host_config.resources.cgroup_parent.as_str() {
-            "" => self.engine.facts().cgroup_parent.as_str(),
+            "" => self.engine.options().cgroup_parent.as_str(),
             own => own,
         };
         let (init, init_path) = self.init();
@@ -266,10 +266,11 @@ impl Task {
     /// Whether an init of Corten's own stands before the program, or which of the host's. In a PID namespace that is
     /// somebody else's, there is one already.
     fn init(&self) -> (bool, Option<&Path>) {
-        let (host, options) = (&self.record.host_config, &self.engine.options().init);
-        let wanted = host.resources.init.unwrap_or(options.default);
-        match &options.path {
-            _ if !wanted || !matches!(host.pid_mode.as_str(), "" | "private") => (false, None),
+        let host = &self.record.host_config;
+        match &self.engine.options().init_path {
+            _ if host.resources.init != Some(true) || !matches!(host.pid_mode.as_str(), "" | "private") => {
+                (false, None)
+            }
             Some(path) => (false, Some(path)),
             None => (true, None),
         }
