@@ -89,7 +89,7 @@ impl build::Executor for Executor {
     }
 
     fn remove(&self, container: &str) -> Result<(), ExecutorError> {
-        self.runtime.block_on(self.engine.remove(container, true)).map_err(failed)
+        self.runtime.block_on(self.engine.remove(container, true, true)).map_err(failed)
     }
 
     fn fetch(

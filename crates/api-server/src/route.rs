@@ -88,11 +88,12 @@ async fn dispatch(app: &App, mut request: Request) -> Outcome {
         "images" => image_route(app, request, &method, &parts[1..]).await,
         "networks" => network_route(app, &request, &method, &parts[1..]),
         "volumes" => match (&method, &parts[1..]) {
-            (&Method::GET, [] | [""]) => volumes::list(),
-            (&Method::GET, [name]) => volumes::inspect(name),
-            (&Method::POST, ["create" | "prune"]) | (&Method::DELETE | &Method::PUT, [_]) => {
-                Err(Refusal::not_implemented("volumes"))
-            }
+            (&Method::GET, [] | [""]) => volumes::list(app, &request),
+            (&Method::GET, [name]) => volumes::inspect(app, name),
+            (&Method::POST, ["create"]) => volumes::create(app, request).await,
+            (&Method::POST, ["prune"]) => volumes::prune(app, &request).await,
+            (&Method::PUT, [_]) => volumes::update(request).await,
+            (&Method::DELETE, [name]) => volumes::remove(app, &request, name).await,
             _ => Err(not_found()),
         },
         "build" => match (&method, &parts[1..]) {

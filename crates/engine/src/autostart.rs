@@ -44,7 +44,9 @@ impl Engine {
                 }
                 let _turn = turns.acquire().await;
                 let what = match due {
-                    Due::Removal => handle.ask(|answer| Command::Remove { force: false, answer }).await,
+                    Due::Removal => {
+                        handle.ask(|answer| Command::Remove { force: false, volumes: true, answer }).await
+                    }
                     _ => handle.ask(|answer| Command::Start { by: StartedBy::Daemon, answer }).await,
                 };
                 if let Err(error) = what {

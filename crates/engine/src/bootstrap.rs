@@ -19,6 +19,7 @@ use crate::networks::{NetworkRecord, Networks};
 use crate::paths::ENDPOINT_NAME;
 use crate::settings::Current;
 use crate::shim::{Launcher, Shim};
+use crate::volumes::Volumes;
 use crate::{
     CONTAINERS, Engine, Inner, NetworkOptions, Options, REMEMBERED, blocking, clock, host, net, registry,
     seccomp_cache,
@@ -113,6 +114,7 @@ impl Engine {
         let views = self.registry().all().into_iter().map(|handle| handle.view());
         let live: Vec<network::Endpoint> =
             views.filter_map(|view| Some(view.endpoint.as_ref()?.0.clone())).collect();
+        self.volumes().sweep();
         self.network().reap();
         let swept = self.network().driver.sweep(&live);
         for error in swept.errors {
@@ -169,6 +171,7 @@ fn open_blocking(options: Options, parts: Parts) -> Result<Engine, Refusal> {
     let kernel = seccomp::Kernel::parse(&release.release().to_string_lossy())
         .unwrap_or(seccomp::Kernel { major: 5, minor: 12 });
     let id = daemon_id(&store)?;
+    let volumes = Volumes::open(&options.paths.volumes(), &store)?;
     Ok(Engine(Arc::new(Inner {
         options,
         id,
@@ -182,6 +185,7 @@ fn open_blocking(options: Options, parts: Parts) -> Result<Engine, Refusal> {
         registry: registry::Registry::default(),
         seccomp: seccomp_cache::Cache::new(kernel),
         networks,
+        volumes,
         execs: Mutex::default(),
         remembered: Mutex::default(),
         background: Default::default(),

@@ -87,8 +87,20 @@ impl Engine {
             now: clock::now(),
             image: &image,
             host: &self.facts(),
-            exists: &|path: &Path| path.exists(),
             container: &|name: &str| Ok(self.find(name)?.view().id().to_string()),
+            mounts: model::mounts::Outside {
+                exists: &|path: &Path| path.exists(),
+                volume_name: &clock::new_id,
+                mounts_of: &|name: &str| Ok(self.find(name)?.view().record.mounts.clone()),
+                image: &|name: &str| {
+                    let image = self.images().resolve(name).map_err(|error| {
+                        // Not "not found": clients would pull the container's own image and ask again.
+                        Refusal::invalid(format!("invalid mount config for type \"image\": {error}"))
+                            .hint(format!("get it first: docker pull {name}"))
+                    })?;
+                    Ok(image.id.to_string())
+                },
+            },
         };
         let (record, warnings) = model::create::create(request, given)?;
         // A custom seccomp profile that cannot be read is refused now, not at the start.
@@ -97,8 +109,10 @@ impl Engine {
         Ok((id, warnings))
     }
 
-    /// Layer, directory, record; a failure undoes what was made.
+    /// Volumes, layer, directory, record; a failure undoes what was made.
     fn make(&self, record: Record, top: Option<&oci::Digest>) -> Result<(), Refusal> {
+        let volumes = self.volumes().reserve(&record)?;
+        self.fill_volumes(&record, &volumes, top)?;
         let directory = self.paths().container(&record.id);
         failpoint::hit("create.rootfs")?;
         self.snapshots()
@@ -107,24 +121,28 @@ impl Engine {
         let made = std::fs::create_dir(&directory)
             .map_err(|error| Refusal::from_error("cannot make the container's directory", &error))
             .and_then(|()| failpoint::hit("create.record"))
-            .and_then(|()| self.store_record_blocking(&record));
+            .and_then(|()| self.store_new(&record, &volumes));
         if let Err(refusal) = made {
             let _ = std::fs::remove_dir_all(&directory);
             let _ = self.images().release(&record.id);
             return Err(refusal);
         }
+        let made = volumes.keep();
+        made.iter().for_each(|name| self.emit_volume("create", name, &[]));
         let handle = self.launch(record, Phase::Created { failure: None }, &Remembered::default());
         let view = handle.view();
         self.events().emit("container", "create", view.id(), view.attributes());
         Ok(())
     }
 
-    fn store_record_blocking(&self, record: &Record) -> Result<(), Refusal> {
+    /// One commit for the container and the volumes that were made for it.
+    fn store_new(&self, record: &Record, volumes: &crate::volumes::Reserved<'_>) -> Result<(), Refusal> {
         let bytes =
             serde_json::to_vec(record).map_err(|error| Refusal::from_error("container record", &error))?;
+        let batch = metadata::Batch::default().put(crate::CONTAINERS, &record.id, bytes);
         self.0
             .store
-            .commit(metadata::Batch::default().put(crate::CONTAINERS, &record.id, bytes))
+            .commit(volumes.records(batch)?)
             .map_err(|error| Refusal::from_error("cannot store the container", &error))
     }
 
@@ -273,8 +291,9 @@ impl Engine {
         handle.ask(|answer| Command::UpdateRestart { policy, answer }).await
     }
 
-    pub async fn remove(&self, name: &str, force: bool) -> Result<(), Refusal> {
-        self.find(name)?.ask(|answer| Command::Remove { force, answer }).await
+    /// `volumes`: with those that nobody named.
+    pub async fn remove(&self, name: &str, force: bool, volumes: bool) -> Result<(), Refusal> {
+        self.find(name)?.ask(|answer| Command::Remove { force, volumes, answer }).await
     }
 
     /// Starts to wait; the future that it hands back ends with the exit.
@@ -310,6 +329,7 @@ impl Engine {
     /// Brings a container of the store back, with its task if that runs. Tells what is to be done about it.
     pub(crate) async fn restore(&self, record: Record, remembered: Remembered) -> (Handle, Due) {
         let phase = restored_phase(&remembered);
+        self.volumes().restore(&record);
         let id = record.id.clone();
         if self.registry().reserve(&record.name, &id).is_err() {
             tracing::error!(container = %id, name = %record.name, "its name is taken by another container");
@@ -319,6 +339,9 @@ impl Engine {
         self.adopt(&mut task, &id).await;
         tokio::spawn(task.run());
         let view = handle.view();
+        if view.phase.is_running() {
+            self.volumes().adopt_running(&view.record);
+        }
         let due = match view.phase {
             Phase::Exited(_) if view.record.host_config.auto_remove => Due::Removal,
             Phase::Exited(_) if wants_start_with_daemon(&view, &remembered) => Due::Start,

@@ -28,6 +28,8 @@ mod shim;
 mod system;
 mod top;
 
+pub mod volumes;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -88,6 +90,7 @@ struct Inner {
     registry: registry::Registry,
     seccomp: seccomp_cache::Cache,
     networks: networks::Networks,
+    volumes: volumes::Volumes,
     execs: Mutex<execs::Execs>,
     /// States to be written with the next lazy commit.
     remembered: Mutex<BTreeMap<String, Remembered>>,
@@ -174,10 +177,29 @@ impl Engine {
         self.commit(batch).await
     }
 
-    pub(crate) async fn delete_record(&self, id: &str) -> Result<(), Refusal> {
+    /// Deletes a container's record, and with it those of the volumes that go with the container: `anonymous`, those
+    /// that nobody named and nobody else has.
+    pub(crate) async fn delete_record(&self, record: &Arc<Record>, anonymous: bool) -> Result<(), Refusal> {
         failpoint::hit("remove.record")?;
-        self.lock_remembered().remove(id);
-        self.commit(Batch::default().delete(CONTAINERS, id).delete(REMEMBERED, id)).await
+        let (engine, record) = (self.clone(), record.clone());
+        blocking(move || {
+            let going = engine.volumes().going(&record, anonymous)?;
+            engine.lock_remembered().remove(&record.id);
+            let batch = Batch::default().delete(CONTAINERS, &record.id).delete(REMEMBERED, &record.id);
+            engine
+                .0
+                .store
+                .commit(going.records(batch))
+                .map_err(|error| Refusal::from_error("cannot store the record", &error))?;
+            let gone = going.done();
+            engine.volumes().release(&record);
+            gone.keys().for_each(|name| engine.emit_volume("destroy", name, &[]));
+            if !gone.is_empty() {
+                engine.in_background(move |_| drop(gone));
+            }
+            Ok(())
+        })
+        .await
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), Refusal> {

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use model::mounts::Source;
 use tokio::sync::{Notify, oneshot};
 
-use crate::container::Command;
+use crate::container::{Command, View};
 use crate::{Engine, host};
 
 /// How long noted states may wait to be written.
@@ -108,7 +109,11 @@ impl Engine {
     /// Containers made from an image, with whether each runs.
     pub fn containers_of_image(&self, image: &str) -> Vec<(String, bool)> {
         let views = self.registry().all().into_iter().map(|handle| handle.view());
-        let using = views.filter(|view| view.record.image_id == image);
+        let mounts = |view: &View| {
+            let sources = view.record.mounts.iter().map(|mount| &mount.source);
+            sources.into_iter().any(|source| matches!(source, Source::Image { id, .. } if id == image))
+        };
+        let using = views.filter(|view| view.record.image_id == image || mounts(view));
         using.map(|view| (view.id().to_string(), view.phase.is_running())).collect()
     }
 

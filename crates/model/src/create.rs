@@ -2,8 +2,6 @@
 
 mod limits;
 
-use std::path::Path;
-
 use api_types::container::{ContainerConfig, ContainerCreate, HostConfig, LogConfig, Resources, Ulimit};
 use api_types::network::EndpointSettings;
 use serde::{Deserialize, Serialize};
@@ -108,10 +106,10 @@ pub struct Given<'a> {
     pub now: UnixNanos,
     pub image: &'a ImageFacts,
     pub host: &'a HostFacts,
-    /// Whether a path is there on the host.
-    pub exists: &'a dyn Fn(&Path) -> bool,
     /// Finds the full ID of a container by name or ID.
     pub container: &'a dyn Fn(&str) -> Result<String, Refusal>,
+    /// What mounts refer to.
+    pub mounts: mounts::Outside<'a>,
 }
 
 /// Decides on a create request: the record to store, and warnings for the client.
@@ -126,13 +124,13 @@ pub fn create(request: ContainerCreate, given: Given<'_>) -> Result<(Record, Vec
     }
     let network = network(&mut config, &mut host, request.networking_config, &given)?;
     check_config(&mut config, &given.id, &network, &host)?;
-    check_modes(&mut host, &config, given.host)?;
+    check_modes(&mut host, given.host)?;
     inherit_limits(&mut host.resources, given.host);
     limits::check(&mut host.resources, given.host, &mut warnings)?;
     if matches!(network, NetworkChoice::Host) && host.port_bindings.iter().flatten().next().is_some() {
         warnings.push("Published ports are discarded when using host network mode".into());
     }
-    let mounts = mounts::resolve(&host, given.exists)?;
+    let mounts = mounts::resolve(&host, &config, &given.mounts)?;
     let record = Record {
         id: given.id,
         name: given.name,
@@ -173,6 +171,10 @@ fn inherit(config: &mut ContainerConfig, image: &ContainerConfig) {
         ports.keys().for_each(|port| {
             own.entry(port.clone()).or_default();
         });
+    }
+    if let Some(volumes) = &image.volumes {
+        let own = config.volumes.get_or_insert_default();
+        own.extend(volumes.keys().map(|path| (path.clone(), Default::default())));
     }
     let own = config.env.get_or_insert_default();
     let inherited: Vec<String> = image
@@ -359,7 +361,7 @@ fn check_extra_host(entry: &str) -> Result<(), Refusal> {
 }
 
 /// Restart policy, namespaces and everything else of the host part that is a word. Sets the defaults.
-fn check_modes(host: &mut HostConfig, config: &ContainerConfig, facts: &HostFacts) -> Result<(), Refusal> {
+fn check_modes(host: &mut HostConfig, facts: &HostFacts) -> Result<(), Refusal> {
     check_restart(host)?;
     let bad = |what: &str, value: &str| Refusal::invalid(format!("invalid {what}: {value}"));
     match host.ipc_mode.as_str() {
@@ -419,7 +421,7 @@ fn check_modes(host: &mut HostConfig, config: &ContainerConfig, facts: &HostFact
     )?;
     check_log(host, facts)?;
     check_runtime(host, facts)?;
-    refuse_what_is_missing(host, config)
+    refuse_what_is_missing(host)
 }
 
 fn check_runtime(host: &HostConfig, facts: &HostFacts) -> Result<(), Refusal> {
@@ -550,23 +552,18 @@ pub fn parse_size(text: &str) -> Option<u64> {
 }
 
 /// Asks that the host or Corten cannot meet are refused by name.
-fn refuse_what_is_missing(host: &HostConfig, config: &ContainerConfig) -> Result<(), Refusal> {
+fn refuse_what_is_missing(host: &HostConfig) -> Result<(), Refusal> {
     let some = |list: &Option<Vec<String>>| list.iter().flatten().next().is_some();
     let missing = [
-        ("--volumes-from", some(&host.volumes_from)),
         ("--link", some(&host.links)),
         ("--storage-opt", host.storage_opt.iter().flatten().next().is_some()),
         (
             "--gpus and other device requests",
             host.resources.device_requests.iter().flatten().next().is_some(),
         ),
-        ("--volume-driver", !matches!(host.volume_driver.as_str(), "" | "local")),
     ];
     if let Some((what, _)) = missing.iter().find(|(_, asked)| *asked) {
         return Err(Refusal::not_implemented(what));
-    }
-    if config.volumes.iter().flatten().next().is_some() {
-        return Err(Refusal::not_implemented("an anonymous volume"));
     }
     for option in host.security_opt.iter().flatten() {
         let (key, value) = option.split_once(['=', ':']).unwrap_or((option, ""));

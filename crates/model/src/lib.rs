@@ -16,6 +16,7 @@ pub mod signal;
 pub mod spec;
 pub mod time;
 pub mod units;
+pub mod volumes;
 
 pub use error::{Kind, Refusal};
 pub use phase::Phase;

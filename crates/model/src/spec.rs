@@ -2,6 +2,7 @@
 
 mod defaults;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use api_types::container::Resources;
@@ -22,6 +23,15 @@ pub const SHARED_MEMORY: &str = "/dev/shm";
 /// Finds kind, major and minor number of a device of the host.
 pub type DeviceLookup<'a> = &'a dyn Fn(&Path) -> Option<(LinuxDeviceKind, u32, u32)>;
 
+/// Where the content of a volume or an image is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A directory of the host. `recursive`: with what is mounted below it.
+    Directory { path: PathBuf, recursive: bool, read_only: bool },
+    /// Directories to be put over each other, topmost first.
+    Layers(Vec<PathBuf>),
+}
+
 /// What is known only when a container is started.
 pub struct StartFacts<'a> {
     /// Below the root of each cgroup hierarchy.
@@ -39,6 +49,8 @@ pub struct StartFacts<'a> {
     pub device: DeviceLookup<'a>,
     /// All devices of the host, for privileged containers.
     pub all_devices: &'a dyn Fn() -> Vec<LinuxDevice>,
+    /// Where volumes and images are found, by the destinations of their mounts.
+    pub places: &'a BTreeMap<PathBuf, Place>,
     /// No user namespace of its own, and the kernel's namespaced network sysctls may be set.
     pub time_namespace: bool,
 }
@@ -269,7 +281,7 @@ fn namespaces(record: &Record, facts: &StartFacts<'_>) -> Vec<LinuxNamespace> {
 fn rootfs_propagation(mounts: &[ContainerMount]) -> String {
     let propagations = mounts.iter().filter_map(|mount| match &mount.source {
         Source::Bind { propagation, .. } => Some(propagation.as_str()),
-        Source::Tmpfs { .. } => None,
+        Source::Tmpfs { .. } | Source::Volume { .. } | Source::Image { .. } => None,
     });
     let widest = propagations.fold("", |widest, one| match one {
         "shared" | "rshared" => "rshared",
@@ -316,11 +328,37 @@ fn mounts(record: &Record, facts: &StartFacts<'_>) -> Vec<Mount> {
     }
     let mut given: Vec<&ContainerMount> = record.mounts.iter().collect();
     given.sort_by_key(|mount| mount.destination.components().count());
-    all.extend(given.into_iter().map(user_mount));
+    all.extend(given.into_iter().filter_map(|mount| user_mount(mount, facts.places)));
     all
 }
 
-fn user_mount(mount: &ContainerMount) -> Mount {
+/// A place of the host that a volume's or an image's mount shows.
+fn placed(mount: &ContainerMount, place: &Place, subpath: &str) -> (&'static str, PathBuf, Vec<String>) {
+    let (kind, path, mut options) = match place {
+        Place::Layers(layers) => {
+            let mut options = vec!["ro".to_string()];
+            options.extend(layers.iter().map(|layer| format!("lowerdir+={}", layer.display())));
+            ("overlay", PathBuf::from("overlay"), options)
+        }
+        Place::Directory { path, recursive, read_only } => {
+            let bind = if *recursive { "rbind" } else { "bind" };
+            let mut options = vec![bind.to_string(), "rprivate".into()];
+            if mount.read_only || *read_only {
+                options.push(if *recursive { "rro" } else { "ro" }.into());
+            }
+            ("bind", path.clone(), options)
+        }
+    };
+    if !subpath.is_empty() {
+        options.push(format!("{SUBPATH}{subpath}"));
+    }
+    (kind, path, options)
+}
+
+/// The runtime's own option: mount only what is at this place below the source, found by descriptor.
+const SUBPATH: &str = "x-subpath=";
+
+fn user_mount(mount: &ContainerMount, places: &BTreeMap<PathBuf, Place>) -> Option<Mount> {
     let (kind, source, mut options) = match &mount.source {
         Source::Bind { path, propagation, recursive, read_only_recursive, .. } => {
             let bind = if *recursive { "rbind" } else { "bind" };
@@ -342,15 +380,18 @@ fn user_mount(mount: &ContainerMount) -> Mount {
             }
             ("tmpfs", PathBuf::from("tmpfs"), all)
         }
+        Source::Volume { subpath, .. } | Source::Image { subpath, .. } => {
+            placed(mount, places.get(&mount.destination)?, subpath)
+        }
     };
     options.retain(|option| !option.is_empty());
-    Mount {
+    Some(Mount {
         destination: mount.destination.clone(),
         kind: kind.into(),
         source: Some(source),
         options,
         ..Mount::default()
-    }
+    })
 }
 
 fn devices(

@@ -104,7 +104,7 @@ pub async fn remove(app: &App, request: &Request, id: &str) -> Outcome {
     if request.query.flag("link") {
         return Err(Refusal::not_implemented("removing links"));
     }
-    app.engine.remove(id, request.query.flag("force")).await?;
+    app.engine.remove(id, request.query.flag("force"), request.query.flag("v")).await?;
     no_content()
 }
 

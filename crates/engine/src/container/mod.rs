@@ -8,6 +8,7 @@ mod joins;
 mod restart;
 mod start;
 mod task;
+mod volumes;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -157,6 +158,8 @@ pub enum Command {
     },
     Remove {
         force: bool,
+        /// With the volumes that nobody named and nobody else has.
+        volumes: bool,
         answer: Answer<()>,
     },
     /// Answered when everything that the shim has said by now is known.

@@ -1,11 +1,12 @@
 //! Starting a container: each step hands back its undo, and a failure anywhere undoes what was done.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use model::create::{LogSettings, NetworkChoice};
 use model::phase::Ending;
-use model::spec::StartFacts;
+use model::spec::{Place, StartFacts};
 use model::{Phase, Refusal};
 use shim_protocol::{Command as ToShim, Create, LogDriver, LogTarget, Reply, StdinMode};
 
@@ -122,7 +123,20 @@ impl Task {
     }
 
     async fn start_with(&mut self, endpoint: Option<&Arc<Endpoint>>) -> Result<(Shim, i32, i64), Refusal> {
-        let create = self.plan(endpoint)?;
+        let places = self.attach_volumes().await?;
+        let started = self.start_on(endpoint, &places).await;
+        if started.is_err() {
+            self.release_volumes().await;
+        }
+        started
+    }
+
+    async fn start_on(
+        &mut self,
+        endpoint: Option<&Arc<Endpoint>>,
+        places: &BTreeMap<PathBuf, Place>,
+    ) -> Result<(Shim, i32, i64), Refusal> {
+        let create = self.plan(endpoint, places)?;
         let filter = self.engine.seccomp(&self.record)?;
         failpoint::hit("start.shim")?;
         let events = self.next_shim();
@@ -192,7 +206,11 @@ impl Task {
     }
 
     /// Everything that the shim is told, and the files that it will bind.
-    fn plan(&self, endpoint: Option<&Arc<Endpoint>>) -> Result<Create, Refusal> {
+    fn plan(
+        &self,
+        endpoint: Option<&Arc<Endpoint>>,
+        places: &BTreeMap<PathBuf, Place>,
+    ) -> Result<Create, Refusal> {
         let (record, paths) = (&self.record, self.engine.paths());
         let run_directory = paths.task(&record.id);
         let io = |error: std::io::Error| {
@@ -242,6 +260,7 @@ impl Task {
             hosts: Some(&files.hosts),
             device: &host::device,
             all_devices: &host::all_devices,
+            places,
             time_namespace: false,
         };
         let spec = model::spec::runtime_spec(record, &facts)?;
