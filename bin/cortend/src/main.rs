@@ -240,6 +240,7 @@ fn options(config: &Config, paths: Paths) -> Result<Options> {
         cgroup_driver: CgroupDriver::Cgroupfs,
         cgroup_parent: config.text("cgroup-parent").unwrap_or("/corten").into(),
         network: settings::network(config, &paths)?,
+        init_path: config.text("init-path").map(PathBuf::from),
         settings: settings::read(config)?,
         paths,
     })

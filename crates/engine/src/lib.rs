@@ -4,6 +4,7 @@
 //! view that it published last. The engine knows no HTTP; it calls the parts (store, snapshots, network, logs)
 //! directly, their blocking work on blocking threads.
 
+mod autostart;
 mod bootstrap;
 pub mod clock;
 pub mod container;
@@ -70,6 +71,9 @@ pub struct Options {
     pub cgroup_driver: CgroupDriver,
     pub cgroup_parent: String,
     pub network: net::NetworkOptions,
+    /// A program of the host that stands before those of containers that want an init; none: Corten's own, which
+    /// needs no file.
+    pub init_path: Option<PathBuf>,
     /// How the daemon starts; [`Engine::settings`] is what counts later.
     pub settings: Settings,
 }
