@@ -243,6 +243,7 @@ fn options(config: &Config, paths: Paths, remap: Option<Remap>) -> Result<Option
         cgroup_parent: config.text("cgroup-parent").unwrap_or("/corten").into(),
         network: settings::network(config, &paths)?,
         isolation: isolation(config, remap),
+        init_path: config.text("init-path").map(PathBuf::from),
         settings: settings::read(config)?,
         paths,
     })

@@ -13,8 +13,9 @@ use model::create::{HostFacts, Record};
 use model::security::SecurityFacts;
 use snapshots::Snapshotter;
 
+use crate::autostart::Due;
 use crate::cdi::Devices;
-use crate::container::{Remembered, Task};
+use crate::container::{Handle, Remembered, Task};
 use crate::net::Endpoint;
 use crate::networks::{NetworkRecord, Networks};
 use crate::paths::ENDPOINT_NAME;
@@ -41,7 +42,7 @@ impl Engine {
     pub async fn open(options: Options, parts: Parts) -> Result<Engine, Refusal> {
         let engine = blocking(move || open_blocking(options, parts)).await?;
         engine.spawn_lazy_writer();
-        engine.restore_all().await;
+        let due = engine.restore_all().await;
         let sweeping = engine.clone();
         blocking(move || {
             sweeping.sweep();
@@ -49,21 +50,24 @@ impl Engine {
             Ok(())
         })
         .await?;
+        engine.catch_up(due);
         Ok(engine)
     }
 
-    async fn restore_all(&self) {
+    async fn restore_all(&self) -> Vec<(Handle, Due)> {
         let stored = self.0.store.scan(REMEMBERED);
         let mut states: HashMap<String, Remembered> = stored
             .into_iter()
             .filter_map(|(id, bytes)| Some((id, serde_json::from_slice(&bytes).ok()?)))
             .collect();
+        let mut all = Vec::new();
         for (id, bytes) in self.0.store.scan(CONTAINERS) {
             match serde_json::from_slice::<Record>(&bytes) {
-                Ok(record) => self.restore(record, states.remove(&id).unwrap_or_default()).await,
+                Ok(record) => all.push(self.restore(record, states.remove(&id).unwrap_or_default()).await),
                 Err(error) => tracing::error!(container = %id, %error, "its record cannot be read"),
             }
         }
+        all
     }
 
     /// Finds out what became of a container's task.

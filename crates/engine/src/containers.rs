@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use api_types::container::{ContainerCreate, ContainerUpdate, ContainerWait};
 use model::create::{Given, Record};
+use model::restart::{Ended, with_daemon};
 use model::{Kind, Phase, Refusal, name, signal};
 
+use crate::autostart::Due;
 use crate::container::{Client, Command, Handle, Remembered, StartedBy, Task, View};
 use crate::metrics::Action;
 use crate::{Engine, blocking, clock, failpoint};
@@ -232,7 +234,8 @@ impl Engine {
             signal::parse(text).ok_or_else(|| Refusal::invalid(format!("Invalid signal: {text}")))?;
         let handle = self.find(name)?;
         let view = handle.view();
-        if !view.phase.is_running() {
+        let waits = matches!(view.phase, Phase::Restarting { .. });
+        if !view.phase.is_running() && !waits {
             return Err(Refusal::conflict(format!(
                 "cannot kill container: {name}: container {} is not running",
                 view.id()
@@ -240,7 +243,12 @@ impl Engine {
         }
         let stops = number == signal::KILL || number == view.record.stop_signal();
         if stops {
-            handle.tell(Command::MarkStopped).await;
+            handle.ask(|answer| Command::MarkStopped { answer }).await?;
+            self.remember_stop(&view).await;
+        }
+        if waits {
+            // Nothing runs that could get the signal; as with Docker, that is no failure.
+            return Ok(());
         }
         if let Phase::Running { frozen: true, .. } = view.phase {
             handle.ask(|answer| Command::Freeze { frozen: false, answer }).await?;
@@ -253,6 +261,13 @@ impl Engine {
             let _ = tokio::time::timeout(std::time::Duration::from_secs(10), ended).await;
         }
         Ok(())
+    }
+
+    /// Makes it last that a person ended a container, if that decides whether a next daemon starts it.
+    async fn remember_stop(&self, view: &View) {
+        if !matches!(view.record.host_config.restart_policy.name.as_str(), "" | "no") {
+            self.remember_now().await;
+        }
     }
 
     pub async fn pause(&self, name: &str, frozen: bool) -> Result<(), Refusal> {
@@ -310,8 +325,10 @@ impl Engine {
         Ok(async move {
             let view = handle
                 .until(|view| match condition {
+                    // An end is an end for those who wait, also if the restart policy has another start in mind.
                     WaitCondition::NotRunning => {
-                        !matches!(view.phase, Phase::Running { .. } | Phase::Restarting { .. })
+                        view.exits > exits
+                            || !matches!(view.phase, Phase::Running { .. } | Phase::Restarting { .. })
                     }
                     WaitCondition::NextExit => view.exits > exits,
                     WaitCondition::Removed => view.removed,
@@ -327,8 +344,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Brings back the containers of the store, and those that run.
-    pub(crate) async fn restore(&self, record: Record, remembered: Remembered) {
+    /// Brings a container of the store back, with its task if that runs. Tells what is to be done about it.
+    pub(crate) async fn restore(&self, record: Record, remembered: Remembered) -> (Handle, Due) {
         let phase = restored_phase(&remembered);
         self.volumes().restore(&record);
         let id = record.id.clone();
@@ -346,22 +363,12 @@ impl Engine {
         if view.phase.is_running() {
             self.volumes().adopt_running(&view.record);
         }
-        let Phase::Exited(_) = view.phase else { return };
-        let auto_remove = view.record.host_config.auto_remove;
-        if !auto_remove && !wants_start_with_daemon(&view, &remembered) {
-            return;
-        }
-        tokio::spawn(async move {
-            let done = if auto_remove {
-                // It ended while no daemon was there to remove it.
-                handle.ask(|answer| Command::Remove { force: false, volumes: true, answer }).await
-            } else {
-                handle.ask(|answer| Command::Start { by: StartedBy::Policy, answer }).await
-            };
-            if let Err(error) = done {
-                tracing::warn!(container = %id, %error, "cannot be started or removed with the daemon's start");
-            }
-        });
+        let due = match view.phase {
+            Phase::Exited(_) if view.record.host_config.auto_remove => Due::Removal,
+            Phase::Exited(_) if wants_start_with_daemon(&view, &remembered) => Due::Start,
+            _ => Due::Nothing,
+        };
+        (handle, due)
     }
 }
 
@@ -388,10 +395,8 @@ fn restored_phase(remembered: &Remembered) -> Phase {
 }
 
 fn wants_start_with_daemon(view: &View, remembered: &Remembered) -> bool {
-    match view.record.host_config.restart_policy.name.as_str() {
-        "always" => true,
-        "unless-stopped" => !remembered.stopped_by_hand,
-        "on-failure" => remembered.running && view.phase.ending().code != 0,
-        _ => false,
-    }
+    // While it waited for a start, that start was counted already.
+    let count = remembered.restart_count - u32::from(remembered.restarting && remembered.restart_count > 0);
+    let ended = Ended { code: view.phase.ending().code, by_hand: remembered.stopped_by_hand, count };
+    with_daemon(&view.record.host_config.restart_policy, ended)
 }

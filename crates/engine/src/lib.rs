@@ -5,6 +5,7 @@
 //! directly, their blocking work on blocking threads.
 
 mod apparmor;
+mod autostart;
 mod bootstrap;
 mod cdi;
 pub mod clock;
@@ -78,6 +79,9 @@ pub struct Options {
     pub cgroup_parent: String,
     pub network: net::NetworkOptions,
     pub isolation: IsolationOptions,
+    /// A program of the host that stands before those of containers that want an init; none: Corten's own, which
+    /// needs no file.
+    pub init_path: Option<PathBuf>,
     /// How the daemon starts; [`Engine::settings`] is what counts later.
     pub settings: Settings,
 }

@@ -15,7 +15,7 @@ use crate::mounts::{self, ContainerMount};
 use crate::remap::{self, Remap};
 use crate::security::{self, Labels, SecurityFacts};
 use crate::time::UnixNanos;
-use crate::{Refusal, capabilities, ports, signal};
+use crate::{Refusal, capabilities, health, ports, signal};
 
 /// What the host has and the daemon was told; found out once at start.
 #[derive(Debug, Clone, Default)]
@@ -98,6 +98,16 @@ impl Record {
         parts.into_iter().flatten().flatten().cloned().collect()
     }
 
+    /// Names or IDs of the containers whose namespaces it joins.
+    pub fn needs(&self) -> impl Iterator<Item = &str> {
+        let network = match &self.network {
+            NetworkChoice::Container(other) => Some(other.as_str()),
+            _ => None,
+        };
+        let modes = [&self.host_config.pid_mode, &self.host_config.ipc_mode];
+        network.into_iter().chain(modes.into_iter().filter_map(|mode| mode.strip_prefix("container:")))
+    }
+
     /// The signal that asks it to end.
     pub fn stop_signal(&self) -> i32 {
         self.config.stop_signal.as_deref().and_then(signal::parse).unwrap_or(signal::TERM)
@@ -125,6 +135,7 @@ pub fn create(request: ContainerCreate, given: Given<'_>) -> Result<(Record, Vec
     let mut warnings = Vec::new();
     let mut config = request.config;
     let mut host = request.host_config.unwrap_or_default();
+    check_shared_network(&config, &host)?;
     inherit(&mut config, &given.image.config);
     if config.cmd.iter().flatten().chain(config.entrypoint.iter().flatten()).next().is_none() {
         return Err(Refusal::invalid("no command specified"));
@@ -212,9 +223,7 @@ fn inherit(config: &mut ContainerConfig, image: &ContainerConfig) {
         Some(entrypoint) if entrypoint.is_empty() || entrypoint == &[""] => config.entrypoint = None,
         Some(_) => {}
     }
-    if config.healthcheck.is_none() {
-        config.healthcheck = image.healthcheck.clone();
-    }
+    health::inherit(&mut config.healthcheck, image.healthcheck.as_ref());
     if config.stop_signal.is_none() {
         config.stop_signal = image.stop_signal.clone();
     }
@@ -225,6 +234,53 @@ fn inherit(config: &mut ContainerConfig, image: &ContainerConfig) {
 
 fn variable_name(variable: &str) -> &str {
     variable.split_once('=').map_or(variable, |(name, _)| name)
+}
+
+/// Refuses what a container cannot have for itself when it shares a network or a host name. The image has not been
+/// looked at: what it exposes, say, is no conflict.
+fn check_shared_network(config: &ContainerConfig, host: &HostConfig) -> Result<(), Refusal> {
+    let links = host.links.iter().flatten().next().is_some();
+    let conflicts = if let Some(other) = host.network_mode.strip_prefix("container:") {
+        if other.is_empty() {
+            return Err(Refusal::invalid(
+                "invalid network mode: invalid container format container:<name|id>",
+            ));
+        }
+        let publishes = host.port_bindings.iter().flatten().next().is_some() || host.publish_all_ports;
+        vec![
+            (!config.hostname.is_empty(), "hostname and the network mode"),
+            (
+                links,
+                "container type network can't be used with links. This would result in undefined behavior",
+            ),
+            (host.dns.iter().flatten().next().is_some(), "dns and the network mode"),
+            (
+                host.extra_hosts.iter().flatten().next().is_some(),
+                "custom host-to-IP mapping and the network mode",
+            ),
+            (
+                config.mac_address.as_ref().is_some_and(|mac| !mac.is_empty()),
+                "mac-address and the network mode",
+            ),
+            (publishes, "port publishing and the container type network mode"),
+            (
+                config.exposed_ports.iter().flatten().next().is_some(),
+                "port exposing and the container type network mode",
+            ),
+        ]
+    } else {
+        vec![
+            (host.uts_mode == "host" && !config.hostname.is_empty(), "hostname and the UTS mode"),
+            (
+                host.network_mode == "host" && links,
+                "host type networking can't be used with links. This would result in undefined behavior",
+            ),
+        ]
+    };
+    match conflicts.into_iter().find(|(asked, _)| *asked) {
+        Some((_, what)) => Err(Refusal::invalid(format!("conflicting options: {what}"))),
+        None => Ok(()),
+    }
 }
 
 fn network(
@@ -242,24 +298,6 @@ fn network(
         return Ok(NetworkChoice::None);
     }
     if let Some(other) = mode.strip_prefix("container:") {
-        let conflict = |what: &str| Refusal::invalid(format!("conflicting options: {what}"));
-        if !config.hostname.is_empty() {
-            return Err(conflict("hostname and the network mode"));
-        }
-        if host.links.iter().flatten().next().is_some() {
-            return Err(conflict(
-                "container type network can't be used with links. This would result in undefined behavior",
-            ));
-        }
-        if host.dns.iter().flatten().next().is_some() {
-            return Err(conflict("dns and the network mode"));
-        }
-        if host.extra_hosts.iter().flatten().next().is_some() {
-            return Err(conflict("custom host-to-IP mapping and the network mode"));
-        }
-        if host.port_bindings.iter().flatten().next().is_some() || host.publish_all_ports {
-            return Err(conflict("port publishing and the container type network mode"));
-        }
         let id = (given.container)(other)?;
         if id == given.id {
             return Err(Refusal::invalid("cannot join own network"));
@@ -312,9 +350,6 @@ fn check_config(
             config.hostname
         )));
     }
-    if host.uts_mode == "host" && !config.hostname.is_empty() {
-        return Err(Refusal::invalid("conflicting options: hostname and the UTS mode"));
-    }
     let shares_name = matches!(network, NetworkChoice::Host | NetworkChoice::Container(_));
     if config.hostname.is_empty() && !shares_name {
         config.hostname = id.chars().take(12).collect();
@@ -329,26 +364,21 @@ fn check_config(
     {
         return Err(Refusal::invalid(format!("Invalid signal: {text}")));
     }
+    host.extra_hosts.iter().flatten().try_for_each(|entry| check_extra_host(entry))?;
     ports::exposed(config.exposed_ports.as_ref().unwrap_or(&Default::default()))?;
     ports::publications(host.port_bindings.as_ref().unwrap_or(&Default::default()))?;
-    check_health(config)
+    config.healthcheck.as_ref().map_or(Ok(()), health::check)
 }
 
-fn check_health(config: &ContainerConfig) -> Result<(), Refusal> {
-    const MILLISECOND: i64 = 1_000_000;
-    let Some(health) = &config.healthcheck else { return Ok(()) };
-    for (name, value) in [
-        ("Interval", health.interval),
-        ("Timeout", health.timeout),
-        ("StartPeriod", health.start_period),
-        ("StartInterval", health.start_interval),
-    ] {
-        if value != 0 && value < MILLISECOND {
-            return Err(Refusal::invalid(format!("{name} in Healthcheck cannot be less than 1ms")));
-        }
-    }
-    if health.retries < 0 {
-        return Err(Refusal::invalid("Retries in Healthcheck cannot be negative"));
+/// `NAME:ADDRESS`; the address may be `host-gateway`.
+fn check_extra_host(entry: &str) -> Result<(), Refusal> {
+    let Some((name, address)) = entry.split_once(':').filter(|(name, _)| !name.is_empty()) else {
+        return Err(Refusal::invalid(format!("bad format for add-host: \"{entry}\"")));
+    };
+    let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
+    if address != "host-gateway" && bare.parse::<std::net::IpAddr>().is_err() {
+        return Err(Refusal::invalid(format!("invalid IP address in add-host: \"{address}\""))
+            .hint(format!("give an address that {name} is to have, or host-gateway")));
     }
     Ok(())
 }
@@ -364,9 +394,7 @@ fn check_modes(host: &mut HostConfig, facts: &HostFacts) -> Result<(), Refusal> 
         "" if !facts.ipc_mode.is_empty() => host.ipc_mode = facts.ipc_mode.clone(),
         "" => host.ipc_mode = "private".into(),
         "private" | "shareable" | "host" | "none" => {}
-        mode if mode.starts_with("container:") => {
-            return Err(Refusal::not_implemented("sharing the IPC namespace of another container"));
-        }
+        mode if mode.len() > 10 && mode.starts_with("container:") => {}
         mode => return Err(bad("IPC mode", mode)),
     }
     match host.pid_mode.as_str() {
@@ -536,7 +564,7 @@ fn check_storage(host: &HostConfig, facts: &HostFacts) -> Result<(), Refusal> {
 /// Asks that the host or Corten cannot meet are refused by name.
 fn refuse_what_is_missing(host: &HostConfig) -> Result<(), Refusal> {
     let some = |list: &Option<Vec<String>>| list.iter().flatten().next().is_some();
-    let missing = [("--link", some(&host.links)), ("--init", host.resources.init == Some(true))];
+    let missing = [("--link", some(&host.links))];
     if let Some((what, _)) = missing.iter().find(|(_, asked)| *asked) {
         return Err(Refusal::not_implemented(what));
     }

@@ -27,5 +27,5 @@ pub use cgroup::Cgroup;
 pub use error::Error;
 pub use exec::exec;
 pub use launch::create;
-pub use plan::{Created, ExecPlan, Executed, Gate, Plan, RootfsSource, Running, Stdio};
-pub use sources::mount_root;
+pub use plan::{Created, ExecPlan, Executed, Gate, Init, Plan, RootfsSource, Running, Stdio};
+pub use sources::{borrow_mount, mount_root};

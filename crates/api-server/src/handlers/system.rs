@@ -183,7 +183,7 @@ pub async fn info(app: &App) -> Outcome {
         no_proxy: settings.no_proxy.clone(),
         swarm: SwarmInfo { local_node_state: "inactive".into(), ..SwarmInfo::default() },
         live_restore_enabled: true,
-        init_binary: String::new(),
+        init_binary: "docker-init".into(),
         containerd_commit: Commit::default(),
         runc_commit: commit(),
         init_commit: Commit::default(),
