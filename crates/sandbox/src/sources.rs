@@ -352,13 +352,7 @@ fn open_root(
             let Some(namespace) = mapping else {
                 return overlay(lower, upper, work, *volatile, own_namespace, label);
             };
-            let mapped = MappedLayers::open(lower, upper, work, namespace)?;
-            let layers = mapped.lower.iter().map(|layer| ("lowerdir+", layer.as_path()));
-            // Who mounts it owns what the overlay makes for itself, and must be a user whom the layers can show.
-            let (uid, gid) = mapped.root;
-            let _user = sys::security::FileUser::become_user(uid, gid)
-                .step(|| "act as the container's root".into())?;
-            overlay_by_options(layers, &mapped.upper, &mapped.work, *volatile, label)
+            MappedLayers::open(lower, upper, work, namespace)?.overlay(work, *volatile, label)
         }
     }
 }
@@ -380,7 +374,7 @@ struct MappedLayers {
     work: PathBuf,
     /// The user and group of the host that stand for root.
     root: (u32, u32),
-    _opened: Vec<OwnedFd>,
+    opened: Vec<OwnedFd>,
 }
 
 impl MappedLayers {
@@ -412,7 +406,74 @@ impl MappedLayers {
         let root = rustix::fs::stat(&holder).step(|| "look at the upper directory".into())?;
         let root = (root.st_uid, root.st_gid);
         let (upper, work) = (holder.join(upper), holder.join(work_name));
-        Ok(MappedLayers { lower: mapped, upper, work, root, _opened: opened })
+        Ok(MappedLayers { lower: mapped, upper, work, root, opened })
+    }
+
+    /// The overlay of these layers, as a detached mount.
+    fn overlay(&self, place: &Path, volatile: bool, label: &str) -> Result<OwnedFd, Error> {
+        let layers = self.lower.iter().map(|layer| ("lowerdir+", layer.as_path()));
+        let direct = {
+            let _user = self.act_as_root()?;
+            overlay_by_options(layers, &self.upper, &self.work, volatile, label)
+        };
+        // Kernels before 6.15 take layers from mounts only that have a place.
+        direct.or_else(|first| self.overlay_elsewhere(place, volatile, label).map_err(|_| first))
+    }
+
+    /// Who mounts an overlay owns what it makes for itself, and must be a user whom the layers can show.
+    fn act_as_root(&self) -> Result<sys::security::FileUser, Error> {
+        let (uid, gid) = self.root;
+        sys::security::FileUser::become_user(uid, gid).step(|| "act as the container's root".into())
+    }
+
+    /// Has a process with a mount namespace of its own give the layers their places, where nobody else sees them. They
+    /// are put over `place`.
+    fn overlay_elsewhere(&self, place: &Path, volatile: bool, label: &str) -> Result<OwnedFd, Error> {
+        let step = || "mount the overlay".to_owned();
+        let (ours, theirs) = Channel::pair().step(|| "make a socket pair".into())?;
+        let options = CloneOptions { namespaces: Namespaces::MOUNT, cgroup: None, sibling: false };
+        let (child, _) = sys::process::clone(&options, || {
+            let said = match self.overlay_at(place, volatile, label) {
+                Ok(tree) => theirs.send(b"tree", &[tree.as_fd()]),
+                Err(error) => theirs.send(error.to_string().as_bytes(), &[]),
+            };
+            i32::from(said.is_err())
+        })
+        .step(step)?;
+        drop(theirs);
+        let (mut message, mut descriptors) = ([0; 1024], Vec::new());
+        let received = ours.receive(&mut message, &mut descriptors);
+        let _ = sys::process::wait(child);
+        let length = received.step(step)?;
+        let said = || Error::invalid(String::from_utf8_lossy(&message[..length]).into_owned());
+        descriptors.pop().ok_or_else(said)
+    }
+
+    fn overlay_at(&self, place: &Path, volatile: bool, label: &str) -> Result<OwnedFd, Error> {
+        let step = || "give the layers places".to_owned();
+        make_private()?;
+        let open = |path: &Path| {
+            rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        };
+        let places = new_mount("tmpfs", Some(Path::new("layers")), &Options::default(), Attributes::EMPTY)?;
+        crate::rootfs::attach(places.as_fd(), open(place).step(step)?.as_fd()).step(step)?;
+        rustix::process::fchdir(&places).step(step)?;
+        for (number, tree) in self.opened.iter().enumerate() {
+            let name = number.to_string();
+            rustix::fs::mkdirat(&places, &*name, Mode::from_raw_mode(0o700)).step(step)?;
+            let target = rustix::fs::openat(&places, &*name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+            crate::rootfs::attach(tree.as_fd(), target.step(step)?.as_fd()).step(step)?;
+        }
+        rustix::fs::mkdirat(&places, "merged", Mode::from_raw_mode(0o755)).step(step)?;
+        // The last one holds the upper and the work directory.
+        let last = self.opened.len().saturating_sub(1);
+        let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+        let below = |path: &Path| format!("{last}/{}", name(path).unwrap_or_default());
+        let lower: Vec<String> = (0..last).map(|number| number.to_string()).collect();
+        let _user = self.act_as_root()?;
+        let (upper, work) = (below(&self.upper), below(&self.work));
+        mount_overlay(Path::new("merged"), &lower.join(":"), &upper, &work, volatile, label)?;
+        open_tree(Path::new("merged"), false).step(step)
     }
 }
 
@@ -510,15 +571,28 @@ fn overlay_by_mount(
     volatile: bool,
     label: &str,
 ) -> Result<OwnedFd, Error> {
-    use std::fmt::Write;
     let step = || "mount the overlay".to_owned();
     let mut opened = Vec::new();
-    let mut data = format!(
-        "lowerdir={},upperdir={},workdir={}",
-        open_layers(lower, &mut opened)?,
-        open_layers(&[upper], &mut opened)?,
-        open_layers(&[work], &mut opened)?
-    );
+    let lower = open_layers(lower, &mut opened)?;
+    let upper = open_layers(&[upper], &mut opened)?;
+    let within = open_layers(&[work], &mut opened)?;
+    mount_overlay(work, &lower, &upper, &within, volatile, label)?;
+    let tree = open_tree(work, false).step(step);
+    rustix::mount::unmount(work, rustix::mount::UnmountFlags::DETACH).step(step)?;
+    tree
+}
+
+/// Mounts an overlay on `target` by `mount(2)`; the layers are named as its options have them.
+fn mount_overlay(
+    target: &Path,
+    lower: &str,
+    upper: &str,
+    work: &str,
+    volatile: bool,
+    label: &str,
+) -> Result<(), Error> {
+    use std::fmt::Write;
+    let mut data = format!("lowerdir={lower},upperdir={upper},workdir={work}");
     for (key, value) in OVERLAY_OPTIONS {
         // Writing to a string cannot fail.
         let _ = write!(data, ",{key}={value}");
@@ -535,10 +609,8 @@ fn overlay_by_mount(
     }
     let data = std::ffi::CString::new(data).unwrap_or_default();
     let flags = rustix::mount::MountFlags::empty();
-    rustix::mount::mount("overlay", work, "overlay", flags, data.as_c_str()).step(step)?;
-    let tree = open_tree(work, false).step(step);
-    rustix::mount::unmount(work, rustix::mount::UnmountFlags::DETACH).step(step)?;
-    tree
+    rustix::mount::mount("overlay", target, "overlay", flags, data.as_c_str())
+        .step(|| "mount the overlay".into())
 }
 
 /// A new filesystem as a detached mount.
