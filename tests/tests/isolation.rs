@@ -360,6 +360,20 @@ fn users_of_their_own() {
     assert_eq!(bed.run(&["exec", "own", "id", "-u"]).ok(), "0");
     assert_eq!(bed.run(&["exec", "-u", "user", "own", "id", "-u"]).ok(), "1000");
     bed.run(&["run", "--rm", "--network", "container:own", "busybox", "ping", "-c", "1", "127.0.0.1"]).ok();
+    // Copies have the container's own numbers, in both directions, whether it runs or not.
+    let copied = bed.folder("copied");
+    fs::write(copied.join("in"), "in").expect("file");
+    std::os::unix::fs::chown(copied.join("in"), Some(7), Some(8)).expect("chown");
+    for name in ["running", "stopped"] {
+        let (into, out) = (format!("own:/{name}"), copied.join(name));
+        bed.run(&["cp", "-a", &copied.join("in").to_string_lossy(), &into]).ok();
+        bed.run(&["cp", "-a", &into, &out.to_string_lossy()]).ok();
+        let owner = fs::metadata(&out).map(|found| std::os::unix::fs::MetadataExt::uid(&found));
+        assert_eq!(owner.expect("copied"), 7, "{name}");
+        bed.run(&["stop", "-t", "0", "own"]).ok();
+    }
+    bed.run(&["start", "own"]).ok();
+    assert_eq!(bed.run(&["exec", "own", "stat", "-c", "%u:%g", "/running", "/stopped"]).ok(), "7:8\n7:8");
     bed.run(&["restart", "-t", "0", "own"]).ok();
     assert_eq!(bed.run(&["exec", "own", "stat", "-c", "%u", "/file"]).ok(), "1000");
     // Layers are shown with other owners, not copied: on disk they are as in the image.
