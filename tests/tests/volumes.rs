@@ -386,7 +386,10 @@ fn an_image_is_mounted_to_be_read() {
         return;
     }
     bed.load(&site());
-    bed.load(&Image::new("flat:latest", &[Entry::folder("sub", 0o755), Entry::file("sub/file", 0o644, "flat\n")]));
+    bed.load(&Image::new(
+        "flat:latest",
+        &[Entry::folder("sub", 0o755), Entry::file("sub/file", 0o644, "flat\n")],
+    ));
     for (flags, path, text) in [
         ("type=image,source=site,target=/img", "/img/data/page", "hello"),
         ("type=image,source=site,target=/img,image-subpath=data/sub", "/img/deep", "deep"),

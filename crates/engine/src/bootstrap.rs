@@ -182,6 +182,7 @@ fn open_blocking(options: Options, parts: Parts) -> Result<Engine, Refusal> {
         seccomp: seccomp_cache::Cache::new(kernel),
         networks,
         volumes,
+        meter: Default::default(),
         execs: Mutex::default(),
         remembered: Mutex::default(),
         background: Default::default(),

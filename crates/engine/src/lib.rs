@@ -26,6 +26,7 @@ mod shim;
 mod system;
 mod top;
 
+mod usage;
 pub mod volumes;
 
 use std::collections::BTreeMap;
@@ -92,6 +93,7 @@ struct Inner {
     seccomp: seccomp_cache::Cache,
     networks: networks::Networks,
     volumes: volumes::Volumes,
+    meter: usage::Meter,
     execs: Mutex<execs::Execs>,
     /// States to be written with the next lazy commit.
     remembered: Mutex<BTreeMap<String, Remembered>>,

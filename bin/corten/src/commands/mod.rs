@@ -89,6 +89,7 @@ pub enum Verb {
     VolumeLs,
     VolumePrune,
     VolumeRm,
+    VolumeUpdate,
     Wait,
 }
 
@@ -139,6 +140,7 @@ pub async fn run(app: App, command: &Command, matches: Matches) -> Result<i32, F
         Verb::VolumeLs => volume::ls(&app, &matches).await,
         Verb::VolumeCreate => volume::create(&app, &matches).await,
         Verb::VolumeRm => volume::rm(&app, &matches).await,
+        Verb::VolumeUpdate => volume::update(&app, &matches).await,
         Verb::ContainerPrune
         | Verb::ImagePrune
         | Verb::NetworkPrune

@@ -50,6 +50,14 @@ pub async fn prune(app: &App, verb: Verb, matches: &Matches) -> Result<(), Fail>
     if verb == Verb::SystemPrune {
         return system(app, matches, wanted).await;
     }
+    if verb == Verb::VolumePrune
+        && all
+        && let Some(filter) = wanted.iter().find(|filter| filter.starts_with("all="))
+    {
+        return Err(Fail::text(format!(
+            "conflicting options: cannot specify both --all and --filter {filter}"
+        )));
+    }
     let warning = match (verb, all) {
         (Verb::ContainerPrune, _) => "WARNING! This will remove all stopped containers.",
         (Verb::ImagePrune, false) => "WARNING! This will remove all dangling images.",

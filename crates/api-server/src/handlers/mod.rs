@@ -6,4 +6,5 @@ pub mod execs;
 pub mod images;
 pub mod networks;
 pub mod system;
+pub mod usage;
 pub mod volumes;
