@@ -49,7 +49,8 @@ pub async fn answer(app: &App, mut request: http::Request<Incoming>) -> Answer {
     tracing::debug!(%method, path, status = answer.status().as_u16(), "request");
     let headers = answer.headers_mut();
     headers.insert("api-version", HeaderValue::from_static(const_max()));
-    headers.insert("docker-experimental", HeaderValue::from_static("false"));
+    let experimental = if app.engine.settings().experimental { "true" } else { "false" };
+    headers.insert("docker-experimental", HeaderValue::from_static(experimental));
     headers.insert("ostype", HeaderValue::from_static("linux"));
     if let Ok(server) = HeaderValue::from_str(&format!("Docker/{} (linux)", app.about.version)) {
         headers.insert(http::header::SERVER, server);

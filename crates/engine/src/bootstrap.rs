@@ -16,6 +16,7 @@ use crate::container::{Remembered, Task};
 use crate::net::Endpoint;
 use crate::networks::{NetworkRecord, Networks};
 use crate::paths::ENDPOINT_NAME;
+use crate::settings::Current;
 use crate::shim::{Launcher, Shim};
 use crate::volumes::Volumes;
 use crate::{
@@ -158,11 +159,10 @@ fn open_blocking(options: Options, parts: Parts) -> Result<Engine, Refusal> {
         cgroup_v2: host::cgroup_v2(),
         swap_limit: host::swap_limit(),
         pids_limit: host::controller("pids"),
-        log: options.log.clone(),
-        shm_size: options.shm_size,
         cgroup_parent: options.cgroup_parent.clone(),
-        stop_timeout: options.stop_timeout,
+        ..HostFacts::default()
     };
+    let current = Current::new(options.settings.clone(), facts);
     let release = rustix::system::uname();
     let kernel = seccomp::Kernel::parse(&release.release().to_string_lossy())
         .unwrap_or(seccomp::Kernel { major: 5, minor: 12 });
@@ -171,7 +171,7 @@ fn open_blocking(options: Options, parts: Parts) -> Result<Engine, Refusal> {
     Ok(Engine(Arc::new(Inner {
         options,
         id,
-        facts,
+        current,
         store,
         images,
         snapshots,
@@ -204,7 +204,7 @@ fn daemon_id(store: &Store) -> Result<String, Refusal> {
 
 fn open_network(options: &NetworkOptions, store: &Store) -> Result<(net::Network, Networks), Refusal> {
     let failed = |error: network::Error| Refusal::from_error("cannot set up the network", &error);
-    let driver = network::Networks::open(network::Options::default()).map_err(failed)?;
+    let driver = network::Networks::open(driver_options(options)).map_err(failed)?;
     let networks = Networks::open(store, |stored| {
         if let Some(given) = options.bridge_address {
             return Ok((given.trunc(), given.addr()));
@@ -222,6 +222,20 @@ fn open_network(options: &NetworkOptions, store: &Store) -> Result<(net::Network
     Ok((net::Network::new(driver, network_id, options.host_binding), networks))
 }
 
+fn driver_options(options: &NetworkOptions) -> network::Options {
+    let standard = network::Options::default();
+    network::Options {
+        table: match options.instance {
+            None => standard.table,
+            Some(instance) => format!("{}-{instance:08x}", standard.table),
+        },
+        link_group: options.instance.map_or(standard.link_group, network::link_group),
+        enable_forwarding: options.forwarding,
+        pools: options.pools.clone(),
+        ..standard
+    }
+}
+
 fn first_address(subnet: Ipv4Net) -> std::net::Ipv4Addr {
     subnet.hosts().next().unwrap_or(subnet.addr())
 }
@@ -235,6 +249,7 @@ fn bridge_spec(options: &NetworkOptions, record: &NetworkRecord) -> network::Bri
         masquerade: options.masquerade,
         icc: options.icc,
         host_binding_ip: Some(options.host_binding),
+        ip_range: options.fixed_range,
         ..spec
     }
 }

@@ -84,7 +84,7 @@ impl Engine {
             name,
             now: clock::now(),
             image: &image,
-            host: self.facts(),
+            host: &self.facts(),
             container: &|name: &str| Ok(self.find(name)?.view().id().to_string()),
             mounts: model::mounts::Outside {
                 exists: &|path: &Path| path.exists(),

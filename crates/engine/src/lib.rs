@@ -22,6 +22,7 @@ mod paths;
 mod prune;
 mod registry;
 mod seccomp_cache;
+mod settings;
 mod shim;
 mod system;
 mod top;
@@ -33,12 +34,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use api_types::container::LogConfig;
 use container::Remembered;
 use images::Images;
 use metadata::{Batch, Store};
 use model::Refusal;
-use model::create::{HostFacts, Record};
+use model::create::Record;
 use model::time::UnixNanos;
 use shim_protocol::Exit;
 use snapshots::Snapshotter;
@@ -62,18 +62,13 @@ pub struct Options {
     /// The shim's program.
     pub shim: PathBuf,
     pub cgroup_parent: String,
-    pub log: LogConfig,
-    /// Bytes.
-    pub shm_size: i64,
-    /// Seconds.
-    pub stop_timeout: i64,
-    /// Labels of the daemon.
-    pub labels: Vec<String>,
     pub network: net::NetworkOptions,
-    pub debug: bool,
+    /// How the daemon starts; [`Engine::settings`] is what counts later.
+    pub settings: Settings,
 }
 
-pub use net::NetworkOptions;
+pub use net::{NameService, NetworkOptions};
+pub use settings::Settings;
 
 /// A handle; clones share the engine.
 #[derive(Clone)]
@@ -82,7 +77,7 @@ pub struct Engine(Arc<Inner>);
 struct Inner {
     options: Options,
     id: String,
-    facts: HostFacts,
+    current: settings::Current,
     store: Store,
     images: Arc<Images>,
     snapshots: Arc<dyn Snapshotter>,
@@ -117,10 +112,6 @@ impl Engine {
 
     pub fn options(&self) -> &Options {
         &self.0.options
-    }
-
-    pub fn facts(&self) -> &HostFacts {
-        &self.0.facts
     }
 
     pub fn images(&self) -> &Arc<Images> {
@@ -167,7 +158,7 @@ impl Engine {
     }
 
     pub(crate) fn seccomp(&self, record: &Record) -> Result<Option<Arc<[u8]>>, Refusal> {
-        self.0.seccomp.filter(record)
+        self.0.seccomp.filter(record, self.settings().seccomp.as_deref())
     }
 
     pub(crate) fn log_path(&self, record: &Record) -> PathBuf {

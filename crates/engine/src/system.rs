@@ -12,8 +12,8 @@ use crate::{Engine, host};
 
 /// How long noted states may wait to be written.
 const LAZY: Duration = Duration::from_millis(500);
-/// How long a clean end waits for background work.
-const END: Duration = Duration::from_secs(10);
+/// As long as a clean end waits at most, if there is a limit: a clock holds no more.
+const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
 /// Work that nobody waits for, counted so that a clean end can.
 #[derive(Debug, Default)]
@@ -150,8 +150,10 @@ impl Engine {
             handle.tell(Command::Forget { done }).await;
             let _ = told.await;
         }
-        let deadline = tokio::time::Instant::now() + END;
-        while self.0.background.running.load(Ordering::Acquire) > 0 && tokio::time::Instant::now() < deadline
+        let limit = self.settings().shutdown_seconds.map(Duration::from_secs);
+        let deadline = limit.map(|limit| tokio::time::Instant::now() + limit.min(LONGEST));
+        while self.0.background.running.load(Ordering::Acquire) > 0
+            && deadline.is_none_or(|deadline| tokio::time::Instant::now() < deadline)
         {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

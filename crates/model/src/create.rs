@@ -2,7 +2,7 @@
 
 mod limits;
 
-use api_types::container::{ContainerConfig, ContainerCreate, HostConfig, LogConfig};
+use api_types::container::{ContainerConfig, ContainerCreate, HostConfig, LogConfig, Resources, Ulimit};
 use api_types::network::EndpointSettings;
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,7 @@ use crate::time::UnixNanos;
 use crate::{Kind, Refusal, capabilities, ports, signal};
 
 /// What the host has and the daemon was told; found out once at start.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct HostFacts {
     pub cpus: u32,
     pub cgroup_v2: bool,
@@ -24,6 +24,17 @@ pub struct HostFacts {
     pub cgroup_parent: String,
     /// Seconds.
     pub stop_timeout: i64,
+    /// For containers that do not set them.
+    pub ulimits: Vec<Ulimit>,
+    /// Of containers that name none; empty: `private`.
+    pub ipc_mode: String,
+    /// Of containers that name none; empty: what fits the version of the cgroups.
+    pub cgroupns_mode: String,
+    pub no_new_privileges: bool,
+    /// An init for containers that say nothing of it.
+    pub init: bool,
+    /// Runtimes that are known by name and are not ours.
+    pub runtimes: Vec<String>,
 }
 
 /// The image that a container is made of.
@@ -46,6 +57,9 @@ pub struct Record {
     pub host_config: HostConfig,
     pub mounts: Vec<ContainerMount>,
     pub network: NetworkChoice,
+    /// What the daemon was told when the container was created, for containers that say nothing of it.
+    #[serde(default)]
+    pub no_new_privileges: bool,
 }
 
 /// Where a container's network comes from.
@@ -100,6 +114,7 @@ pub fn create(request: ContainerCreate, given: Given<'_>) -> Result<(Record, Vec
     let network = network(&mut config, &mut host, request.networking_config, &given)?;
     check_config(&mut config, &given.id, &network, &host)?;
     check_modes(&mut host, given.host)?;
+    inherit_limits(&mut host.resources, given.host);
     limits::check(&mut host.resources, given.host, &mut warnings)?;
     if matches!(network, NetworkChoice::Host) && host.port_bindings.iter().flatten().next().is_some() {
         warnings.push("Published ports are discarded when using host network mode".into());
@@ -114,8 +129,22 @@ pub fn create(request: ContainerCreate, given: Given<'_>) -> Result<(Record, Vec
         host_config: host,
         mounts,
         network,
+        no_new_privileges: given.host.no_new_privileges,
     };
     Ok((record, warnings))
+}
+
+/// Completes a request by what the daemon was told.
+fn inherit_limits(limits: &mut Resources, facts: &HostFacts) {
+    for limit in &facts.ulimits {
+        let own = limits.ulimits.get_or_insert_default();
+        if !own.iter().any(|one| one.name == limit.name) {
+            own.push(limit.clone());
+        }
+    }
+    if facts.init && limits.init.is_none() {
+        limits.init = Some(true);
+    }
 }
 
 /// Completes a request by its image, as Docker merges the two.
@@ -306,6 +335,7 @@ fn check_modes(host: &mut HostConfig, facts: &HostFacts) -> Result<(), Refusal> 
     check_restart(host)?;
     let bad = |what: &str, value: &str| Refusal::invalid(format!("invalid {what}: {value}"));
     match host.ipc_mode.as_str() {
+        "" if !facts.ipc_mode.is_empty() => host.ipc_mode = facts.ipc_mode.clone(),
         "" => host.ipc_mode = "private".into(),
         "private" | "shareable" | "host" | "none" => {}
         mode if mode.starts_with("container:") => {
@@ -323,7 +353,11 @@ fn check_modes(host: &mut HostConfig, facts: &HostFacts) -> Result<(), Refusal> 
     }
     match host.cgroupns_mode.as_str() {
         "" => {
-            let private = facts.cgroup_v2 && !host.privileged;
+            let private = match facts.cgroupns_mode.as_str() {
+                "" => facts.cgroup_v2,
+                mode => mode == "private",
+            };
+            let private = private && (facts.cgroup_v2 || !host.privileged);
             host.cgroupns_mode = if private { "private" } else { "host" }.into();
         }
         "private" | "host" => {}
@@ -358,7 +392,19 @@ fn check_modes(host: &mut HostConfig, facts: &HostFacts) -> Result<(), Refusal> 
         host.cap_drop.as_deref().unwrap_or(&[]),
     )?;
     check_log(host, facts)?;
+    check_runtime(host, facts)?;
     refuse_what_is_missing(host)
+}
+
+fn check_runtime(host: &HostConfig, facts: &HostFacts) -> Result<(), Refusal> {
+    let name = host.runtime.as_str();
+    if matches!(name, "" | "corten" | "runc" | "io.containerd.runc.v2") {
+        return Ok(());
+    }
+    if facts.runtimes.iter().any(|known| known == name) {
+        return Err(Refusal::not_implemented(&format!("running containers by the runtime {name}")));
+    }
+    Err(Refusal::invalid(format!("unknown or invalid runtime name: {name}")))
 }
 
 fn check_restart(host: &mut HostConfig) -> Result<(), Refusal> {
@@ -491,9 +537,6 @@ fn refuse_what_is_missing(host: &HostConfig) -> Result<(), Refusal> {
     ];
     if let Some((what, _)) = missing.iter().find(|(_, asked)| *asked) {
         return Err(Refusal::not_implemented(what));
-    }
-    if !matches!(host.runtime.as_str(), "" | "corten" | "runc") {
-        return Err(Refusal::invalid(format!("unknown or invalid runtime name: {}", host.runtime)));
     }
     for option in host.security_opt.iter().flatten() {
         let (key, value) = option.split_once(['=', ':']).unwrap_or((option, ""));

@@ -116,7 +116,10 @@ fn first_process(record: &Record) -> Result<Process, Refusal> {
         cwd: if config.working_dir.is_empty() { "/".into() } else { config.working_dir.clone() },
         capabilities: Some(sets(granted)),
         rlimits: rlimits(&host.resources),
-        no_new_privileges: matches!(security_option(record, "no-new-privileges"), Some("" | "true")),
+        no_new_privileges: match security_option(record, "no-new-privileges") {
+            None => record.no_new_privileges,
+            Some(word) => matches!(word, "" | "true"),
+        },
         oom_score_adj: (host.oom_score_adj != 0).then_some(host.oom_score_adj as i32),
         ..Process::default()
     })

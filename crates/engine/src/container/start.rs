@@ -201,10 +201,10 @@ impl Task {
             std::fs::write(run_directory.join(ENDPOINT_NAME), text).map_err(io)?;
         }
         let files = Files::of(paths, record);
-        files.write(record, endpoint.map(|endpoint| &**endpoint))?;
+        files.write(record, endpoint.map(|endpoint| &**endpoint), &self.engine.options().network.names)?;
         self.make_bind_sources()?;
         let cgroup_parent = match record.host_config.resources.cgroup_parent.as_str() {
-            "" => self.engine.facts().cgroup_parent.as_str(),
+            "" => self.engine.options().cgroup_parent.as_str(),
             own => own,
         };
         let facts = StartFacts {

@@ -15,6 +15,7 @@ fn facts() -> HostFacts {
         shm_size: 64 << 20,
         cgroup_parent: "/corten".into(),
         stop_timeout: 10,
+        ..HostFacts::default()
     }
 }
 
