@@ -37,7 +37,6 @@ const UNSUPPORTED: &[(&str, &[&str])] = &[
         "",
         &[
             "bake",
-            "builder",
             "buildx",
             "checkpoint",
             "compose",
@@ -62,7 +61,6 @@ const UNSUPPORTED: &[(&str, &[&str])] = &[
     ("container", &["cp", "stats"]),
     ("image", &["push"]),
     ("system", &["dial-stdio"]),
-    ("volume", &["update"]),
 ];
 
 fn is_unsupported(group: &str, name: &str) -> bool {

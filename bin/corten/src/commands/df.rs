@@ -29,7 +29,7 @@ const LIST: List = List {
 };
 
 const IMAGES: List = List {
-    default: "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.VirtualSize}}\t{{.SharedSize}}\t{{.UniqueSize}}\t\
+    default: "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}\t{{.SharedSize}}\t{{.UniqueSize}}\t\
               {{.Containers}}",
     headings: images::HEADINGS,
     type_name: "*formatter.imageContext",
@@ -236,7 +236,15 @@ impl Found {
         let now = time::now();
         let names = images::Names { digests: false, all: false };
         [
-            self.images.iter().flat_map(|image| images::rows(image, &names, truncate, now)).collect(),
+            self.images
+                .iter()
+                .flat_map(|image| images::rows(image, &names, truncate, now))
+                .map(|mut row| {
+                    // Digests are not asked for here, and not named as missing either.
+                    row.fields.insert("Digest".to_owned(), Value::String(String::new()));
+                    row
+                })
+                .collect(),
             self.containers.iter().map(|container| ps::row(container, truncate, now)).collect(),
             self.volumes.iter().cloned().map(volume::row).collect(),
             self.cache.iter().map(|record| cache(record, truncate, now)).collect(),

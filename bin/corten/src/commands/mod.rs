@@ -37,6 +37,7 @@ use crate::fail::Fail;
 pub enum Verb {
     Attach,
     Build,
+    BuilderPrune,
     Commit,
     CompletionBash,
     CompletionFish,
@@ -141,7 +142,8 @@ pub async fn run(app: App, command: &Command, matches: Matches) -> Result<i32, F
         Verb::VolumeCreate => volume::create(&app, &matches).await,
         Verb::VolumeRm => volume::rm(&app, &matches).await,
         Verb::VolumeUpdate => volume::update(&app, &matches).await,
-        Verb::ContainerPrune
+        Verb::BuilderPrune
+        | Verb::ContainerPrune
         | Verb::ImagePrune
         | Verb::NetworkPrune
         | Verb::VolumePrune

@@ -129,7 +129,7 @@ pub async fn update(app: &App, matches: &Matches) -> Result<(), Fail> {
     let path = format!("/volumes/{}", segment(name));
     let found: Volume = client.json(Request::get(path.clone())).await?;
     let Some(mut cluster) = found.cluster_volume else {
-        return Err(Fail::text("Can only update cluster volumes"));
+        return Err(Fail::text("can only update cluster volumes"));
     };
     let version = cluster["Version"]["Index"].as_u64().unwrap_or(0);
     if matches.has("availability") {
