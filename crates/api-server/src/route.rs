@@ -5,7 +5,7 @@ use hyper::body::Incoming;
 use model::{Kind, Refusal};
 
 use crate::App;
-use crate::handlers::{build, containers, execs, images, networks, system, usage, volumes};
+use crate::handlers::{build, containers, execs, images, networks, stats, system, usage, volumes};
 use crate::query::{Query, decode};
 use crate::request::{Drained, Request};
 use crate::respond::{self, Answer, Outcome, not_found};
@@ -162,8 +162,10 @@ async fn container_route(app: &App, request: Request, method: &Method, parts: &[
         (&Method::POST, [id, "attach"]) => containers::attach(app, request, id).await,
         (&Method::POST, [id, "exec"]) => execs::create(app, request, id).await,
         (&Method::DELETE, [id]) => containers::remove(app, &request, id).await,
-        (&Method::GET, [id, verb @ ("stats" | "changes" | "export" | "archive" | "checkpoints")])
-        | (&Method::POST, [id, verb @ ("update" | "checkpoints")])
+        (&Method::GET, [id, "stats"]) => stats::stats(app, &request, id).await,
+        (&Method::POST, [id, "update"]) => containers::update(app, request, id).await,
+        (&Method::GET, [id, verb @ ("changes" | "export" | "archive" | "checkpoints")])
+        | (&Method::POST, [id, verb @ "checkpoints"])
         | (&Method::DELETE, [id, verb @ "checkpoints", _])
         | (&Method::HEAD | &Method::PUT, [id, verb @ "archive"]) => {
             app.engine.find(id)?;

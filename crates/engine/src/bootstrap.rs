@@ -20,8 +20,8 @@ use crate::settings::Current;
 use crate::shim::{Launcher, Shim};
 use crate::volumes::Volumes;
 use crate::{
-    CONTAINERS, Engine, Inner, NetworkOptions, Options, REMEMBERED, blocking, clock, host, net, registry,
-    seccomp_cache,
+    CONTAINERS, CgroupDriver, Engine, Inner, NetworkOptions, Options, REMEMBERED, blocking, clock, host, net,
+    registry, seccomp_cache,
 };
 
 /// The parts that the daemon opens and others use as well.
@@ -157,8 +157,9 @@ fn open_blocking(options: Options, parts: Parts) -> Result<Engine, Refusal> {
     let facts = HostFacts {
         cpus: std::thread::available_parallelism().map_or(1, |count| count.get() as u32),
         cgroup_v2: host::cgroup_v2(),
-        swap_limit: host::swap_limit(),
-        pids_limit: host::controller("pids"),
+        cgroup_systemd: options.cgroup_driver == CgroupDriver::Systemd,
+        controllers: host::controllers(),
+        memory: host::memory_total(),
         cgroup_parent: options.cgroup_parent.clone(),
         ..HostFacts::default()
     };
@@ -186,6 +187,7 @@ fn open_blocking(options: Options, parts: Parts) -> Result<Engine, Refusal> {
         execs: Mutex::default(),
         remembered: Mutex::default(),
         background: Default::default(),
+        sampler: Default::default(),
     })))
 }
 

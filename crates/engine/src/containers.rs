@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use api_types::container::{ContainerCreate, ContainerWait, RestartPolicy};
+use api_types::container::{ContainerCreate, ContainerUpdate, ContainerWait};
 use model::create::{Given, Record};
 use model::{Kind, Phase, Refusal, name, signal};
 
@@ -266,14 +266,9 @@ impl Engine {
         renamed
     }
 
-    pub async fn update_restart(&self, name: &str, policy: RestartPolicy) -> Result<(), Refusal> {
-        let handle = self.find(name)?;
-        if handle.view().record.host_config.auto_remove && !matches!(policy.name.as_str(), "" | "no") {
-            return Err(Refusal::invalid(
-                "Restart policy cannot be updated because AutoRemove is enabled for the container",
-            ));
-        }
-        handle.ask(|answer| Command::UpdateRestart { policy, answer }).await
+    /// Changes limits and restart policy; returns warnings.
+    pub async fn update(&self, name: &str, request: ContainerUpdate) -> Result<Vec<String>, Refusal> {
+        self.find(name)?.ask(|answer| Command::Update { request: Box::new(request), answer }).await
     }
 
     /// `volumes`: with those that nobody named.

@@ -24,6 +24,7 @@ mod registry;
 mod seccomp_cache;
 mod settings;
 mod shim;
+pub mod stats;
 mod system;
 mod top;
 
@@ -50,6 +51,7 @@ pub use image::{api_config as image_config, refusal as images_refusal};
 pub use list::ListQuery;
 pub use paths::Paths;
 pub use prune::until as prune_until;
+pub use sandbox::cgroup::Driver as CgroupDriver;
 pub use system::Facts;
 
 const CONTAINERS: &str = "containers";
@@ -61,6 +63,7 @@ pub struct Options {
     pub paths: Paths,
     /// The shim's program.
     pub shim: PathBuf,
+    pub cgroup_driver: CgroupDriver,
     pub cgroup_parent: String,
     pub network: net::NetworkOptions,
     /// How the daemon starts; [`Engine::settings`] is what counts later.
@@ -93,6 +96,7 @@ struct Inner {
     /// States to be written with the next lazy commit.
     remembered: Mutex<BTreeMap<String, Remembered>>,
     background: system::Background,
+    sampler: stats::Sampler,
 }
 
 /// Runs blocking work where it may block.

@@ -1,8 +1,10 @@
 //! Creating a container: the request, checked, completed from the image and the host, as a record.
 
-mod limits;
+pub mod limits;
 
-use api_types::container::{ContainerConfig, ContainerCreate, HostConfig, LogConfig, Resources, Ulimit};
+use api_types::container::{
+    ContainerConfig, ContainerCreate, HostConfig, LogConfig, Resources, RestartPolicy, Ulimit,
+};
 use api_types::network::EndpointSettings;
 use serde::{Deserialize, Serialize};
 
@@ -15,9 +17,11 @@ use crate::{Kind, Refusal, capabilities, ports, signal};
 pub struct HostFacts {
     pub cpus: u32,
     pub cgroup_v2: bool,
-    /// Swap accounting of the memory controller.
-    pub swap_limit: bool,
-    pub pids_limit: bool,
+    /// Cgroups are made by systemd: parents are slices.
+    pub cgroup_systemd: bool,
+    pub controllers: limits::Controllers,
+    /// Bytes of memory.
+    pub memory: u64,
     pub log: LogConfig,
     /// Bytes.
     pub shm_size: i64,
@@ -115,7 +119,8 @@ pub fn create(request: ContainerCreate, given: Given<'_>) -> Result<(Record, Vec
     check_config(&mut config, &given.id, &network, &host)?;
     check_modes(&mut host, given.host)?;
     inherit_limits(&mut host.resources, given.host);
-    limits::check(&mut host.resources, given.host, &mut warnings)?;
+    limits::check(&mut host.resources, given.host, limits::Purpose::Create, &mut warnings)?;
+    check_cgroup(&mut host, given.host, &mut warnings)?;
     if matches!(network, NetworkChoice::Host) && host.port_bindings.iter().flatten().next().is_some() {
         warnings.push("Published ports are discarded when using host network mode".into());
     }
@@ -332,7 +337,10 @@ fn check_health(config: &ContainerConfig) -> Result<(), Refusal> {
 
 /// Restart policy, namespaces and everything else of the host part that is a word. Sets the defaults.
 fn check_modes(host: &mut HostConfig, facts: &HostFacts) -> Result<(), Refusal> {
-    check_restart(host)?;
+    check_restart(&host.restart_policy, host.auto_remove)?;
+    if host.restart_policy.name.is_empty() {
+        host.restart_policy.name = "no".into();
+    }
     let bad = |what: &str, value: &str| Refusal::invalid(format!("invalid {what}: {value}"));
     match host.ipc_mode.as_str() {
         "" if !facts.ipc_mode.is_empty() => host.ipc_mode = facts.ipc_mode.clone(),
@@ -407,8 +415,8 @@ fn check_runtime(host: &HostConfig, facts: &HostFacts) -> Result<(), Refusal> {
     Err(Refusal::invalid(format!("unknown or invalid runtime name: {name}")))
 }
 
-fn check_restart(host: &mut HostConfig) -> Result<(), Refusal> {
-    let policy = &mut host.restart_policy;
+/// A restart policy as it was given; none is an empty name.
+pub(crate) fn check_restart(policy: &RestartPolicy, auto_remove: bool) -> Result<(), Refusal> {
     let count = policy.maximum_retry_count;
     match policy.name.as_str() {
         "" | "no" | "always" | "unless-stopped" if count != 0 => {
@@ -420,8 +428,7 @@ fn check_restart(host: &mut HostConfig) -> Result<(), Refusal> {
         "on-failure" if count < 0 => {
             return Err(Refusal::invalid("invalid restart policy: maximum retry count cannot be negative"));
         }
-        "" => policy.name = "no".into(),
-        "no" | "always" | "unless-stopped" | "on-failure" => {}
+        "" | "no" | "always" | "unless-stopped" | "on-failure" => {}
         other => {
             return Err(Refusal::invalid(format!(
                 "invalid restart policy: unknown policy '{other}'; use one of 'no', 'always', 'on-failure', or \
@@ -429,8 +436,32 @@ fn check_restart(host: &mut HostConfig) -> Result<(), Refusal> {
             )));
         }
     }
-    if host.auto_remove && policy.name != "no" {
+    if auto_remove && !matches!(policy.name.as_str(), "" | "no") {
         return Err(Refusal::invalid("can't create 'AutoRemove' container with restart policy"));
+    }
+    Ok(())
+}
+
+/// Where its cgroup is to be, and what it sees of the others.
+fn check_cgroup(host: &mut HostConfig, facts: &HostFacts, warnings: &mut Vec<String>) -> Result<(), Refusal> {
+    let parent = host.resources.cgroup_parent.as_str();
+    let is_slice =
+        parent.strip_suffix(".slice").is_some_and(|name| !name.is_empty() && !parent.contains('/'));
+    if facts.cgroup_systemd && !parent.is_empty() && !is_slice {
+        return Err(Refusal::invalid(
+            "cgroup-parent for systemd cgroup should be a valid slice named as \"xxx.slice\"",
+        ));
+    }
+    if parent.split('/').any(|part| part == "..") || parent.contains(['\n', '\0']) {
+        return Err(Refusal::invalid(format!(
+            "invalid cgroup parent {parent:?}: it must be a path without \"..\""
+        )));
+    }
+    if host.cgroupns_mode == "private" && !facts.controllers.cgroup_namespace {
+        warnings.push(
+            "Your kernel does not support cgroup namespaces.  Cgroup namespace setting discarded.".into(),
+        );
+        host.cgroupns_mode = "host".into();
     }
     Ok(())
 }
@@ -567,4 +598,4 @@ fn refuse_what_is_missing(host: &HostConfig) -> Result<(), Refusal> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

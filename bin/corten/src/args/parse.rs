@@ -53,12 +53,11 @@ const UNSUPPORTED: &[(&str, &[&str])] = &[
             "secret",
             "service",
             "stack",
-            "stats",
             "swarm",
             "trust",
         ],
     ),
-    ("container", &["cp", "stats"]),
+    ("container", &["cp"]),
     ("image", &["push"]),
     ("system", &["dial-stdio"]),
 ];

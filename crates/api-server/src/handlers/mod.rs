@@ -5,6 +5,7 @@ pub mod containers;
 pub mod execs;
 pub mod images;
 pub mod networks;
+pub mod stats;
 pub mod system;
 pub mod usage;
 pub mod volumes;

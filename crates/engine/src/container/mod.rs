@@ -6,6 +6,7 @@ mod files;
 mod restart;
 mod start;
 mod task;
+mod update;
 mod volumes;
 
 use std::collections::BTreeMap;
@@ -141,9 +142,10 @@ pub enum Command {
         name: String,
         answer: Answer<()>,
     },
-    UpdateRestart {
-        policy: api_types::container::RestartPolicy,
-        answer: Answer<()>,
+    /// Answered with warnings.
+    Update {
+        request: Box<api_types::container::ContainerUpdate>,
+        answer: Answer<Vec<String>>,
     },
     Remove {
         force: bool,

@@ -138,8 +138,8 @@ impl Task {
             Command::Rename { name, answer } => {
                 let _ = answer.send(self.rename(name).await);
             }
-            Command::UpdateRestart { policy, answer } => {
-                let _ = answer.send(self.update_restart(policy).await);
+            Command::Update { request, answer } => {
+                let _ = answer.send(self.update(*request).await);
             }
             Command::Remove { force, volumes, answer } => {
                 let _ = answer.send(self.remove(force, volumes).await);
@@ -421,16 +421,6 @@ impl Task {
         self.record = Arc::new(record);
         self.publish();
         self.emit("rename", &[("oldName", format!("/{old}"))]);
-        Ok(())
-    }
-
-    async fn update_restart(&mut self, policy: api_types::container::RestartPolicy) -> Result<(), Refusal> {
-        let mut record = (*self.record).clone();
-        record.host_config.restart_policy = policy;
-        self.engine.store_record(&record).await?;
-        self.record = Arc::new(record);
-        self.publish();
-        self.emit("update", &[]);
         Ok(())
     }
 
