@@ -42,7 +42,6 @@ const UNSUPPORTED: &[(&str, &[&str])] = &[
             "compose",
             "config",
             "context",
-            "cp",
             "login",
             "logout",
             "manifest",
@@ -57,7 +56,6 @@ const UNSUPPORTED: &[(&str, &[&str])] = &[
             "trust",
         ],
     ),
-    ("container", &["cp"]),
     ("image", &["push"]),
     ("system", &["dial-stdio"]),
 ];

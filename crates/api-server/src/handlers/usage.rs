@@ -49,7 +49,9 @@ pub async fn df(app: &App, request: &Request) -> Outcome {
     let version = request.version;
     let mut found = DiskUsage::default();
     if kinds.containers {
-        found.container_usage = Some(of_containers(app.engine.container_usage().await?.to_vec()));
+        let mut containers = app.engine.container_usage().await?.to_vec();
+        containers.iter_mut().for_each(|one| versions::container_summary(one, version));
+        found.container_usage = Some(of_containers(containers));
     }
     if kinds.images {
         let (layers, images) = images::usage(app, version).await?;
