@@ -37,7 +37,6 @@ const UNSUPPORTED: &[(&str, &[&str])] = &[
         "",
         &[
             "bake",
-            "builder",
             "buildx",
             "checkpoint",
             "compose",
@@ -59,7 +58,6 @@ const UNSUPPORTED: &[(&str, &[&str])] = &[
     ),
     ("image", &["push"]),
     ("system", &["dial-stdio"]),
-    ("volume", &["update"]),
 ];
 
 fn is_unsupported(group: &str, name: &str) -> bool {

@@ -9,4 +9,5 @@ pub mod images;
 pub mod networks;
 pub mod stats;
 pub mod system;
+pub mod usage;
 pub mod volumes;

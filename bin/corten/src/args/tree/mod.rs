@@ -83,6 +83,7 @@ pub static ROOT: Command = Command {
         &image::TOP_LS,
         &VERSION,
         &system::TOP_INFO,
+        &image::BUILDER,
         &container::GROUP,
         &image::GROUP,
         &network::GROUP,
