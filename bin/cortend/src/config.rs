@@ -38,9 +38,16 @@ const fn setting(
     Setting { flag, short, key, kind, help }
 }
 
-const SETTINGS: [Setting; 32] = [
+const SETTINGS: [Setting; 43] = [
     setting("bip", None, "bip", Kind::Text, "IPv4 address for the default bridge"),
     setting("bridge", Some('b'), "bridge", Kind::Text, "Name of the default bridge; \"none\" for no bridge"),
+    setting(
+        "certs-dir",
+        None,
+        "certs-dir",
+        Kind::List,
+        "Folder with a folder for each registry's certificates",
+    ),
     setting("cgroup-parent", None, "cgroup-parent", Kind::Text, "Set parent cgroup for all containers"),
     setting("config-file", None, "", Kind::Text, "Daemon configuration file"),
     setting("data-root", None, "data-root", Kind::Text, "Root directory of persistent state"),
@@ -57,12 +64,21 @@ const SETTINGS: [Setting; 32] = [
     setting("group", Some('G'), "group", Kind::Text, "Group for the unix socket"),
     setting("help", Some('h'), "", Kind::Switch, "Print usage"),
     setting("host", Some('H'), "hosts", Kind::List, "Daemon socket(s) to connect to"),
+    setting("http-proxy", None, "", Kind::Text, "HTTP proxy URL to use for outgoing traffic"),
+    setting("https-proxy", None, "", Kind::Text, "HTTPS proxy URL to use for outgoing traffic"),
     setting(
         "icc",
         None,
         "icc",
         Kind::Switch,
         "Enable inter-container communication for the default bridge network",
+    ),
+    setting(
+        "insecure-registry",
+        None,
+        "insecure-registries",
+        Kind::List,
+        "Enable insecure registry communication",
     ),
     setting("ip", None, "ip", Kind::Text, "Host IP for port publishing from the default bridge network"),
     setting(
@@ -83,8 +99,38 @@ const SETTINGS: [Setting; 32] = [
         "Set the logging level (\"debug\"|\"info\"|\"warn\"|\"error\"|\"fatal\")",
     ),
     setting("log-opt", None, "log-opts", Kind::Map, "Default log driver options for containers"),
+    setting(
+        "max-concurrent-downloads",
+        None,
+        "max-concurrent-downloads",
+        Kind::Number,
+        "Set the max concurrent downloads",
+    ),
+    setting(
+        "max-concurrent-uploads",
+        None,
+        "max-concurrent-uploads",
+        Kind::Number,
+        "Set the max concurrent uploads",
+    ),
+    setting(
+        "max-download-attempts",
+        None,
+        "max-download-attempts",
+        Kind::Number,
+        "Set the max download attempts for each pull",
+    ),
     setting("mtu", None, "mtu", Kind::Number, "Set the MTU for the default \"bridge\" network"),
+    setting(
+        "no-proxy",
+        None,
+        "",
+        Kind::Text,
+        "Comma-separated list of hosts or IP addresses for which the proxy is skipped",
+    ),
     setting("pidfile", Some('p'), "pidfile", Kind::Text, "Path to use for daemon PID file"),
+    setting("registry-mirror", None, "registry-mirrors", Kind::List, "Preferred registry mirror"),
+    setting("search-index", None, "search-index", Kind::Text, "Address that images are searched at"),
     setting("shim", None, "", Kind::Text, "The shim program; beside this one by default"),
     setting("storage-driver", Some('s'), "storage-driver", Kind::Text, "Storage driver to use"),
     setting("tls", None, "tls", Kind::Switch, "Use TLS; implied by --tlsverify"),
@@ -96,6 +142,7 @@ const SETTINGS: [Setting; 32] = [
     setting("version", Some('v'), "", Kind::Switch, "Print version information and quit"),
     // Only in the file, as with Docker.
     setting("", None, "min-api-version", Kind::Text, ""),
+    setting("", None, "proxies", Kind::Map, ""),
 ];
 
 /// The settings as they were given, by flag or key.

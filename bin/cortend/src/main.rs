@@ -3,6 +3,7 @@
 mod config;
 mod executor;
 mod listen;
+mod registries;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -139,6 +140,8 @@ async fn open_app(config: &Config, paths: Paths) -> Result<App> {
     make_directory(&paths.run, 0o711)?;
     let parts = open_parts(config, &paths)?;
     let builder = Arc::new(build::Builder::open(parts.images.clone(), &paths.data.join("builds"))?);
+    let transfers = registries::transfers(config, parts.images.clone(), VERSION)?;
+    let search_index = config.text("search-index").unwrap_or(registry::HUB_INDEX).into();
     let options = options(config, paths)?;
     let min = config
         .text("min-api-version")
@@ -166,7 +169,7 @@ async fn open_app(config: &Config, paths: Paths) -> Result<App> {
     };
     let executor =
         Arc::new(executor::Executor { engine: engine.clone(), runtime: tokio::runtime::Handle::current() });
-    Ok(App { engine, builder, executor, about: Arc::new(about) })
+    Ok(App { engine, builder, executor, about: Arc::new(about), transfers, search_index })
 }
 
 fn make_directory(directory: &Path, mode: u32) -> Result<()> {

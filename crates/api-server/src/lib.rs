@@ -19,6 +19,7 @@ use std::sync::Arc;
 use api_types::StringMap;
 use build::{Builder, Executor};
 use engine::Engine;
+use transfer::Transfers;
 
 pub use connection::{Listener, serve};
 pub use versions::Version;
@@ -44,4 +45,7 @@ pub struct App {
     /// Runs the commands of builds.
     pub executor: Arc<dyn Executor + Send + Sync>,
     pub about: Arc<About>,
+    pub transfers: Transfers,
+    /// Where images are searched for.
+    pub search_index: Arc<str>,
 }

@@ -5,7 +5,7 @@ use hyper::body::Incoming;
 use model::{Kind, Refusal};
 
 use crate::App;
-use crate::handlers::{build, containers, execs, images, networks, system, volumes};
+use crate::handlers::{build, containers, execs, images, networks, registry, system, volumes};
 use crate::query::{Query, decode};
 use crate::request::{Drained, Request};
 use crate::respond::{self, Answer, Outcome, not_found};
@@ -112,7 +112,7 @@ async fn system_route(app: &App, mut request: Request, method: &Method, parts: &
         (&Method::GET, ["events"]) => system::events(app, &request),
         (&Method::OPTIONS, _) => Ok(respond::empty(http::StatusCode::OK)),
         (&Method::GET, ["system", "df"]) => Err(Refusal::not_implemented("GET /system/df")),
-        (&Method::POST, ["auth"]) => Err(Refusal::not_implemented("POST /auth")),
+        (&Method::POST, ["auth"]) => registry::auth(app, &mut request).await,
         (&Method::POST, ["commit"]) => Err(Refusal::not_implemented("POST /commit")),
         (&Method::POST, ["session"] | ["grpc"]) => Err(Refusal::not_implemented("BuildKit")),
         (
@@ -134,7 +134,9 @@ async fn system_route(app: &App, mut request: Request, method: &Method, parts: &
         }
         (&Method::GET, ["plugins"]) => respond::json(&Vec::<()>::new()),
         (_, ["plugins", ..]) => Err(Refusal::not_implemented("plugins")),
-        (&Method::GET, ["distribution", .., "json"]) => Err(Refusal::not_implemented("GET /distribution")),
+        (&Method::GET, ["distribution", name @ .., "json"]) => {
+            registry::inspect(app, &request, &name.join("/")).await
+        }
         _ => Err(not_found()),
     }
 }
@@ -183,7 +185,7 @@ async fn image_route(app: &App, request: Request, method: &Method, parts: &[&str
         (&Method::POST, ["create"]) => return images::create(app, request).await,
         (&Method::POST, ["prune"]) => return images::prune(app, &request).await,
         (&Method::GET, ["get"]) => return images::save(app, request.query.all("names"), &request),
-        (&Method::GET, ["search"]) => return Err(Refusal::not_implemented("searching for images")),
+        (&Method::GET, ["search"]) => return registry::search(app, &request).await,
         _ => {}
     }
     let Some((verb, name)) = parts.split_last() else { return Err(not_found()) };

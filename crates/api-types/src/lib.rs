@@ -11,6 +11,7 @@ pub mod events;
 pub mod exec;
 pub mod image;
 pub mod network;
+pub mod registry;
 pub mod system;
 pub mod volume;
 

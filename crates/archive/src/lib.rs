@@ -44,6 +44,8 @@ pub enum Error {
     Unsupported { path: String, what: String },
     #[error("the archive has more than {max} {what}")]
     Limit { what: &'static str, max: u64 },
+    #[error("the archive leaves out a directory, and the layers below are not there yet")]
+    LowersNeeded,
     #[error("{0} compression is not supported yet")]
     Compression(&'static str),
     #[error("cannot read the archive: {0}")]
@@ -69,7 +71,7 @@ impl Error {
             Error::Read(error) => {
                 matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput)
             }
-            Error::Write(_) | Error::Io { .. } => false,
+            Error::Write(_) | Error::Io { .. } | Error::LowersNeeded => false,
         }
     }
 }

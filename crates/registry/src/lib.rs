@@ -26,7 +26,7 @@ mod url;
 pub use auth::{Access, Credentials};
 pub use error::{Error, Kind};
 pub use proxy::Proxies;
-pub use repository::{AuthConfig, BlobStream, Fetched, Head, Registries, Repository, SCHEMA_1, read_auth};
+pub use repository::{BlobStream, Fetched, Head, Registries, Repository, SCHEMA_1};
 pub use search::{Found, HUB_INDEX};
 pub use settings::{HUB, Insecure, Settings};
 pub use upload::{Mounted, Upload};

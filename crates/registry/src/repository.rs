@@ -10,12 +10,12 @@ use oci::image::MANIFEST_BYTES_MAX;
 use oci::{Digest, Hasher};
 use serde::Deserialize;
 
+use crate::MANIFEST_TYPES;
 use crate::auth::{Access, Credentials, Plea, Sender, Tokens, scope};
 use crate::error::{Error, Kind, shortened};
 use crate::settings::{Endpoint, Settings};
 use crate::transport::{Answer, Payload, Transport};
 use crate::url::{Scheme, Url};
-use crate::{MANIFEST_TYPES, base64};
 
 /// Tags of one repository, pages and bytes of a page that are read.
 const TAGS_MAX: usize = 100_000;
@@ -72,6 +72,11 @@ pub struct BlobStream {
 }
 
 impl BlobStream {
+    /// Whether it is the part that was asked for, and not the whole.
+    pub fn is_partial(&self) -> bool {
+        self.answer.status == StatusCode::PARTIAL_CONTENT
+    }
+
     /// The next bytes; nothing at the end.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         self.answer.piece().await
@@ -114,7 +119,17 @@ impl Registries {
     pub async fn log_in(&self, domain: &str, credentials: Credentials) -> Result<Option<String>, Error> {
         let endpoint = self.settings.origin(domain)?;
         let sender = self.sender(credentials);
-        self.with_scheme(endpoint, async |endpoint| sender.log_in(endpoint).await).await
+        let mut failed = None;
+        for form in self.forms(&endpoint) {
+            match sender.log_in(&form).await {
+                Err(error) if is_wrong_form(&form, &error) => failed = Some(clearer(&form, error, failed)),
+                outcome => {
+                    self.note(&form);
+                    return outcome;
+                }
+            }
+        }
+        Err(failed.unwrap_or_else(|| Error::Address(domain.to_owned())))
     }
 
     pub(crate) async fn fetch_document(
@@ -129,67 +144,66 @@ impl Registries {
         if url.scheme == Scheme::Http {
             endpoint.base.scheme = Scheme::Http;
         }
-        let answer = self
-            .with_scheme(endpoint, async |endpoint| {
-                let url = Url { scheme: endpoint.base.scheme, ..url.clone() };
-                let plea = Plea {
-                    method: Method::GET,
-                    url,
-                    headers: HeaderMap::new(),
-                    payload: Payload::Empty,
-                    endpoint,
-                    scopes: &[],
-                };
-                sender.send(plea).await
-            })
-            .await?;
-        if !answer.status.is_success() {
-            return Err(answer.into_error().await);
+        let mut failed = None;
+        for form in self.forms(&endpoint) {
+            let plea = Plea {
+                method: Method::GET,
+                url: Url { scheme: form.base.scheme, ..url.clone() },
+                headers: HeaderMap::new(),
+                payload: Payload::Empty,
+                endpoint: &form,
+                scopes: &[],
+            };
+            match sender.send(plea).await {
+                Ok(answer) if answer.status.is_success() => {
+                    self.note(&form);
+                    return answer.bytes(bytes_max).await;
+                }
+                Ok(answer) => return Err(answer.into_error().await),
+                Err(error) if is_wrong_form(&form, &error) => failed = Some(clearer(&form, error, failed)),
+                Err(error) => return Err(error),
+            }
         }
-        answer.bytes(bytes_max).await
+        Err(failed.unwrap_or(Error::Address(authority)))
     }
 
     fn lock_schemes(&self) -> std::sync::MutexGuard<'_, HashMap<String, Scheme>> {
         self.schemes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does something with an address; if that cannot be reached by TLS and need not, without.
-    async fn with_scheme<T>(
-        &self,
-        mut endpoint: Endpoint,
-        mut act: impl AsyncFnMut(&Endpoint) -> Result<T, Error>,
-    ) -> Result<T, Error> {
+    /// An address in the forms in which it may answer: one that need not speak TLS is tried with and without.
+    fn forms(&self, endpoint: &Endpoint) -> Vec<Endpoint> {
         if !endpoint.may_be_plain {
-            return act(&endpoint).await;
+            return vec![endpoint.clone()];
         }
-        let authority = endpoint.base.authority.clone();
-        let known = self.lock_schemes().get(&authority).copied();
-        let first = known.unwrap_or(Scheme::Https);
+        let first = self.lock_schemes().get(&endpoint.base.authority).copied().unwrap_or(Scheme::Https);
         let second = if first == Scheme::Https { Scheme::Http } else { Scheme::Https };
-        endpoint.base.scheme = first;
-        let error = match act(&endpoint).await {
-            Err(error @ Error::Connection { established: false, .. }) => error,
-            // A server that speaks HTTP with TLS answers those who do not; it is asked properly then.
-            Err(error) if first == Scheme::Http && says_https(&error) => error,
-            outcome => {
-                if outcome.is_ok() && known.is_none() {
-                    self.lock_schemes().insert(authority, first);
-                }
-                return outcome;
-            }
-        };
-        tracing::debug!(%error, "trying {second} for {authority}");
-        endpoint.base.scheme = second;
-        match act(&endpoint).await {
-            Err(later @ Error::Connection { established: false, .. }) => {
-                // Nobody there at all: the plain address says it in the way that is known.
-                Err(if second == Scheme::Http { later } else { error })
-            }
-            outcome => {
-                self.lock_schemes().insert(authority, second);
-                outcome
-            }
+        let with = |scheme| Endpoint { base: Url { scheme, ..endpoint.base.clone() }, ..endpoint.clone() };
+        vec![with(first), with(second)]
+    }
+
+    /// Remembers in which form an address answered.
+    fn note(&self, endpoint: &Endpoint) {
+        if endpoint.may_be_plain {
+            self.lock_schemes().insert(endpoint.base.authority.clone(), endpoint.base.scheme);
         }
+    }
+}
+
+/// Whether an address may answer in another form.
+fn is_wrong_form(endpoint: &Endpoint, error: &Error) -> bool {
+    match error {
+        Error::Connection { established, .. } => !established,
+        // A server that speaks HTTP with TLS answers those who do not.
+        error => endpoint.base.scheme == Scheme::Http && says_https(error),
+    }
+}
+
+/// Of two failures the one without TLS: if nobody answers at all, it says so in the way that is known.
+fn clearer(endpoint: &Endpoint, error: Error, earlier: Option<Error>) -> Error {
+    match earlier {
+        Some(earlier) if endpoint.base.scheme == Scheme::Https => earlier,
+        _ => error,
     }
 }
 
@@ -255,16 +269,7 @@ impl Repository {
         let fitting: Vec<&Endpoint> = self.endpoints.iter().filter(|one| Self::fits(one, need)).collect();
         for (index, endpoint) in fitting.iter().enumerate() {
             let last = index + 1 == fitting.len();
-            let sent = self
-                .registries
-                .with_scheme((*endpoint).clone(), async |endpoint| {
-                    let answer = self.send(endpoint, need, call).await?;
-                    match answer.status.is_success() || need == Need::Push && answer.status.is_redirection() {
-                        true => Ok(answer),
-                        false => Err(answer.into_error().await),
-                    }
-                })
-                .await;
+            let sent = self.ask(endpoint, need, call).await;
             match sent {
                 Ok(answer) => return Ok(answer),
                 Err(error) if last => return Err(error),
@@ -278,6 +283,26 @@ impl Repository {
             url: self.name.clone(),
             what: "no configured host may do this".into(),
         }))
+    }
+
+    /// Sends a request to one address; an error status is an error.
+    async fn ask(&self, endpoint: &Endpoint, need: Need, call: &Call<'_>) -> Result<Answer, Error> {
+        let mut failed = None;
+        for form in self.registries.forms(endpoint) {
+            let outcome = match self.send(&form, need, call).await {
+                Ok(answer) if answer.status.is_success() => Ok(answer),
+                Ok(answer) => Err(answer.into_error().await),
+                Err(error) => Err(error),
+            };
+            match outcome {
+                Err(error) if is_wrong_form(&form, &error) => failed = Some(clearer(&form, error, failed)),
+                outcome => {
+                    self.registries.note(&form);
+                    return outcome;
+                }
+            }
+        }
+        Err(failed.unwrap_or_else(|| Error::Address(endpoint.base.to_string())))
     }
 
     pub(crate) async fn send(
@@ -549,47 +574,6 @@ fn decode(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Reads the credentials of an `X-Registry-Auth` header. One that cannot be read counts as none, as with Docker.
-pub fn read_auth(header: &str) -> Credentials {
-    let decoded = base64::decode(header.trim()).unwrap_or_default();
-    serde_json::from_slice::<AuthConfig>(&decoded).map(AuthConfig::into_credentials).unwrap_or_default()
-}
-
-/// Credentials as Docker's clients and files write them.
-#[derive(Debug, Deserialize, Default)]
-#[serde(default)]
-pub struct AuthConfig {
-    pub username: Option<String>,
-    pub password: Option<String>,
-    pub auth: Option<String>,
-    #[serde(alias = "serverAddress")]
-    pub serveraddress: Option<String>,
-    #[serde(alias = "identityToken")]
-    pub identitytoken: Option<String>,
-    #[serde(alias = "registryToken")]
-    pub registrytoken: Option<String>,
-}
-
-impl AuthConfig {
-    pub fn into_credentials(self) -> Credentials {
-        let mut credentials = Credentials {
-            username: self.username.unwrap_or_default(),
-            password: self.password.unwrap_or_default(),
-            identity_token: self.identitytoken.unwrap_or_default(),
-            registry_token: self.registrytoken.unwrap_or_default(),
-        };
-        if credentials.username.is_empty()
-            && let Some(plain) = self.auth.as_deref().and_then(base64::decode)
-            && let Ok(plain) = String::from_utf8(plain)
-            && let Some((username, password)) = plain.split_once(':')
-        {
-            credentials.username = username.to_owned();
-            credentials.password = password.trim_end_matches('\0').to_owned();
-        }
-        credentials
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -633,22 +617,11 @@ mod tests {
         assert_eq!(next_page("", &url), None);
     }
 
-    #[test]
-    fn auth_headers() {
-        let header = base64::encode_url(br#"{"username":"u","password":"p","email":null}"#);
-        let read = read_auth(&header);
-        assert_eq!((&*read.username, &*read.password), ("u", "p"));
-        let header = base64::encode_url(br#"{"auth":"dTpwOnE="}"#);
-        assert_eq!(read_auth(&header).password, "p:q");
-        assert!(read_auth("junk").is_anonymous() && read_auth("").is_anonymous());
-    }
-
     proptest! {
         #[test]
         fn documents_never_panic(announced in "\\PC{0,20}", bytes in "\\PC{0,60}", link in "\\PC{0,40}") {
             let _ = document_type(&announced, bytes.as_bytes());
             let _ = next_page(&link, &Url::parse("https://h/").unwrap());
-            let _ = read_auth(&link);
         }
     }
 }

@@ -5,5 +5,6 @@ pub mod containers;
 pub mod execs;
 pub mod images;
 pub mod networks;
+pub mod registry;
 pub mod system;
 pub mod volumes;

@@ -1,0 +1,82 @@
+//! Images from registries and to them.
+//!
+//! **A pull** ([`Pull`]):
+//! 1. The name becomes a manifest: one `HEAD` if it is known here already, else the manifest (through an index, by
+//!    platform) and the configuration.
+//! 2. Workers take the layers, lowest first. A layer that is missing is fetched into a partial blob ([`download`]) over
+//!    one connection or several, and read behind the front of what has come ([`follow`]): hashed and decompressed on
+//!    one thread, hashed again and unpacked on another, while the rest is still on its way.
+//! 3. Each layer is checked, committed and put on those below it, in order; then one commit of the record makes the image
+//!    exist.
+//!
+//! What has come of a layer outlives a broken connection and the daemon itself. A layer that several pulls want is
+//! fetched by one of them ([`busy`]); the others find it done.
+//!
+//! **A push** ([`Push`]) asks for what is there, has other repositories' blobs mounted, and sends the rest, compressed on
+//! the way where it is not.
+//!
+//! Network waits are async; everything that touches the disk runs on blocking threads. Progress goes to a [`Board`],
+//! which never makes anybody wait for a slow reader.
+
+mod board;
+mod busy;
+mod download;
+mod error;
+mod follow;
+mod manifest;
+mod pull;
+
+use std::sync::Arc;
+
+use images::Images;
+use registry::Registries;
+use tokio::sync::Semaphore;
+
+pub use board::{Board, Event};
+pub use error::{Error, Kind};
+pub use pull::{Pull, PullRequest};
+
+/// How much goes on at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections that fetch layers, in the whole daemon.
+    pub downloads: usize,
+    /// Layers that are sent, in the whole daemon.
+    pub uploads: usize,
+    /// Tries of a layer without any progress.
+    pub attempts: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { downloads: 3, uploads: 5, attempts: 5 }
+    }
+}
+
+/// The pulls and pushes of one daemon. Clones share everything.
+#[derive(Clone)]
+pub struct Transfers(Arc<Inner>);
+
+struct Inner {
+    images: Arc<Images>,
+    registries: Registries,
+    limits: Limits,
+    downloads: Arc<Semaphore>,
+    busy: busy::Busy,
+}
+
+impl Transfers {
+    pub fn new(images: Arc<Images>, registries: Registries, limits: Limits) -> Transfers {
+        Transfers(Arc::new(Inner {
+            images,
+            registries,
+            limits,
+            downloads: Arc::new(Semaphore::new(limits.downloads.max(1))),
+            busy: busy::Busy::default(),
+        }))
+    }
+
+    pub fn registries(&self) -> &Registries {
+        &self.0.registries
+    }
+}
