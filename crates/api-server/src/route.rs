@@ -196,7 +196,7 @@ async fn image_route(app: &App, request: Request, method: &Method, parts: &[&str
         (&Method::GET, "history") => images::history(app, &name).await,
         (&Method::GET, "get") => images::save(app, vec![name], &request),
         (&Method::POST, "tag") => images::tag(app, &request, &name).await,
-        (&Method::POST, "push") => Err(Refusal::not_implemented("pushing images")),
+        (&Method::POST, "push") => registry::push(app, &request, &name),
         (&Method::GET, "attestations") => Err(Refusal::not_implemented("attestations")),
         _ => Err(not_found()),
     }

@@ -11,6 +11,7 @@
 mod compress;
 mod copy;
 mod entry;
+mod gzip;
 mod header;
 mod pack;
 mod reader;
@@ -23,6 +24,7 @@ use std::io;
 pub use compress::{Compression, Decoder};
 pub use copy::{CopyOptions, copy};
 pub use entry::{Entry, Kind, Time, Xattrs};
+pub use gzip::gzip;
 pub use pack::{PackOptions, Packer, pack};
 pub use reader::Reader;
 pub use sys::Root;

@@ -27,6 +27,7 @@ mod load;
 mod oci_archive;
 mod pins;
 mod pipeline;
+mod pushed;
 mod register;
 mod remove;
 mod save;

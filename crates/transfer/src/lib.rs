@@ -12,7 +12,7 @@
 //! What has come of a layer outlives a broken connection and the daemon itself. A layer that several pulls want is
 //! fetched by one of them ([`busy`]); the others find it done.
 //!
-//! **A push** ([`Push`]) asks for what is there, has other repositories' blobs mounted, and sends the rest, compressed on
+//! **A push** ([`Transfers::push`]) asks for what is there, has other repositories' blobs mounted, and sends the rest, compressed on
 //! the way where it is not.
 //!
 //! Network waits are async; everything that touches the disk runs on blocking threads. Progress goes to a [`Board`],
@@ -25,6 +25,8 @@ mod error;
 mod follow;
 mod manifest;
 mod pull;
+mod push;
+mod upload;
 
 use std::sync::Arc;
 
@@ -35,6 +37,7 @@ use tokio::sync::Semaphore;
 pub use board::{Board, Event};
 pub use error::{Error, Kind};
 pub use pull::{Pull, PullRequest};
+pub use push::{PushRequest, Pushed};
 
 /// How much goes on at once.
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +65,7 @@ struct Inner {
     registries: Registries,
     limits: Limits,
     downloads: Arc<Semaphore>,
+    uploads: Arc<Semaphore>,
     busy: busy::Busy,
 }
 
@@ -72,6 +76,7 @@ impl Transfers {
             registries,
             limits,
             downloads: Arc::new(Semaphore::new(limits.downloads.max(1))),
+            uploads: Arc::new(Semaphore::new(limits.uploads.max(1))),
             busy: busy::Busy::default(),
         }))
     }
@@ -79,4 +84,12 @@ impl Transfers {
     pub fn registries(&self) -> &Registries {
         &self.0.registries
     }
+}
+
+/// Runs work that touches the disk where it may block.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Error::Internal(error.to_string()))?
 }

@@ -14,7 +14,7 @@ use crate::board::Board;
 use crate::download::{Download, Fetching};
 use crate::error::of_pull;
 use crate::follow::Follow;
-use crate::{Error, Transfers, manifest};
+use crate::{Error, Transfers, blocking, manifest};
 
 /// Layers that are worked on at once, at least.
 const WORKERS_MIN: usize = 2;
@@ -270,13 +270,6 @@ async fn carry_out(
     };
     board.say(format!("Digest: {digest}"));
     Ok(Pulled { reference, image, is_new })
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| Error::Internal(error.to_string()))?
 }
 
 /// Bringing one image in; runs on blocking threads.

@@ -247,7 +247,7 @@ pub async fn prune(app: &App, request: &Request) -> Outcome {
 }
 
 /// The JSON form of a platform, as load and save take it.
-fn platform(request: &Request) -> Result<Option<Platform>, Refusal> {
+pub fn platform(request: &Request) -> Result<Option<Platform>, Refusal> {
     let texts = request.query.all("platform");
     match texts.as_slice() {
         [] => Ok(None),

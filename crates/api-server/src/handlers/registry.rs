@@ -10,7 +10,7 @@ use model::filter::Filters;
 use model::{Kind, Refusal};
 use oci::{Index, Manifest, Platform, Reference, media_type};
 use registry::{Credentials, HUB, base64};
-use transfer::{Board, Event, PullRequest};
+use transfer::{Board, Event, PullRequest, PushRequest};
 
 use crate::App;
 use crate::handlers::images::timestamp;
@@ -194,6 +194,36 @@ pub async fn pull(app: &App, request: &Request) -> Outcome {
         let attributes = StringMap::from([("name".to_string(), pulled.reference.familiar_name())]);
         engine.announce("image", "pull", &pulled.reference.familiar(), attributes);
     });
+    Ok(streamed("application/json", follow(board, work)))
+}
+
+/// `POST /images/{name}/push`.
+pub fn push(app: &App, request: &Request, name: &str) -> Outcome {
+    let invalid = |error: oci::reference::Error| Refusal::invalid(error.to_string());
+    let mut reference = Reference::parse(name).map_err(invalid)?;
+    let tag = request.query.text("tag");
+    if !tag.is_empty() {
+        reference = reference.with_tag(tag).map_err(invalid)?;
+    }
+    if reference.digest().is_some() {
+        return Err(Refusal::invalid("cannot push a digest reference"));
+    }
+    let wanted = PushRequest {
+        reference,
+        platform: crate::handlers::images::platform(request)?,
+        credentials: header_credentials(request),
+        now: timestamp(app.engine.now()),
+    };
+    let board = Board::default();
+    let (engine, transfers) = (app.engine.clone(), app.transfers.clone());
+    let told = board.clone();
+    let work = async move {
+        let done = move |pushed: &transfer::Pushed| {
+            let attributes = StringMap::from([("name".to_string(), pushed.reference.familiar_name())]);
+            engine.announce("image", "push", &pushed.reference.familiar(), attributes);
+        };
+        transfers.push(wanted, told, done).await
+    };
     Ok(streamed("application/json", follow(board, work)))
 }
 
