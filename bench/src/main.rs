@@ -30,7 +30,7 @@ pub struct Plan {
     pub rounds: usize,
     /// Samples of each kind in one round.
     pub samples: usize,
-    /// Repeats of everything with many containers.
+    /// Repeats of logs, and of Corten's part of everything with many containers.
     pub repeats: usize,
     /// Containers for the tests of many.
     pub many: usize,

@@ -11,7 +11,11 @@ use serde_json::Value;
 const LAYERS: [(&str, bool, &[&str]); 6] = [
     ("pure", true, &["oci", "api-types", "model", "seccomp", "dockerfile", "template", "shim-protocol"]),
     ("kernel", true, &["sys", "sandbox"]),
-    ("parts", false, &["content", "snapshots", "archive", "metadata", "network", "logs", "registry"]),
+    (
+        "parts",
+        false,
+        &["content", "snapshots", "archive", "metadata", "network", "logs", "registry", "volumes"],
+    ),
     ("use cases", true, &["engine", "images", "build", "transfer"]),
     ("edges", false, &["api-server", "api-client"]),
     ("programs", false, &["corten", "cortend", "corten-shim", "corten-oci"]),

@@ -17,6 +17,8 @@ use tokio::sync::oneshot;
 pub struct Executor {
     pub engine: Engine,
     pub runtime: Handle,
+    /// What every container of the build gets: limits, names of hosts.
+    pub host: HostConfig,
 }
 
 fn failed(refusal: Refusal) -> ExecutorError {
@@ -34,14 +36,14 @@ fn system(error: std::io::Error) -> ExecutorError {
 }
 
 /// What the engine is asked to create for a step.
-fn request(step: &RunStep<'_>, image: String) -> ContainerCreate {
+fn request(step: &RunStep<'_>, image: String, host: &HostConfig) -> ContainerCreate {
     let mut config = image_config(step.config);
     config.image = image;
     // The builder has put the whole command line into `cmd`; the image's own entrypoint does not count.
     config.entrypoint = Some(Vec::new());
     config.healthcheck = Some(HealthConfig { test: Some(vec!["NONE".into()]), ..HealthConfig::default() });
     config.volumes = None;
-    let host = HostConfig { network_mode: step.network.into(), ..HostConfig::default() };
+    let host = HostConfig { network_mode: step.network.into(), ..host.clone() };
     ContainerCreate { config, host_config: Some(host), networking_config: None }
 }
 
@@ -54,7 +56,7 @@ impl build::Executor for Executor {
                 message: format!("exec: \"{program}\": stat {program}: no such file or directory"),
             });
         };
-        let request = request(step, image.id.to_string());
+        let request = request(step, image.id.to_string(), &self.host);
         let (id, _) = self.runtime.block_on(self.engine.create("", request)).map_err(failed)?;
         Ok(id)
     }
@@ -87,7 +89,7 @@ impl build::Executor for Executor {
     }
 
     fn remove(&self, container: &str) -> Result<(), ExecutorError> {
-        self.runtime.block_on(self.engine.remove(container, true)).map_err(failed)
+        self.runtime.block_on(self.engine.remove(container, true, true)).map_err(failed)
     }
 
     fn fetch(

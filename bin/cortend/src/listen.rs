@@ -1,11 +1,13 @@
 //! The sockets that the daemon listens on.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use api_server::Listener;
+use rustix::net::AddressFamily;
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -14,12 +16,19 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::Config;
+use crate::inherited;
 
-/// Opens `unix://` and `tcp://` addresses.
+/// Opens `unix://` and `tcp://` addresses, and takes what a service manager holds for `fd://`.
 pub async fn open(config: &Config, hosts: &[String]) -> Result<Vec<(String, Listener)>> {
     let tls = if config.on("tls") || config.on("tlsverify") { Some(tls_acceptor(config)?) } else { None };
     let mut all = Vec::new();
     for host in hosts {
+        if let Some(which) = host.strip_prefix("fd://") {
+            for socket in inherited::sockets(which)? {
+                all.push((host.clone(), of_inherited(socket, tls.as_ref())?));
+            }
+            continue;
+        }
         let listener = if let Some(path) = host.strip_prefix("unix://") {
             Listener::Unix(open_unix(Path::new(path), config.text("group"))?)
         } else if let Some(address) = host.strip_prefix("tcp://") {
@@ -36,11 +45,33 @@ pub async fn open(config: &Config, hosts: &[String]) -> Result<Vec<(String, List
                 }
             }
         } else {
-            bail!("invalid host {host}: use unix://PATH or tcp://ADDRESS[:PORT]");
+            bail!("invalid host {host}: use unix://PATH, tcp://ADDRESS[:PORT] or fd://");
         };
         all.push((host.clone(), listener));
     }
     Ok(all)
+}
+
+fn of_inherited(socket: OwnedFd, tls: Option<&TlsAcceptor>) -> Result<Listener> {
+    let family = rustix::net::sockopt::socket_domain(&socket)
+        .context("a descriptor that is no socket was handed over")?;
+    if !rustix::net::sockopt::socket_acceptconn(&socket)? {
+        bail!("a socket was handed over that does not listen");
+    }
+    rustix::io::ioctl_fionbio(&socket, true)?;
+    Ok(match family {
+        AddressFamily::UNIX => {
+            Listener::Unix(UnixListener::from_std(std::os::unix::net::UnixListener::from(socket))?)
+        }
+        AddressFamily::INET | AddressFamily::INET6 => {
+            let listener = TcpListener::from_std(std::net::TcpListener::from(socket))?;
+            match tls {
+                Some(acceptor) => Listener::Tls(listener, acceptor.clone()),
+                None => Listener::Tcp(listener),
+            }
+        }
+        _ => bail!("a socket was handed over that is neither of a file nor of TCP"),
+    })
 }
 
 /// Our own socket, and the one that every Docker client looks for first, unless somebody else has it.

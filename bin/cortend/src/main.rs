@@ -2,8 +2,13 @@
 
 mod config;
 mod executor;
+mod inherited;
 mod listen;
+mod log;
 mod registries;
+mod reload;
+mod settings;
+mod signals;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,19 +16,19 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use api_server::{About, App, Version};
-use api_types::container::LogConfig;
 use config::{Config, Invocation};
-use engine::{Engine, NetworkOptions, Options, Parts, Paths};
+use engine::{CgroupDriver, Engine, Options, Parts, Paths};
 use snapshots::Snapshotter;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tracing_subscriber::EnvFilter;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let config = match config::read(&arguments) {
+    let mut words = std::env::args();
+    let called = words.next().unwrap_or_default();
+    let program = if called.rsplit('/').next() == Some("dockerd") { "dockerd" } else { "cortend" };
+    let arguments: Vec<String> = words.collect();
+    let config = match config::read(program, &arguments) {
         Ok(Invocation::Run(config)) => config,
         Ok(Invocation::Validate) => {
             println!("configuration OK");
@@ -34,15 +39,16 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Ok(Invocation::Version) => {
-            println!("Corten version {VERSION}, build {}", commit());
+            let name = if program == "dockerd" { "Docker" } else { "Corten" };
+            println!("{name} version {VERSION}, build {}", commit());
             return ExitCode::SUCCESS;
         }
         Err(error) => {
-            eprintln!("cortend: {error:#}\nSee 'cortend --help'.");
+            eprintln!("{program}: {error:#}\nSee '{program} --help'.");
             return ExitCode::FAILURE;
         }
     };
-    match run(&config) {
+    match run(program, *config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("failed to start daemon: {error:#}");
@@ -55,8 +61,8 @@ fn commit() -> &'static str {
     option_env!("CORTEN_COMMIT").unwrap_or("unknown")
 }
 
-fn run(config: &Config) -> Result<()> {
-    set_up_log(config)?;
+fn run(program: &'static str, config: Config) -> Result<()> {
+    let log = log::set_up(&config)?;
     if !rustix::process::geteuid().is_root() {
         bail!("the daemon needs to be started with root privileges");
     }
@@ -68,69 +74,100 @@ fn run(config: &Config) -> Result<()> {
         .thread_stack_size(1 << 20)
         .enable_all()
         .build()?;
-    let result = runtime.block_on(serve(config));
+    let result = runtime.block_on(serve(program, config, log));
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     result
 }
 
-fn set_up_log(config: &Config) -> Result<()> {
-    let level = match config.text("log-level").unwrap_or(if config.on("debug") { "debug" } else { "info" }) {
-        "fatal" | "panic" => "error",
-        level @ ("debug" | "info" | "warn" | "error" | "trace") => level,
-        other => bail!("unable to parse logging level: {other}"),
-    };
-    let filter = EnvFilter::try_new(format!("{level},hyper=warn,h2=warn,rustls=warn"))?;
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    match config.text("log-format").unwrap_or("text") {
-        "text" => builder.with_ansi(false).init(),
-        "json" => builder.json().init(),
-        other => bail!("invalid log format: {other}"),
+async fn serve(program: &'static str, mut config: Config, log: log::Log) -> Result<()> {
+    for (name, why) in config.ineffective() {
+        tracing::warn!(setting = name, "this setting changes nothing: {why}");
     }
-    Ok(())
-}
-
-async fn serve(config: &Config) -> Result<()> {
+    let (data, run, pid) = match program {
+        // The sockets and files that service managers know; the state is ours, in its own place.
+        "dockerd" => (settings::DATA_ROOT, "/run/corten", "/var/run/docker.pid"),
+        _ => (settings::DATA_ROOT, "/run/corten", "/run/corten.pid"),
+    };
     let paths = Paths {
-        data: PathBuf::from(config.text("data-root").unwrap_or("/var/lib/corten")),
-        run: PathBuf::from(config.text("exec-root").unwrap_or("/run/corten")),
+        data: PathBuf::from(config.text("data-root").unwrap_or(data)),
+        run: PathBuf::from(config.text("exec-root").unwrap_or(run)),
     };
-    let pid_file = PathBuf::from(config.text("pidfile").unwrap_or("/run/corten.pid"));
+    let pid_file = PidFile::take(Path::new(config.text("pidfile").unwrap_or(pid)))?;
     let hosts = match config.list("host") {
-        [] => listen::default_hosts(),
-        hosts => hosts.to_vec(),
+        none if none.is_empty() => listen::default_hosts(),
+        hosts => hosts,
     };
-    let app = open_app(config, paths).await?;
+    // Before the containers are adopted: signals that come meanwhile wait.
+    let mut signals = signals::Signals::new()?;
+    let app = open_app(&config, paths).await?;
     // Only when containers are adopted: a client never sees half of them.
-    let listeners = listen::open(config, &hosts).await?;
-    std::fs::write(&pid_file, std::process::id().to_string())
-        .with_context(|| format!("cannot write the PID file {}", pid_file.display()))?;
+    let listeners = listen::open(&config, &hosts).await?;
     let (stop, stopping) = watch::channel(false);
     for (host, listener) in listeners {
         tracing::info!(%host, "API listen");
         tokio::spawn(api_server::serve(listener, app.clone(), stopping.clone()));
     }
     tracing::info!(version = VERSION, "daemon has completed initialization");
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
+    inherited::notify("READY=1");
     loop {
-        tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = hang_up.recv() => tracing::warn!("reloading the configuration is not supported yet; restart the daemon"),
+        match signals.next().await {
+            signals::Wanted::End => break,
+            signals::Wanted::Reload => {
+                inherited::notify("RELOADING=1");
+                config = reload::reload(config, &app.engine, &app.transfers, &log);
+                inherited::notify("READY=1");
+            }
+            signals::Wanted::Report => signals::report(&app.engine),
         }
     }
     tracing::info!("stopping; containers run on");
+    inherited::notify("STOPPING=1");
     let _ = stop.send(true);
-    app.engine.shut_down().await;
+    tokio::select! {
+        () = app.engine.shut_down() => {}
+        () = signals.insist() => bail!("ended at once, as three signals asked"),
+    }
     for host in &hosts {
         if let Some(path) = host.strip_prefix("unix://") {
             let _ = std::fs::remove_file(path);
         }
     }
-    let _ = std::fs::remove_file(&pid_file);
+    drop(pid_file);
     Ok(())
+}
+
+/// The file that holds the daemon's process ID for as long as it lives.
+struct PidFile(PathBuf);
+
+impl PidFile {
+    /// Refuses if the process that it names is a daemon that runs.
+    fn take(path: &Path) -> Result<PidFile> {
+        let earlier = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u32>().ok());
+        if let Some(pid) = earlier.filter(|pid| *pid != std::process::id()) {
+            let program = |pid: &str| {
+                let path = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+                let name = path.file_name()?.to_string_lossy().into_owned();
+                // A program that was replaced meanwhile is shown like that.
+                Some(name.trim_end_matches(" (deleted)").to_string())
+            };
+            // Numbers are used again: only the same program counts. What has ended has none.
+            if program(&pid.to_string()).is_some_and(|there| Some(there) == program("self")) {
+                bail!(
+                    "process with PID {pid} is still running (PID file {}); end it, or give this daemon another --pidfile",
+                    path.display()
+                );
+            }
+        }
+        std::fs::write(path, std::process::id().to_string())
+            .with_context(|| format!("cannot write the PID file {}", path.display()))?;
+        Ok(PidFile(path.into()))
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 async fn open_app(config: &Config, paths: Paths) -> Result<App> {
@@ -138,9 +175,10 @@ async fn open_app(config: &Config, paths: Paths) -> Result<App> {
     // has the socket in it, whose own mode decides.
     make_directory(&paths.data, 0o710)?;
     make_directory(&paths.run, 0o711)?;
-    let parts = open_parts(config, &paths)?;
+    let parts = open_parts(&paths)?;
     let builder = Arc::new(build::Builder::open(parts.images.clone(), &paths.data.join("builds"))?);
-    let transfers = registries::transfers(config, parts.images.clone(), VERSION)?;
+    let setup = registries::setup(config, &settings::read(config)?, VERSION)?;
+    let transfers = transfer::Transfers::new(parts.images.clone(), setup);
     let search_index = config.text("search-index").unwrap_or(registry::HUB_INDEX).into();
     let options = options(config, paths)?;
     let min = config
@@ -155,20 +193,17 @@ async fn open_app(config: &Config, paths: Paths) -> Result<App> {
                 format!("invalid minimum API version {text}: use {} to {}", Version::FLOOR, Version::MAX)
             })?,
     };
-    let labels = options.labels.clone();
-    let debug = options.debug;
     let engine = Engine::open(options, parts).await.map_err(|refusal| anyhow::anyhow!("{refusal}"))?;
     let about = About {
         version: VERSION.into(),
         commit: commit().into(),
         built: option_env!("CORTEN_BUILT").unwrap_or_default().into(),
         min_version,
-        labels,
-        debug,
-        extra: Default::default(),
     };
-    let executor =
-        Arc::new(executor::Executor { engine: engine.clone(), runtime: tokio::runtime::Handle::current() });
+    let (for_builds, runtime) = (engine.clone(), tokio::runtime::Handle::current());
+    let executor = Arc::new(move |host| -> Box<dyn build::Executor> {
+        Box::new(executor::Executor { engine: for_builds.clone(), runtime: runtime.clone(), host })
+    });
     Ok(App { engine, builder, executor, about: Arc::new(about), transfers, search_index })
 }
 
@@ -183,11 +218,7 @@ fn make_directory(directory: &Path, mode: u32) -> Result<()> {
     Ok(())
 }
 
-fn open_parts(config: &Config, paths: &Paths) -> Result<Parts> {
-    match config.text("storage-driver").unwrap_or("overlay") {
-        "overlay" | "overlay2" | "overlayfs" => {}
-        other => bail!("the storage driver {other} is not supported yet; use overlay"),
-    }
+fn open_parts(paths: &Paths) -> Result<Parts> {
     let store = metadata::Store::open(&paths.state())?;
     let content = Arc::new(content::Store::open(&paths.data.join("content"))?);
     let snapshots: Arc<dyn Snapshotter> =
@@ -201,42 +232,12 @@ fn open_parts(config: &Config, paths: &Paths) -> Result<Parts> {
 }
 
 fn options(config: &Config, paths: Paths) -> Result<Options> {
-    let shm_size = match config.text("default-shm-size") {
-        None => 64 << 20,
-        Some(text) => model::create::parse_size(text)
-            .and_then(|size| i64::try_from(size).ok())
-            .with_context(|| format!("invalid default shm size {text}"))?,
-    };
-    let log = LogConfig {
-        driver: config.text("log-driver").unwrap_or("json-file").into(),
-        config: config.map("log-opt"),
-    };
-    let bridge = config.text("bridge");
-    let network = NetworkOptions {
-        bridge_name: bridge.filter(|name| *name != "none").unwrap_or(network::DEFAULT_BRIDGE_NAME).into(),
-        bridge_address: config
-            .text("bip")
-            .map(|text| text.parse().with_context(|| format!("invalid bridge address {text}")))
-            .transpose()?,
-        mtu: config.number("mtu").map(u32::try_from).transpose().context("invalid MTU")?,
-        icc: config.on_or("icc", true),
-        masquerade: config.on_or("ip-masq", true),
-        host_binding: config
-            .text("ip")
-            .unwrap_or("0.0.0.0")
-            .parse()
-            .context("invalid host IP address for published ports")?,
-        disabled: bridge == Some("none"),
-    };
     Ok(Options {
         shim: shim_program(config)?,
+        cgroup_driver: CgroupDriver::Cgroupfs,
         cgroup_parent: config.text("cgroup-parent").unwrap_or("/corten").into(),
-        log,
-        shm_size,
-        stop_timeout: config.number("default-stop-timeout").unwrap_or(10),
-        labels: config.list("label").to_vec(),
-        network,
-        debug: config.on("debug"),
+        network: settings::network(config, &paths)?,
+        settings: settings::read(config)?,
         paths,
     })
 }

@@ -16,7 +16,7 @@ mod versions;
 
 use std::sync::Arc;
 
-use api_types::StringMap;
+use api_types::container::HostConfig;
 use build::{Builder, Executor};
 use engine::Engine;
 use transfer::Transfers;
@@ -32,9 +32,6 @@ pub struct About {
     /// RFC 3339.
     pub built: String,
     pub min_version: Version,
-    pub labels: Vec<String>,
-    pub debug: bool,
-    pub extra: StringMap,
 }
 
 /// Everything that handlers need; clones share it.
@@ -42,8 +39,8 @@ pub struct About {
 pub struct App {
     pub engine: Engine,
     pub builder: Arc<Builder>,
-    /// Runs the commands of builds.
-    pub executor: Arc<dyn Executor + Send + Sync>,
+    /// Makes what runs the commands of a build, in containers of this kind.
+    pub executor: Arc<dyn Fn(HostConfig) -> Box<dyn Executor> + Send + Sync>,
     pub about: Arc<About>,
     pub transfers: Transfers,
     /// Where images are searched for.

@@ -5,7 +5,7 @@ use hyper::body::Incoming;
 use model::{Kind, Refusal};
 
 use crate::App;
-use crate::handlers::{build, containers, execs, images, networks, registry, system, volumes};
+use crate::handlers::{build, containers, execs, images, networks, registry, stats, system, volumes};
 use crate::query::{Query, decode};
 use crate::request::{Drained, Request};
 use crate::respond::{self, Answer, Outcome, not_found};
@@ -49,7 +49,8 @@ pub async fn answer(app: &App, mut request: http::Request<Incoming>) -> Answer {
     tracing::debug!(%method, path, status = answer.status().as_u16(), "request");
     let headers = answer.headers_mut();
     headers.insert("api-version", HeaderValue::from_static(const_max()));
-    headers.insert("docker-experimental", HeaderValue::from_static("false"));
+    let experimental = if app.engine.settings().experimental { "true" } else { "false" };
+    headers.insert("docker-experimental", HeaderValue::from_static(experimental));
     headers.insert("ostype", HeaderValue::from_static("linux"));
     if let Ok(server) = HeaderValue::from_str(&format!("Docker/{} (linux)", app.about.version)) {
         headers.insert(http::header::SERVER, server);
@@ -87,11 +88,12 @@ async fn dispatch(app: &App, mut request: Request) -> Outcome {
         "images" => image_route(app, request, &method, &parts[1..]).await,
         "networks" => network_route(app, &request, &method, &parts[1..]),
         "volumes" => match (&method, &parts[1..]) {
-            (&Method::GET, [] | [""]) => volumes::list(),
-            (&Method::GET, [name]) => volumes::inspect(name),
-            (&Method::POST, ["create" | "prune"]) | (&Method::DELETE | &Method::PUT, [_]) => {
-                Err(Refusal::not_implemented("volumes"))
-            }
+            (&Method::GET, [] | [""]) => volumes::list(app, &request),
+            (&Method::GET, [name]) => volumes::inspect(app, name),
+            (&Method::POST, ["create"]) => volumes::create(app, request).await,
+            (&Method::POST, ["prune"]) => volumes::prune(app, &request).await,
+            (&Method::PUT, [_]) => volumes::update(request).await,
+            (&Method::DELETE, [name]) => volumes::remove(app, &request, name).await,
             _ => Err(not_found()),
         },
         "build" => match (&method, &parts[1..]) {
@@ -162,8 +164,10 @@ async fn container_route(app: &App, request: Request, method: &Method, parts: &[
         (&Method::POST, [id, "attach"]) => containers::attach(app, request, id).await,
         (&Method::POST, [id, "exec"]) => execs::create(app, request, id).await,
         (&Method::DELETE, [id]) => containers::remove(app, &request, id).await,
-        (&Method::GET, [id, verb @ ("stats" | "changes" | "export" | "archive" | "checkpoints")])
-        | (&Method::POST, [id, verb @ ("update" | "checkpoints")])
+        (&Method::GET, [id, "stats"]) => stats::stats(app, &request, id).await,
+        (&Method::POST, [id, "update"]) => containers::update(app, request, id).await,
+        (&Method::GET, [id, verb @ ("changes" | "export" | "archive" | "checkpoints")])
+        | (&Method::POST, [id, verb @ "checkpoints"])
         | (&Method::DELETE, [id, verb @ "checkpoints", _])
         | (&Method::HEAD | &Method::PUT, [id, verb @ "archive"]) => {
             app.engine.find(id)?;

@@ -195,6 +195,22 @@ pub struct Resources {
     pub init: Option<bool>,
 }
 
+/// Asks to change a container; zero, empty and missing members stay as they are.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct ContainerUpdate {
+    #[serde(flatten)]
+    pub resources: Resources,
+    pub restart_policy: RestartPolicy,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct ContainerUpdateResponse {
+    /// `null` if there are none.
+    pub warnings: Option<Vec<String>>,
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct WeightDevice {

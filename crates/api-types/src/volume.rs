@@ -14,6 +14,37 @@ pub struct Volume {
     pub name: String,
     pub options: Option<StringMap>,
     pub scope: String,
+    /// In the answer of `GET /system/df` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage_data: Option<UsageData>,
+}
+
+/// How much a volume holds, and how many containers have it; -1: not known.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct UsageData {
+    /// Bytes.
+    pub size: i64,
+    pub ref_count: i64,
+}
+
+/// The body of `POST /volumes/create`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct VolumeCreate {
+    pub name: String,
+    pub driver: String,
+    pub driver_opts: Option<StringMap>,
+    pub labels: Option<StringMap>,
+    /// Of a swarm; refused by name.
+    pub cluster_volume_spec: Option<serde_json::Value>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct VolumesPrune {
+    pub volumes_deleted: Option<Vec<String>>,
+    pub space_reclaimed: u64,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

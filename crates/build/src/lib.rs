@@ -169,6 +169,8 @@ pub struct Options {
     pub dockerfile: String,
     pub tags: Vec<Reference>,
     pub no_cache: bool,
+    /// Images whose steps alone may be used again; empty: those of all images. A name that is not there is skipped.
+    pub cache_from: Vec<String>,
     /// Look for newer base images.
     pub pull: bool,
     /// `None` is a name without a value: it counts as given, with nothing in it to use.
@@ -192,6 +194,7 @@ impl Default for Options {
             dockerfile: "Dockerfile".into(),
             tags: Vec::new(),
             no_cache: false,
+            cache_from: Vec::new(),
             pull: false,
             build_args: BTreeMap::new(),
             labels: BTreeMap::new(),

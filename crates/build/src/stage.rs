@@ -1,12 +1,12 @@
 //! One build: its stages one after the other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use dockerfile::{Dockerfile, Instruction, Stage, Step, expand};
-use images::{NewImage, NewLayer, Pins, StoredImage};
-use oci::{Config, Platform, Reference, Timestamp};
+use images::{Images, NewImage, NewLayer, Pins, StoredImage};
+use oci::{Config, Digest, Platform, Reference, Timestamp};
 
 use crate::arguments::Arguments;
 use crate::changes::env_value;
@@ -32,6 +32,8 @@ pub struct Build<'a> {
     pub state: StageState,
     step: usize,
     steps: usize,
+    /// What the cache may give; `None`: anything.
+    cache: Option<BTreeSet<Digest>>,
 }
 
 /// The stage that is being built.
@@ -73,6 +75,7 @@ impl<'a> Build<'a> {
             state: StageState::default(),
             step: 0,
             steps: 0,
+            cache: cache_of(&builder.images, &options.cache_from),
         }
     }
 
@@ -317,6 +320,7 @@ impl<'a> Build<'a> {
             let from_here = parent.is_some() || child.config.history.len() == 1;
             let step = child.config.history.last();
             from_here
+                && self.cache.as_ref().is_none_or(|allowed| allowed.contains(&child.id))
                 && step.is_some_and(|step| step.created_by == created_by)
                 && child.config.config == *config
                 && child.config.author == self.state.author
@@ -355,6 +359,23 @@ impl<'a> Build<'a> {
     pub fn output(&mut self) -> &mut dyn FnMut(Event<'_>) {
         self.on_event
     }
+}
+
+/// The images of these names, and all that they were built on.
+fn cache_of(images: &Images, names: &[String]) -> Option<BTreeSet<Digest>> {
+    if names.is_empty() {
+        return None;
+    }
+    let mut allowed = BTreeSet::new();
+    for name in names {
+        let mut next = images.resolve(name).ok();
+        while let Some(image) = next.take() {
+            if allowed.insert(image.id.clone()) {
+                next = image.parent.as_ref().and_then(|parent| images.resolve(&parent.to_string()).ok());
+            }
+        }
+    }
+    Some(allowed)
 }
 
 /// Names of the environment.

@@ -16,10 +16,12 @@ use crate::container::{Remembered, Task};
 use crate::net::Endpoint;
 use crate::networks::{NetworkRecord, Networks};
 use crate::paths::ENDPOINT_NAME;
+use crate::settings::Current;
 use crate::shim::{Launcher, Shim};
+use crate::volumes::Volumes;
 use crate::{
-    CONTAINERS, Engine, Inner, NetworkOptions, Options, REMEMBERED, blocking, clock, host, net, registry,
-    seccomp_cache,
+    CONTAINERS, CgroupDriver, Engine, Inner, NetworkOptions, Options, REMEMBERED, blocking, clock, host, net,
+    registry, seccomp_cache,
 };
 
 /// The parts that the daemon opens and others use as well.
@@ -108,6 +110,7 @@ impl Engine {
         let views = self.registry().all().into_iter().map(|handle| handle.view());
         let live: Vec<network::Endpoint> =
             views.filter_map(|view| Some(view.endpoint.as_ref()?.0.clone())).collect();
+        self.volumes().sweep();
         self.network().reap();
         let swept = self.network().driver.sweep(&live);
         for error in swept.errors {
@@ -154,21 +157,22 @@ fn open_blocking(options: Options, parts: Parts) -> Result<Engine, Refusal> {
     let facts = HostFacts {
         cpus: std::thread::available_parallelism().map_or(1, |count| count.get() as u32),
         cgroup_v2: host::cgroup_v2(),
-        swap_limit: host::swap_limit(),
-        pids_limit: host::controller("pids"),
-        log: options.log.clone(),
-        shm_size: options.shm_size,
+        cgroup_systemd: options.cgroup_driver == CgroupDriver::Systemd,
+        controllers: host::controllers(),
+        memory: host::memory_total(),
         cgroup_parent: options.cgroup_parent.clone(),
-        stop_timeout: options.stop_timeout,
+        ..HostFacts::default()
     };
+    let current = Current::new(options.settings.clone(), facts);
     let release = rustix::system::uname();
     let kernel = seccomp::Kernel::parse(&release.release().to_string_lossy())
         .unwrap_or(seccomp::Kernel { major: 5, minor: 12 });
     let id = daemon_id(&store)?;
+    let volumes = Volumes::open(&options.paths.volumes(), &store)?;
     Ok(Engine(Arc::new(Inner {
         options,
         id,
-        facts,
+        current,
         store,
         images,
         snapshots,
@@ -178,9 +182,11 @@ fn open_blocking(options: Options, parts: Parts) -> Result<Engine, Refusal> {
         registry: registry::Registry::default(),
         seccomp: seccomp_cache::Cache::new(kernel),
         networks,
+        volumes,
         execs: Mutex::default(),
         remembered: Mutex::default(),
         background: Default::default(),
+        sampler: Default::default(),
     })))
 }
 
@@ -199,7 +205,7 @@ fn daemon_id(store: &Store) -> Result<String, Refusal> {
 
 fn open_network(options: &NetworkOptions, store: &Store) -> Result<(net::Network, Networks), Refusal> {
     let failed = |error: network::Error| Refusal::from_error("cannot set up the network", &error);
-    let driver = network::Networks::open(network::Options::default()).map_err(failed)?;
+    let driver = network::Networks::open(driver_options(options)).map_err(failed)?;
     let networks = Networks::open(store, |stored| {
         if let Some(given) = options.bridge_address {
             return Ok((given.trunc(), given.addr()));
@@ -217,6 +223,20 @@ fn open_network(options: &NetworkOptions, store: &Store) -> Result<(net::Network
     Ok((net::Network::new(driver, network_id, options.host_binding), networks))
 }
 
+fn driver_options(options: &NetworkOptions) -> network::Options {
+    let standard = network::Options::default();
+    network::Options {
+        table: match options.instance {
+            None => standard.table,
+            Some(instance) => format!("{}-{instance:08x}", standard.table),
+        },
+        link_group: options.instance.map_or(standard.link_group, network::link_group),
+        enable_forwarding: options.forwarding,
+        pools: options.pools.clone(),
+        ..standard
+    }
+}
+
 fn first_address(subnet: Ipv4Net) -> std::net::Ipv4Addr {
     subnet.hosts().next().unwrap_or(subnet.addr())
 }
@@ -230,6 +250,7 @@ fn bridge_spec(options: &NetworkOptions, record: &NetworkRecord) -> network::Bri
         masquerade: options.masquerade,
         icc: options.icc,
         host_binding_ip: Some(options.host_binding),
+        ip_range: options.fixed_range,
         ..spec
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use api_types::container::{ContainerCreate, ContainerWait, RestartPolicy};
+use api_types::container::{ContainerCreate, ContainerUpdate, ContainerWait};
 use model::create::{Given, Record};
 use model::{Kind, Phase, Refusal, name, signal};
 
@@ -84,9 +84,21 @@ impl Engine {
             name,
             now: clock::now(),
             image: &image,
-            host: self.facts(),
-            exists: &|path: &Path| path.exists(),
+            host: &self.facts(),
             container: &|name: &str| Ok(self.find(name)?.view().id().to_string()),
+            mounts: model::mounts::Outside {
+                exists: &|path: &Path| path.exists(),
+                volume_name: &clock::new_id,
+                mounts_of: &|name: &str| Ok(self.find(name)?.view().record.mounts.clone()),
+                image: &|name: &str| {
+                    let image = self.images().resolve(name).map_err(|error| {
+                        // Not "not found": clients would pull the container's own image and ask again.
+                        Refusal::invalid(format!("invalid mount config for type \"image\": {error}"))
+                            .hint(format!("get it first: docker pull {name}"))
+                    })?;
+                    Ok(image.id.to_string())
+                },
+            },
         };
         let (record, warnings) = model::create::create(request, given)?;
         // A custom seccomp profile that cannot be read is refused now, not at the start.
@@ -95,8 +107,10 @@ impl Engine {
         Ok((id, warnings))
     }
 
-    /// Layer, directory, record; a failure undoes what was made.
+    /// Volumes, layer, directory, record; a failure undoes what was made.
     fn make(&self, record: Record, top: Option<&oci::Digest>) -> Result<(), Refusal> {
+        let volumes = self.volumes().reserve(&record)?;
+        self.fill_volumes(&record, &volumes, top)?;
         let directory = self.paths().container(&record.id);
         failpoint::hit("create.rootfs")?;
         self.snapshots()
@@ -105,24 +119,28 @@ impl Engine {
         let made = std::fs::create_dir(&directory)
             .map_err(|error| Refusal::from_error("cannot make the container's directory", &error))
             .and_then(|()| failpoint::hit("create.record"))
-            .and_then(|()| self.store_record_blocking(&record));
+            .and_then(|()| self.store_new(&record, &volumes));
         if let Err(refusal) = made {
             let _ = std::fs::remove_dir_all(&directory);
             let _ = self.images().release(&record.id);
             return Err(refusal);
         }
+        let made = volumes.keep();
+        made.iter().for_each(|name| self.emit_volume("create", name, &[]));
         let handle = self.launch(record, Phase::Created { failure: None }, &Remembered::default());
         let view = handle.view();
         self.events().emit("container", "create", view.id(), view.attributes());
         Ok(())
     }
 
-    fn store_record_blocking(&self, record: &Record) -> Result<(), Refusal> {
+    /// One commit for the container and the volumes that were made for it.
+    fn store_new(&self, record: &Record, volumes: &crate::volumes::Reserved<'_>) -> Result<(), Refusal> {
         let bytes =
             serde_json::to_vec(record).map_err(|error| Refusal::from_error("container record", &error))?;
+        let batch = metadata::Batch::default().put(crate::CONTAINERS, &record.id, bytes);
         self.0
             .store
-            .commit(metadata::Batch::default().put(crate::CONTAINERS, &record.id, bytes))
+            .commit(volumes.records(batch)?)
             .map_err(|error| Refusal::from_error("cannot store the container", &error))
     }
 
@@ -248,18 +266,14 @@ impl Engine {
         renamed
     }
 
-    pub async fn update_restart(&self, name: &str, policy: RestartPolicy) -> Result<(), Refusal> {
-        let handle = self.find(name)?;
-        if handle.view().record.host_config.auto_remove && !matches!(policy.name.as_str(), "" | "no") {
-            return Err(Refusal::invalid(
-                "Restart policy cannot be updated because AutoRemove is enabled for the container",
-            ));
-        }
-        handle.ask(|answer| Command::UpdateRestart { policy, answer }).await
+    /// Changes limits and restart policy; returns warnings.
+    pub async fn update(&self, name: &str, request: ContainerUpdate) -> Result<Vec<String>, Refusal> {
+        self.find(name)?.ask(|answer| Command::Update { request: Box::new(request), answer }).await
     }
 
-    pub async fn remove(&self, name: &str, force: bool) -> Result<(), Refusal> {
-        self.find(name)?.ask(|answer| Command::Remove { force, answer }).await
+    /// `volumes`: with those that nobody named.
+    pub async fn remove(&self, name: &str, force: bool, volumes: bool) -> Result<(), Refusal> {
+        self.find(name)?.ask(|answer| Command::Remove { force, volumes, answer }).await
     }
 
     /// Starts to wait; the future that it hands back ends with the exit.
@@ -293,6 +307,7 @@ impl Engine {
     /// Brings back the containers of the store, and those that run.
     pub(crate) async fn restore(&self, record: Record, remembered: Remembered) {
         let phase = restored_phase(&remembered);
+        self.volumes().restore(&record);
         let id = record.id.clone();
         if self.registry().reserve(&record.name, &id).is_err() {
             tracing::error!(container = %id, name = %record.name, "its name is taken by another container");
@@ -302,6 +317,9 @@ impl Engine {
         self.adopt(&mut task, &id).await;
         tokio::spawn(task.run());
         let view = handle.view();
+        if view.phase.is_running() {
+            self.volumes().adopt_running(&view.record);
+        }
         let Phase::Exited(_) = view.phase else { return };
         let auto_remove = view.record.host_config.auto_remove;
         if !auto_remove && !wants_start_with_daemon(&view, &remembered) {
@@ -310,7 +328,7 @@ impl Engine {
         tokio::spawn(async move {
             let done = if auto_remove {
                 // It ended while no daemon was there to remove it.
-                handle.ask(|answer| Command::Remove { force: false, answer }).await
+                handle.ask(|answer| Command::Remove { force: false, volumes: true, answer }).await
             } else {
                 handle.ask(|answer| Command::Start { by: StartedBy::Policy, answer }).await
             };

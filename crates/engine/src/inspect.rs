@@ -6,7 +6,7 @@ use api_types::container::{ContainerInspect, GraphDriver, NetworkSettings, PortB
 use api_types::network::EndpointSettings;
 use model::create::NetworkChoice;
 use model::time::rfc3339_nano;
-use model::{Refusal, mounts, ports};
+use model::{Refusal, ports};
 
 use crate::container::View;
 use crate::{Engine, blocking};
@@ -65,7 +65,7 @@ impl Engine {
                 name: self.snapshots().driver().into(),
                 data: self.graph_data(view.id()),
             },
-            mounts: mounts::points(&record.mounts),
+            mounts: self.mount_points(record),
             config: record.config.clone(),
             network_settings: self.network_settings(view),
             ..ContainerInspect::default()

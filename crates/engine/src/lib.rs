@@ -22,20 +22,23 @@ mod paths;
 mod prune;
 mod registry;
 mod seccomp_cache;
+mod settings;
 mod shim;
+pub mod stats;
 mod system;
 mod top;
+
+pub mod volumes;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use api_types::container::LogConfig;
 use container::Remembered;
 use images::Images;
 use metadata::{Batch, Store};
 use model::Refusal;
-use model::create::{HostFacts, Record};
+use model::create::Record;
 use model::time::UnixNanos;
 use shim_protocol::Exit;
 use snapshots::Snapshotter;
@@ -47,6 +50,7 @@ pub use image::{api_config as image_config, refusal as images_refusal};
 pub use list::ListQuery;
 pub use paths::Paths;
 pub use prune::until as prune_until;
+pub use sandbox::cgroup::Driver as CgroupDriver;
 pub use system::Facts;
 
 const CONTAINERS: &str = "containers";
@@ -58,19 +62,15 @@ pub struct Options {
     pub paths: Paths,
     /// The shim's program.
     pub shim: PathBuf,
+    pub cgroup_driver: CgroupDriver,
     pub cgroup_parent: String,
-    pub log: LogConfig,
-    /// Bytes.
-    pub shm_size: i64,
-    /// Seconds.
-    pub stop_timeout: i64,
-    /// Labels of the daemon.
-    pub labels: Vec<String>,
     pub network: net::NetworkOptions,
-    pub debug: bool,
+    /// How the daemon starts; [`Engine::settings`] is what counts later.
+    pub settings: Settings,
 }
 
-pub use net::NetworkOptions;
+pub use net::{NameService, NetworkOptions};
+pub use settings::Settings;
 
 /// A handle; clones share the engine.
 #[derive(Clone)]
@@ -79,7 +79,7 @@ pub struct Engine(Arc<Inner>);
 struct Inner {
     options: Options,
     id: String,
-    facts: HostFacts,
+    current: settings::Current,
     store: Store,
     images: Arc<Images>,
     snapshots: Arc<dyn Snapshotter>,
@@ -89,10 +89,12 @@ struct Inner {
     registry: registry::Registry,
     seccomp: seccomp_cache::Cache,
     networks: networks::Networks,
+    volumes: volumes::Volumes,
     execs: Mutex<execs::Execs>,
     /// States to be written with the next lazy commit.
     remembered: Mutex<BTreeMap<String, Remembered>>,
     background: system::Background,
+    sampler: stats::Sampler,
 }
 
 /// Runs blocking work where it may block.
@@ -112,10 +114,6 @@ impl Engine {
 
     pub fn options(&self) -> &Options {
         &self.0.options
-    }
-
-    pub fn facts(&self) -> &HostFacts {
-        &self.0.facts
     }
 
     pub fn images(&self) -> &Arc<Images> {
@@ -162,7 +160,7 @@ impl Engine {
     }
 
     pub(crate) fn seccomp(&self, record: &Record) -> Result<Option<Arc<[u8]>>, Refusal> {
-        self.0.seccomp.filter(record)
+        self.0.seccomp.filter(record, self.settings().seccomp.as_deref())
     }
 
     pub(crate) fn log_path(&self, record: &Record) -> PathBuf {
@@ -179,10 +177,29 @@ impl Engine {
         self.commit(batch).await
     }
 
-    pub(crate) async fn delete_record(&self, id: &str) -> Result<(), Refusal> {
+    /// Deletes a container's record, and with it those of the volumes that go with the container: `anonymous`, those
+    /// that nobody named and nobody else has.
+    pub(crate) async fn delete_record(&self, record: &Arc<Record>, anonymous: bool) -> Result<(), Refusal> {
         failpoint::hit("remove.record")?;
-        self.lock_remembered().remove(id);
-        self.commit(Batch::default().delete(CONTAINERS, id).delete(REMEMBERED, id)).await
+        let (engine, record) = (self.clone(), record.clone());
+        blocking(move || {
+            let going = engine.volumes().going(&record, anonymous)?;
+            engine.lock_remembered().remove(&record.id);
+            let batch = Batch::default().delete(CONTAINERS, &record.id).delete(REMEMBERED, &record.id);
+            engine
+                .0
+                .store
+                .commit(going.records(batch))
+                .map_err(|error| Refusal::from_error("cannot store the record", &error))?;
+            let gone = going.done();
+            engine.volumes().release(&record);
+            gone.keys().for_each(|name| engine.emit_volume("destroy", name, &[]));
+            if !gone.is_empty() {
+                engine.in_background(move |_| drop(gone));
+            }
+            Ok(())
+        })
+        .await
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), Refusal> {

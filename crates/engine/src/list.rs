@@ -104,7 +104,7 @@ impl Engine {
                 annotations: record.host_config.annotations.clone(),
             },
             network_settings: SummaryNetworkSettings { networks: self.endpoint_settings(view) },
-            mounts: mounts::points(&record.mounts),
+            mounts: self.mount_points(record),
             ..ContainerSummary::default()
         }
     }
@@ -160,11 +160,7 @@ fn passes(view: &View, filters: &Filters) -> bool {
         && filters.any("is-task", |value| matches!(value, "false" | "0" | "False" | "FALSE" | "f"))
         && filters.any("isolation", |value| matches!(value, "" | "default"))
         && filters.labels(record.config.labels.as_ref().unwrap_or(&Default::default()))
-        && filters.any("volume", |wanted| {
-            mounts::points(&record.mounts)
-                .iter()
-                .any(|point| point.source == wanted || point.destination == wanted)
-        })
+        && filters.any("volume", |wanted| mounts::mentions(&record.mounts, wanted))
         && (!filters.has("publish") || wanted_ports("publish").iter().any(|port| published.contains(port)))
         && (!filters.has("expose") || wanted_ports("expose").iter().any(|port| exposed.contains(port)))
 }

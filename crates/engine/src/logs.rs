@@ -3,17 +3,19 @@
 use std::time::Duration;
 
 use logs::{Options, Progress, Query, Reader, Render};
-use model::{Refusal, create::LogSettings};
+use model::{Phase, Refusal, create::LogSettings};
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 
 use crate::container::Handle;
-use crate::{Engine, blocking};
+use crate::{Engine, blocking, clock};
 
 /// Bytes of one batch.
 const BATCH: usize = 256 << 10;
 /// Batches that wait for a slow client.
 const AHEAD: usize = 2;
+/// How long after its start a command may take to end before its log is read.
+const START_TO_LOG: Duration = Duration::from_millis(60);
 /// How often a log is looked at when the kernel gives no notifications.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -38,6 +40,17 @@ pub struct LogStream {
     pub batches: mpsc::Receiver<Result<Vec<u8>, Refusal>>,
 }
 
+/// Scripts read the log of a short command right after its start, and rely on an engine being slow to start it.
+async fn let_short_command_end(handle: &Handle) {
+    let Phase::Running { started_at, .. } = handle.view().phase else { return };
+    let age = u64::try_from(clock::now().saturating_sub(started_at)).unwrap_or(0);
+    let left = START_TO_LOG.saturating_sub(Duration::from_nanos(age));
+    if !left.is_zero() {
+        let ended = handle.until(|view| !view.phase.is_running());
+        let _ = tokio::time::timeout(left, ended).await;
+    }
+}
+
 impl Engine {
     /// Starts to read a container's log; the batches are in Docker's output form.
     pub async fn logs(&self, name: &str, query: LogQuery) -> Result<LogStream, Refusal> {
@@ -45,6 +58,9 @@ impl Engine {
             return Err(Refusal::invalid("Bad parameters: you must choose at least one stream"));
         }
         let handle = self.find(name)?;
+        if !query.follow {
+            let_short_command_end(&handle).await;
+        }
         let view = handle.view();
         let record = &view.record;
         let driver = match record.host_config.log_config.driver.as_str() {

@@ -29,6 +29,26 @@ pub struct NetworkOptions {
     pub host_binding: IpAddr,
     /// No bridge at all.
     pub disabled: bool,
+    /// Tells the tables and links of several daemons in one network namespace apart; none: the only one.
+    pub instance: Option<u32>,
+    /// Turn on forwarding where it is off.
+    pub forwarding: bool,
+    /// Where addresses on the default bridge come from; none: its whole subnet.
+    pub fixed_range: Option<Ipv4Net>,
+    /// Pools for subnets that nobody named, each with the prefix length of a subnet; empty: the usual ones.
+    pub pools: Vec<(Ipv4Net, u8)>,
+    pub names: NameService,
+}
+
+/// How containers find names that say nothing of it themselves.
+#[derive(Debug, Clone, Default)]
+pub struct NameService {
+    /// Empty: the host's.
+    pub servers: Vec<IpAddr>,
+    pub search: Vec<String>,
+    pub options: Vec<String>,
+    /// What `host-gateway` stands for; empty: the bridge's own address.
+    pub host_gateways: Vec<IpAddr>,
 }
 
 /// A container's place in the bridge network, kept in its run directory while it runs.
@@ -181,8 +201,12 @@ pub fn host_name() -> String {
 }
 
 /// The text of `/etc/hosts`.
-pub fn hosts_text(record: &Record, name: &str, endpoint: Option<&Endpoint>) -> String {
-    let gateway = endpoint.and_then(|endpoint| endpoint.0.gateway).map(IpAddr::from);
+pub fn hosts_text(record: &Record, name: &str, endpoint: Option<&Endpoint>, names: &NameService) -> String {
+    let gateway = names
+        .host_gateways
+        .first()
+        .copied()
+        .or_else(|| endpoint.and_then(|endpoint| endpoint.0.gateway).map(IpAddr::from));
     let own: Vec<IpAddr> = endpoint.iter().map(|endpoint| endpoint.0.ip.into()).collect();
     let extra = extra_hosts(record, gateway);
     let extra: Vec<(IpAddr, &str)> = extra.iter().map(|(address, name)| (*address, name.as_str())).collect();
@@ -210,14 +234,22 @@ fn extra_hosts(record: &Record, gateway: Option<IpAddr>) -> Vec<(IpAddr, String)
 }
 
 /// The text of `/etc/resolv.conf`.
-pub fn resolv_text(record: &Record) -> String {
+pub fn resolv_text(record: &Record, names: &NameService) -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let text = read("/etc/resolv.conf");
     let mut conf = ResolvConf::parse(&read(network::files::resolv_conf_source(&text)));
     let host = &record.host_config;
-    let list = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
-    let servers: Vec<IpAddr> = host.dns.iter().flatten().filter_map(|server| server.parse().ok()).collect();
-    conf.override_with(&servers, &list(&host.dns_search), &list(&host.dns_options));
+    let list = |own: &Option<Vec<String>>, standard: &[String]| match own {
+        Some(own) if !own.is_empty() => own.clone(),
+        _ => standard.to_vec(),
+    };
+    let own: Vec<IpAddr> = host.dns.iter().flatten().filter_map(|server| server.parse().ok()).collect();
+    let servers = if own.is_empty() { &names.servers } else { &own };
+    conf.override_with(
+        servers,
+        &list(&host.dns_search, &names.search),
+        &list(&host.dns_options, &names.options),
+    );
     if !matches!(record.network, NetworkChoice::Host) {
         conf.fit_plain_network(false);
     }

@@ -27,6 +27,10 @@ impl Paths {
         self.container(id).join(format!("{id}-json.log"))
     }
 
+    pub fn volumes(&self) -> PathBuf {
+        self.data.join("volumes")
+    }
+
     /// The shim's socket and exit status of one container.
     pub fn task(&self, id: &str) -> PathBuf {
         self.tasks().join(id)

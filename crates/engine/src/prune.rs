@@ -36,7 +36,7 @@ impl Engine {
             let (engine, id) = (self.clone(), view.id().to_string());
             let (size, _) = blocking(move || Ok(engine.sizes(&id))).await?;
             // One that was started or removed meanwhile stays as it is.
-            if handle.ask(|answer| Command::Remove { force: false, answer }).await.is_ok() {
+            if handle.ask(|answer| Command::Remove { force: false, volumes: false, answer }).await.is_ok() {
                 reclaimed += size.unsigned_abs();
                 deleted.push(view.id().to_string());
             }

@@ -26,12 +26,14 @@ impl Cache {
         Cache { kernel, filters: Mutex::default() }
     }
 
-    /// The filter of a container; none if it runs unconfined.
-    pub fn filter(&self, record: &Record) -> Result<Option<Arc<[u8]>>, Refusal> {
+    /// The filter of a container; none if it runs unconfined. `standard` is the profile of those that name none.
+    pub fn filter(&self, record: &Record, standard: Option<&str>) -> Result<Option<Arc<[u8]>>, Refusal> {
         let profile = match security_option(record, "seccomp") {
             Some("unconfined") => return Ok(None),
             None if record.host_config.privileged => return Ok(None),
-            None | Some("builtin") => None,
+            None if standard == Some("unconfined") => return Ok(None),
+            None => standard.map(String::from),
+            Some("builtin") => None,
             Some(text) => Some(text.to_string()),
         };
         let capabilities = granted(record)?;

@@ -4,15 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use model::create::limits::Controllers;
+use model::mounts::Source;
 use tokio::sync::{Notify, oneshot};
 
-use crate::container::Command;
+use crate::container::{Command, View};
 use crate::{Engine, host};
 
 /// How long noted states may wait to be written.
 const LAZY: Duration = Duration::from_millis(500);
-/// How long a clean end waits for background work.
-const END: Duration = Duration::from_secs(10);
+/// As long as a clean end waits at most, if there is a limit: a clock holds no more.
+const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
 /// Work that nobody waits for, counted so that a clean end can.
 #[derive(Debug, Default)]
@@ -52,11 +54,7 @@ pub struct Facts {
     pub driver: String,
     pub backing_filesystem: String,
     pub cgroup_v2: bool,
-    pub memory_limit: bool,
-    pub swap_limit: bool,
-    pub cpu: bool,
-    pub cpuset: bool,
-    pub pids_limit: bool,
+    pub controllers: Controllers,
     pub ipv4_forwarding: bool,
     pub kernel: String,
     pub operating_system: String,
@@ -87,18 +85,14 @@ impl Engine {
             driver: self.snapshots().driver().into(),
             backing_filesystem: filesystem(&self.paths().data),
             cgroup_v2: self.facts().cgroup_v2,
-            memory_limit: host::controller("memory"),
-            swap_limit: self.facts().swap_limit,
-            cpu: host::controller("cpu"),
-            cpuset: host::controller("cpuset"),
-            pids_limit: self.facts().pids_limit,
+            controllers: self.facts().controllers.clone(),
             ipv4_forwarding: host::ipv4_forwarding(),
             kernel: uname.release().to_string_lossy().into_owned(),
             operating_system: host::operating_system(),
             os_version: host::os_version(),
             architecture: uname.machine().to_string_lossy().into_owned(),
             cpus: self.facts().cpus.into(),
-            memory: host::memory_total(),
+            memory: i64::try_from(self.facts().memory).unwrap_or(i64::MAX),
             name: uname.nodename().to_string_lossy().into_owned(),
             listeners: self.events().listeners() as i64,
             descriptors: std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as i64),
@@ -108,7 +102,11 @@ impl Engine {
     /// Containers made from an image, with whether each runs.
     pub fn containers_of_image(&self, image: &str) -> Vec<(String, bool)> {
         let views = self.registry().all().into_iter().map(|handle| handle.view());
-        let using = views.filter(|view| view.record.image_id == image);
+        let mounts = |view: &View| {
+            let sources = view.record.mounts.iter().map(|mount| &mount.source);
+            sources.into_iter().any(|source| matches!(source, Source::Image { id, .. } if id == image))
+        };
+        let using = views.filter(|view| view.record.image_id == image || mounts(view));
         using.map(|view| (view.id().to_string(), view.phase.is_running())).collect()
     }
 
@@ -136,8 +134,10 @@ impl Engine {
             handle.tell(Command::Forget { done }).await;
             let _ = told.await;
         }
-        let deadline = tokio::time::Instant::now() + END;
-        while self.0.background.running.load(Ordering::Acquire) > 0 && tokio::time::Instant::now() < deadline
+        let limit = self.settings().shutdown_seconds.map(Duration::from_secs);
+        let deadline = limit.map(|limit| tokio::time::Instant::now() + limit.min(LONGEST));
+        while self.0.background.running.load(Ordering::Acquire) > 0
+            && deadline.is_none_or(|deadline| tokio::time::Instant::now() < deadline)
         {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

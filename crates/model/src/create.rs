@@ -1,10 +1,10 @@
 //! Creating a container: the request, checked, completed from the image and the host, as a record.
 
-mod limits;
+pub mod limits;
 
-use std::path::Path;
-
-use api_types::container::{ContainerConfig, ContainerCreate, HostConfig, LogConfig};
+use api_types::container::{
+    ContainerConfig, ContainerCreate, HostConfig, LogConfig, Resources, RestartPolicy, Ulimit,
+};
 use api_types::network::EndpointSettings;
 use serde::{Deserialize, Serialize};
 
@@ -13,19 +13,32 @@ use crate::time::UnixNanos;
 use crate::{Kind, Refusal, capabilities, ports, signal};
 
 /// What the host has and the daemon was told; found out once at start.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct HostFacts {
     pub cpus: u32,
     pub cgroup_v2: bool,
-    /// Swap accounting of the memory controller.
-    pub swap_limit: bool,
-    pub pids_limit: bool,
+    /// Cgroups are made by systemd: parents are slices.
+    pub cgroup_systemd: bool,
+    pub controllers: limits::Controllers,
+    /// Bytes of memory.
+    pub memory: u64,
     pub log: LogConfig,
     /// Bytes.
     pub shm_size: i64,
     pub cgroup_parent: String,
     /// Seconds.
     pub stop_timeout: i64,
+    /// For containers that do not set them.
+    pub ulimits: Vec<Ulimit>,
+    /// Of containers that name none; empty: `private`.
+    pub ipc_mode: String,
+    /// Of containers that name none; empty: what fits the version of the cgroups.
+    pub cgroupns_mode: String,
+    pub no_new_privileges: bool,
+    /// An init for containers that say nothing of it.
+    pub init: bool,
+    /// Runtimes that are known by name and are not ours.
+    pub runtimes: Vec<String>,
 }
 
 /// The image that a container is made of.
@@ -48,6 +61,9 @@ pub struct Record {
     pub host_config: HostConfig,
     pub mounts: Vec<ContainerMount>,
     pub network: NetworkChoice,
+    /// What the daemon was told when the container was created, for containers that say nothing of it.
+    #[serde(default)]
+    pub no_new_privileges: bool,
 }
 
 /// Where a container's network comes from.
@@ -84,10 +100,10 @@ pub struct Given<'a> {
     pub now: UnixNanos,
     pub image: &'a ImageFacts,
     pub host: &'a HostFacts,
-    /// Whether a path is there on the host.
-    pub exists: &'a dyn Fn(&Path) -> bool,
     /// Finds the full ID of a container by name or ID.
     pub container: &'a dyn Fn(&str) -> Result<String, Refusal>,
+    /// What mounts refer to.
+    pub mounts: mounts::Outside<'a>,
 }
 
 /// Decides on a create request: the record to store, and warnings for the client.
@@ -101,12 +117,14 @@ pub fn create(request: ContainerCreate, given: Given<'_>) -> Result<(Record, Vec
     }
     let network = network(&mut config, &mut host, request.networking_config, &given)?;
     check_config(&mut config, &given.id, &network, &host)?;
-    check_modes(&mut host, &config, given.host)?;
-    limits::check(&mut host.resources, given.host, &mut warnings)?;
+    check_modes(&mut host, given.host)?;
+    inherit_limits(&mut host.resources, given.host);
+    limits::check(&mut host.resources, given.host, limits::Purpose::Create, &mut warnings)?;
+    check_cgroup(&mut host, given.host, &mut warnings)?;
     if matches!(network, NetworkChoice::Host) && host.port_bindings.iter().flatten().next().is_some() {
         warnings.push("Published ports are discarded when using host network mode".into());
     }
-    let mounts = mounts::resolve(&host, given.exists)?;
+    let mounts = mounts::resolve(&host, &config, &given.mounts)?;
     let record = Record {
         id: given.id,
         name: given.name,
@@ -116,8 +134,22 @@ pub fn create(request: ContainerCreate, given: Given<'_>) -> Result<(Record, Vec
         host_config: host,
         mounts,
         network,
+        no_new_privileges: given.host.no_new_privileges,
     };
     Ok((record, warnings))
+}
+
+/// Completes a request by what the daemon was told.
+fn inherit_limits(limits: &mut Resources, facts: &HostFacts) {
+    for limit in &facts.ulimits {
+        let own = limits.ulimits.get_or_insert_default();
+        if !own.iter().any(|one| one.name == limit.name) {
+            own.push(limit.clone());
+        }
+    }
+    if facts.init && limits.init.is_none() {
+        limits.init = Some(true);
+    }
 }
 
 /// Completes a request by its image, as Docker merges the two.
@@ -133,6 +165,10 @@ fn inherit(config: &mut ContainerConfig, image: &ContainerConfig) {
         ports.keys().for_each(|port| {
             own.entry(port.clone()).or_default();
         });
+    }
+    if let Some(volumes) = &image.volumes {
+        let own = config.volumes.get_or_insert_default();
+        own.extend(volumes.keys().map(|path| (path.clone(), Default::default())));
     }
     let own = config.env.get_or_insert_default();
     let inherited: Vec<String> = image
@@ -270,8 +306,6 @@ fn check_config(
             return Err(Refusal::invalid(format!("invalid environment variable: {variable}")));
         }
     }
-    // `NAME` without `=` removes an inherited variable.
-    config.env.get_or_insert_default().retain(|variable| variable.contains('='));
     if let Some(text) = &config.stop_signal
         && signal::parse(text).is_none()
     {
@@ -302,10 +336,14 @@ fn check_health(config: &ContainerConfig) -> Result<(), Refusal> {
 }
 
 /// Restart policy, namespaces and everything else of the host part that is a word. Sets the defaults.
-fn check_modes(host: &mut HostConfig, config: &ContainerConfig, facts: &HostFacts) -> Result<(), Refusal> {
-    check_restart(host)?;
+fn check_modes(host: &mut HostConfig, facts: &HostFacts) -> Result<(), Refusal> {
+    check_restart(&host.restart_policy, host.auto_remove)?;
+    if host.restart_policy.name.is_empty() {
+        host.restart_policy.name = "no".into();
+    }
     let bad = |what: &str, value: &str| Refusal::invalid(format!("invalid {what}: {value}"));
     match host.ipc_mode.as_str() {
+        "" if !facts.ipc_mode.is_empty() => host.ipc_mode = facts.ipc_mode.clone(),
         "" => host.ipc_mode = "private".into(),
         "private" | "shareable" | "host" | "none" => {}
         mode if mode.starts_with("container:") => {
@@ -323,7 +361,11 @@ fn check_modes(host: &mut HostConfig, config: &ContainerConfig, facts: &HostFact
     }
     match host.cgroupns_mode.as_str() {
         "" => {
-            let private = facts.cgroup_v2 && !host.privileged;
+            let private = match facts.cgroupns_mode.as_str() {
+                "" => facts.cgroup_v2,
+                mode => mode == "private",
+            };
+            let private = private && (facts.cgroup_v2 || !host.privileged);
             host.cgroupns_mode = if private { "private" } else { "host" }.into();
         }
         "private" | "host" => {}
@@ -358,11 +400,23 @@ fn check_modes(host: &mut HostConfig, config: &ContainerConfig, facts: &HostFact
         host.cap_drop.as_deref().unwrap_or(&[]),
     )?;
     check_log(host, facts)?;
-    refuse_what_is_missing(host, config)
+    check_runtime(host, facts)?;
+    refuse_what_is_missing(host)
 }
 
-fn check_restart(host: &mut HostConfig) -> Result<(), Refusal> {
-    let policy = &mut host.restart_policy;
+fn check_runtime(host: &HostConfig, facts: &HostFacts) -> Result<(), Refusal> {
+    let name = host.runtime.as_str();
+    if matches!(name, "" | "corten" | "runc" | "io.containerd.runc.v2") {
+        return Ok(());
+    }
+    if facts.runtimes.iter().any(|known| known == name) {
+        return Err(Refusal::not_implemented(&format!("running containers by the runtime {name}")));
+    }
+    Err(Refusal::invalid(format!("unknown or invalid runtime name: {name}")))
+}
+
+/// A restart policy as it was given; none is an empty name.
+pub(crate) fn check_restart(policy: &RestartPolicy, auto_remove: bool) -> Result<(), Refusal> {
     let count = policy.maximum_retry_count;
     match policy.name.as_str() {
         "" | "no" | "always" | "unless-stopped" if count != 0 => {
@@ -374,8 +428,7 @@ fn check_restart(host: &mut HostConfig) -> Result<(), Refusal> {
         "on-failure" if count < 0 => {
             return Err(Refusal::invalid("invalid restart policy: maximum retry count cannot be negative"));
         }
-        "" => policy.name = "no".into(),
-        "no" | "always" | "unless-stopped" | "on-failure" => {}
+        "" | "no" | "always" | "unless-stopped" | "on-failure" => {}
         other => {
             return Err(Refusal::invalid(format!(
                 "invalid restart policy: unknown policy '{other}'; use one of 'no', 'always', 'on-failure', or \
@@ -383,8 +436,32 @@ fn check_restart(host: &mut HostConfig) -> Result<(), Refusal> {
             )));
         }
     }
-    if host.auto_remove && policy.name != "no" {
+    if auto_remove && !matches!(policy.name.as_str(), "" | "no") {
         return Err(Refusal::invalid("can't create 'AutoRemove' container with restart policy"));
+    }
+    Ok(())
+}
+
+/// Where its cgroup is to be, and what it sees of the others.
+fn check_cgroup(host: &mut HostConfig, facts: &HostFacts, warnings: &mut Vec<String>) -> Result<(), Refusal> {
+    let parent = host.resources.cgroup_parent.as_str();
+    let is_slice =
+        parent.strip_suffix(".slice").is_some_and(|name| !name.is_empty() && !parent.contains('/'));
+    if facts.cgroup_systemd && !parent.is_empty() && !is_slice {
+        return Err(Refusal::invalid(
+            "cgroup-parent for systemd cgroup should be a valid slice named as \"xxx.slice\"",
+        ));
+    }
+    if parent.split('/').any(|part| part == "..") || parent.contains(['\n', '\0']) {
+        return Err(Refusal::invalid(format!(
+            "invalid cgroup parent {parent:?}: it must be a path without \"..\""
+        )));
+    }
+    if host.cgroupns_mode == "private" && !facts.controllers.cgroup_namespace {
+        warnings.push(
+            "Your kernel does not support cgroup namespaces.  Cgroup namespace setting discarded.".into(),
+        );
+        host.cgroupns_mode = "host".into();
     }
     Ok(())
 }
@@ -478,10 +555,9 @@ pub fn parse_size(text: &str) -> Option<u64> {
 }
 
 /// Asks that the host or Corten cannot meet are refused by name.
-fn refuse_what_is_missing(host: &HostConfig, config: &ContainerConfig) -> Result<(), Refusal> {
+fn refuse_what_is_missing(host: &HostConfig) -> Result<(), Refusal> {
     let some = |list: &Option<Vec<String>>| list.iter().flatten().next().is_some();
     let missing = [
-        ("--volumes-from", some(&host.volumes_from)),
         ("--link", some(&host.links)),
         ("--storage-opt", host.storage_opt.iter().flatten().next().is_some()),
         ("--init", host.resources.init == Some(true)),
@@ -489,16 +565,9 @@ fn refuse_what_is_missing(host: &HostConfig, config: &ContainerConfig) -> Result
             "--gpus and other device requests",
             host.resources.device_requests.iter().flatten().next().is_some(),
         ),
-        ("--volume-driver", !matches!(host.volume_driver.as_str(), "" | "local")),
     ];
     if let Some((what, _)) = missing.iter().find(|(_, asked)| *asked) {
         return Err(Refusal::not_implemented(what));
-    }
-    if !matches!(host.runtime.as_str(), "" | "corten" | "runc") {
-        return Err(Refusal::invalid(format!("unknown or invalid runtime name: {}", host.runtime)));
-    }
-    if config.volumes.iter().flatten().next().is_some() {
-        return Err(Refusal::not_implemented("an anonymous volume"));
     }
     for option in host.security_opt.iter().flatten() {
         let (key, value) = option.split_once(['=', ':']).unwrap_or((option, ""));
@@ -529,4 +598,4 @@ fn refuse_what_is_missing(host: &HostConfig, config: &ContainerConfig) -> Result
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -14,6 +14,8 @@ pub mod signal;
 pub mod spec;
 pub mod time;
 pub mod units;
+pub mod update;
+pub mod volumes;
 
 pub use error::{Kind, Refusal};
 pub use phase::Phase;

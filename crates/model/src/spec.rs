@@ -2,6 +2,7 @@
 
 mod defaults;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use api_types::container::Resources;
@@ -17,6 +18,15 @@ pub use defaults::{MASKED_PATHS, READONLY_PATHS};
 /// Finds kind, major and minor number of a device of the host.
 pub type DeviceLookup<'a> = &'a dyn Fn(&Path) -> Option<(LinuxDeviceKind, u32, u32)>;
 
+/// Where the content of a volume or an image is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A directory of the host. `recursive`: with what is mounted below it.
+    Directory { path: PathBuf, recursive: bool, read_only: bool },
+    /// Directories to be put over each other, topmost first.
+    Layers(Vec<PathBuf>),
+}
+
 /// What is known only when a container is started.
 pub struct StartFacts<'a> {
     /// Below the root of each cgroup hierarchy.
@@ -31,6 +41,8 @@ pub struct StartFacts<'a> {
     pub device: DeviceLookup<'a>,
     /// All devices of the host, for privileged containers.
     pub all_devices: &'a dyn Fn() -> Vec<LinuxDevice>,
+    /// Where volumes and images are found, by the destinations of their mounts.
+    pub places: &'a BTreeMap<PathBuf, Place>,
     /// No user namespace of its own, and the kernel's namespaced network sysctls may be set.
     pub time_namespace: bool,
 }
@@ -104,7 +116,10 @@ fn first_process(record: &Record) -> Result<Process, Refusal> {
         cwd: if config.working_dir.is_empty() { "/".into() } else { config.working_dir.clone() },
         capabilities: Some(sets(granted)),
         rlimits: rlimits(&host.resources),
-        no_new_privileges: matches!(security_option(record, "no-new-privileges"), Some("" | "true")),
+        no_new_privileges: match security_option(record, "no-new-privileges") {
+            None => record.no_new_privileges,
+            Some(word) => matches!(word, "" | "true"),
+        },
         oom_score_adj: (host.oom_score_adj != 0).then_some(host.oom_score_adj as i32),
         ..Process::default()
     })
@@ -250,7 +265,7 @@ fn namespaces(record: &Record, facts: &StartFacts<'_>) -> Vec<LinuxNamespace> {
 fn rootfs_propagation(mounts: &[ContainerMount]) -> String {
     let propagations = mounts.iter().filter_map(|mount| match &mount.source {
         Source::Bind { propagation, .. } => Some(propagation.as_str()),
-        Source::Tmpfs { .. } => None,
+        Source::Tmpfs { .. } | Source::Volume { .. } | Source::Image { .. } => None,
     });
     let widest = propagations.fold("", |widest, one| match one {
         "shared" | "rshared" => "rshared",
@@ -288,11 +303,37 @@ fn mounts(record: &Record, facts: &StartFacts<'_>) -> Vec<Mount> {
     }
     let mut given: Vec<&ContainerMount> = record.mounts.iter().collect();
     given.sort_by_key(|mount| mount.destination.components().count());
-    all.extend(given.into_iter().map(user_mount));
+    all.extend(given.into_iter().filter_map(|mount| user_mount(mount, facts.places)));
     all
 }
 
-fn user_mount(mount: &ContainerMount) -> Mount {
+/// A place of the host that a volume's or an image's mount shows.
+fn placed(mount: &ContainerMount, place: &Place, subpath: &str) -> (&'static str, PathBuf, Vec<String>) {
+    let (kind, path, mut options) = match place {
+        Place::Layers(layers) => {
+            let mut options = vec!["ro".to_string()];
+            options.extend(layers.iter().map(|layer| format!("lowerdir+={}", layer.display())));
+            ("overlay", PathBuf::from("overlay"), options)
+        }
+        Place::Directory { path, recursive, read_only } => {
+            let bind = if *recursive { "rbind" } else { "bind" };
+            let mut options = vec![bind.to_string(), "rprivate".into()];
+            if mount.read_only || *read_only {
+                options.push(if *recursive { "rro" } else { "ro" }.into());
+            }
+            ("bind", path.clone(), options)
+        }
+    };
+    if !subpath.is_empty() {
+        options.push(format!("{SUBPATH}{subpath}"));
+    }
+    (kind, path, options)
+}
+
+/// The runtime's own option: mount only what is at this place below the source, found by descriptor.
+const SUBPATH: &str = "x-subpath=";
+
+fn user_mount(mount: &ContainerMount, places: &BTreeMap<PathBuf, Place>) -> Option<Mount> {
     let (kind, source, mut options) = match &mount.source {
         Source::Bind { path, propagation, recursive, read_only_recursive, .. } => {
             let bind = if *recursive { "rbind" } else { "bind" };
@@ -314,15 +355,18 @@ fn user_mount(mount: &ContainerMount) -> Mount {
             }
             ("tmpfs", PathBuf::from("tmpfs"), all)
         }
+        Source::Volume { subpath, .. } | Source::Image { subpath, .. } => {
+            placed(mount, places.get(&mount.destination)?, subpath)
+        }
     };
     options.retain(|option| !option.is_empty());
-    Mount {
+    Some(Mount {
         destination: mount.destination.clone(),
         kind: kind.into(),
         source: Some(source),
         options,
         ..Mount::default()
-    }
+    })
 }
 
 fn devices(
@@ -410,15 +454,13 @@ pub fn resources(limits: &Resources, device: DeviceLookup<'_>) -> Result<LinuxRe
         disable_oom_killer: limits.oom_kill_disable.filter(|disable| *disable),
         ..LinuxMemory::default()
     };
-    const PERIOD: i64 = 100_000;
-    let (quota, period) = match limits.nano_cpus {
-        0 => (set(limits.cpu_quota), set(limits.cpu_period)),
-        nano => (Some(nano * PERIOD / 1_000_000_000), Some(PERIOD)),
-    };
+    let (quota, period) = quota(limits);
     let cpu = LinuxCpu {
         shares: set(limits.cpu_shares).and_then(|value| u64::try_from(value).ok()),
         quota,
-        period: period.and_then(|value| u64::try_from(value).ok()),
+        period,
+        realtime_period: set(limits.cpu_realtime_period).and_then(|value| u64::try_from(value).ok()),
+        realtime_runtime: set(limits.cpu_realtime_runtime),
         cpus: limits.cpuset_cpus.clone(),
         mems: limits.cpuset_mems.clone(),
         ..LinuxCpu::default()
@@ -430,6 +472,17 @@ pub fn resources(limits: &Resources, device: DeviceLookup<'_>) -> Result<LinuxRe
         block_io: block_io(limits, device)?,
         ..LinuxResources::default()
     })
+}
+
+/// How long processors may be used within a period, both in microseconds.
+pub(crate) fn quota(limits: &Resources) -> (Option<i64>, Option<u64>) {
+    const PERIOD: i64 = 100_000;
+    let set = |value: i64| (value != 0).then_some(value);
+    let (quota, period) = match limits.nano_cpus {
+        0 => (set(limits.cpu_quota), set(limits.cpu_period)),
+        nano => (Some(nano.saturating_mul(PERIOD) / 1_000_000_000), Some(PERIOD)),
+    };
+    (quota, period.and_then(|value| u64::try_from(value).ok()))
 }
 
 fn block_io(limits: &Resources, device: DeviceLookup<'_>) -> Result<Option<LinuxBlockIo>, Refusal> {

@@ -31,6 +31,11 @@ fn date_from_days(days: i64) -> (i64, i64, i64) {
 }
 
 /// RFC 3339 in UTC with up to nine fractional digits, trailing zeros removed, as Go's `RFC3339Nano`.
+/// To the second, as volumes are dated.
+pub fn rfc3339(at: UnixNanos) -> String {
+    rfc3339_nano(at.div_euclid(NANOS) * NANOS)
+}
+
 pub fn rfc3339_nano(at: UnixNanos) -> String {
     if at == 0 {
         return NEVER.into();

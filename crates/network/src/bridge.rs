@@ -131,7 +131,11 @@ impl Networks {
             let all = addresses.into_iter().chain(routes);
             avoided.extend(all.filter(|(index, _)| !ours.contains(index)).map(|(_, net)| net));
         }
-        ipam::choose_subnet(ipam::default_subnets(), &avoided).ok_or(Error::NoSubnet)
+        match self.options.pools.as_slice() {
+            [] => ipam::choose_subnet(ipam::default_subnets(), &avoided),
+            pools => ipam::choose_subnet(ipam::subnets(pools), &avoided),
+        }
+        .ok_or(Error::NoSubnet)
     }
 
     /// Make a network's bridge, or take over one that is there, and let traffic pass as the network's
@@ -206,6 +210,9 @@ impl Networks {
             .ok_or_else(|| Error::Vanished { bridge: name.to_owned() })?;
         if found.kind.as_deref() != Some("bridge") {
             return Err(Error::NotABridge { bridge: name.to_owned() });
+        }
+        if self.options.is_foreign(found.group) {
+            return Err(Error::Foreign { bridge: name.to_owned() });
         }
         let is_ours = found.group == self.options.link_group;
         let mut batch = Batch::new();

@@ -24,6 +24,8 @@ pub enum Error {
     InvalidName(String),
     #[error("bridge {bridge}: a link of this name exists and is no bridge")]
     NotABridge { bridge: String },
+    #[error("bridge {bridge}: it belongs to another daemon; give this one a name of its own with --bridge")]
+    Foreign { bridge: String },
     #[error("bridge {bridge}: {source}")]
     Bridge { bridge: String, source: Failure },
     #[error("bridge {bridge}: it disappeared while it was being set up")]

@@ -23,6 +23,11 @@ pub fn default_subnets() -> impl Iterator<Item = Ipv4Net> {
     })
 }
 
+/// All subnets of the operator's own pools; a pool that is smaller than what is cut from it has none.
+pub fn subnets(pools: &[(Ipv4Net, u8)]) -> impl Iterator<Item = Ipv4Net> {
+    pools.iter().flat_map(|(pool, prefix_len)| pool.subnets(*prefix_len).into_iter().flatten())
+}
+
 /// The first of `candidates` that overlaps nothing in `taken`.
 pub fn choose_subnet(candidates: impl IntoIterator<Item = Ipv4Net>, taken: &[Ipv4Net]) -> Option<Ipv4Net> {
     candidates.into_iter().find(|candidate| !taken.iter().any(|other| overlaps(*candidate, *other)))

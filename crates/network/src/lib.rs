@@ -28,4 +28,4 @@ pub use ipnet::Ipv4Net;
 pub use mac::{InvalidMac, MacAddr};
 pub use netlink::Failure;
 pub use ports::{HostPort, InvalidProtocol, PortError, PortRequest, Protocol, PublishedPort};
-pub use types::{BridgeSpec, DEFAULT_BRIDGE_NAME, Endpoint, EndpointRequest, Options};
+pub use types::{BridgeSpec, DEFAULT_BRIDGE_NAME, Endpoint, EndpointRequest, Options, link_group};

@@ -19,6 +19,8 @@ pub struct Options {
     /// Link group that marks our links. Two daemons in one network namespace need different tables and
     /// groups; the next higher number is used as well.
     pub link_group: u32,
+    /// Where subnets come from that nobody named, each with the prefix length to cut; empty: Docker's.
+    pub pools: Vec<(Ipv4Net, u8)>,
     /// Turn on IPv4 forwarding when the first bridge is made.
     pub enable_forwarding: bool,
     /// If we are the one to turn forwarding on, let it serve our bridges only: what would be forwarded
@@ -31,9 +33,25 @@ impl Default for Options {
         Self {
             table: "corten".to_owned(),
             link_group: u32::from_be_bytes(*b"cort"),
+            pools: Vec::new(),
             enable_forwarding: true,
             keep_other_forwarding_off: true,
         }
+    }
+}
+
+/// The link groups of all daemons begin like this.
+const GROUPS: u32 = 0x636f_0000;
+
+/// The link group of one daemon of several: even, as the next number belongs to it too.
+pub fn link_group(instance: u32) -> u32 {
+    GROUPS | (instance & 0xfffe)
+}
+
+impl Options {
+    /// Whether a link belongs to another daemon.
+    pub(crate) fn is_foreign(&self, group: u32) -> bool {
+        group & 0xffff_0000 == GROUPS && group & !1 != self.link_group & !1
     }
 }
 

@@ -46,18 +46,6 @@ impl Proxies {
         })
     }
 
-    /// What the environment says, where `given` says nothing. Lower case goes before upper case, except that nobody but
-    /// the lower case is asked for `http_proxy` in a CGI program; this is none.
-    pub fn from_environment(given: [Option<&str>; 3]) -> Result<Proxies, Error> {
-        let value = |index: usize, name: &str| {
-            given[index].map(String::from).unwrap_or_else(|| {
-                let read = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-                read(name).or_else(|| read(&name.to_ascii_lowercase())).unwrap_or_default()
-            })
-        };
-        Proxies::new(&value(0, "HTTP_PROXY"), &value(1, "HTTPS_PROXY"), &value(2, "NO_PROXY"))
-    }
-
     /// The proxy for a URL. This machine is always reached without.
     pub fn select(&self, url: &Url) -> Option<&Proxy> {
         let proxy = match url.scheme {

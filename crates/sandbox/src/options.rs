@@ -25,6 +25,8 @@ pub(crate) struct Options<'a> {
     pub data: Vec<Cow<'a, str>>,
     /// Fill a new tmpfs with what is at its place.
     pub copy_up: bool,
+    /// Mount only this directory or file below the source.
+    pub subpath: Option<&'a str>,
     /// Map owners as the container's user namespace does, and whether for all mounts below.
     pub map: Option<bool>,
 }
@@ -66,7 +68,9 @@ impl<'a> Options<'a> {
             // What is the default, and what only mount(8) knows.
             "defaults" | "remount" | "loud" | "silent" | "iversion" | "noiversion" | "notmpcopyup" => {}
             _ => {
-                if let Some(propagation) = propagation(option) {
+                if let Some(subpath) = option.strip_prefix("x-subpath=") {
+                    self.subpath = Some(subpath);
+                } else if let Some(propagation) = propagation(option) {
                     self.propagation = Some(propagation);
                 } else if !self.attribute(option, false)
                     && !option.strip_prefix('r').is_some_and(|rest| self.attribute(rest, true))

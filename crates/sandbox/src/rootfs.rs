@@ -16,7 +16,7 @@ use sys::mount::{Attributes, Change, Propagation};
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Step};
 use crate::options::{Options, propagation};
-use crate::sources::{Sources, clone_tree, new_mount};
+use crate::sources::{Sources, clone_below, clone_tree, new_mount};
 
 /// A root under construction, and handles of what was mounted in it.
 #[derive(Debug)]
@@ -88,6 +88,12 @@ impl NewRoot {
                     self.proc = Some(made);
                 }
                 Ok(())
+            }
+            kind if options.subpath.is_some() => {
+                let made = new_mount(kind, mount.source.as_deref(), options, options.set)?;
+                let whole = Root::from_descriptor(made);
+                let part = clone_below(&whole, options.subpath.unwrap_or_default(), false, mount)?;
+                self.place_bind(destination, &part)
             }
             kind => {
                 let mut options = options.clone();

@@ -11,6 +11,7 @@ use oci::runtime::{LinuxDeviceKind, Mount, Spec};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsopen};
+use sys::Root;
 use sys::mount::{Attributes, Change, Propagation};
 
 use crate::error::{Error, Step, describe};
@@ -102,10 +103,17 @@ fn bind(
         return Err(Error::invalid(format!("mount {} has no source", mount.destination.display())));
     }
     let path = bundle.join(source);
-    let tree = open_tree(&path, recursive).map_err(|error| match error {
+    let missing = |error: Errno| match error {
         Errno::NOENT => Error::invalid(format!("bind source path does not exist: {}", path.display())),
         error => Error::system(format!("open mount source {}", path.display()), error),
-    })?;
+    };
+    let tree = match options.subpath {
+        None => open_tree(&path, recursive).map_err(missing)?,
+        Some(subpath) => {
+            let root = Root::open_path(&path).step(|| format!("open mount source {}", path.display()))?;
+            clone_below(&root, subpath, recursive, mount)?
+        }
+    };
     set_attributes(spec, options, tree.as_fd(), mapping).map_err(|error| match error {
         Error::System { errno, .. } => {
             Error::System { step: format!("set the options of mount {}", mount.destination.display()), errno }
@@ -113,6 +121,30 @@ fn bind(
         error => error,
     })?;
     Ok(tree)
+}
+
+/// Clones what is at a place below a directory. Any name on the way may be a link that somebody changes meanwhile.
+pub(crate) fn clone_below(
+    root: &Root,
+    subpath: &str,
+    recursive: bool,
+    mount: &Mount,
+) -> Result<OwnedFd, Error> {
+    let step = || format!("find {subpath:?} for mount {}", mount.destination.display());
+    let found = root.locate(Path::new(subpath)).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => Error::invalid(format!(
+            "mount {}: cannot access path {subpath:?} in its source: no such file or directory",
+            mount.destination.display()
+        )),
+        _ => Error::System { step: step(), errno: error.raw_os_error().unwrap_or(libc::EIO) },
+    })?;
+    clone_tree(&found, recursive).map_err(|error| match error {
+        Errno::INVAL => Error::invalid(format!(
+            "mount {}: to mount a part of an image of several layers needs Linux 6.15",
+            mount.destination.display()
+        )),
+        error => Error::system(step(), error),
+    })
 }
 
 fn set_attributes(

@@ -1,8 +1,7 @@
 //! Overlayfs mounted nowhere: a file system and a mount made by descriptor alone, in no namespace's tree.
 
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
@@ -23,9 +22,33 @@ pub fn open(lowers: &[PathBuf], upper: Option<(&Path, &Path)>) -> io::Result<Own
         ([one], None) => return plain(one),
         _ => {}
     }
+    match mount(&Lowers::Each(lowers), upper) {
+        // Kernels before 6.7 know no layers one by one, and those before 6.5 notice only at the end.
+        Err(Errno::INVAL) if !lowers.is_empty() => {
+            let opened = lowers.iter().map(|lower| plain(lower)).collect::<io::Result<Vec<_>>>()?;
+            let names: Vec<String> =
+                opened.iter().map(|layer| format!("/proc/self/fd/{}", layer.as_raw_fd())).collect();
+            Ok(mount(&Lowers::Joined(names.join(":")), upper)?)
+        }
+        other => Ok(other?),
+    }
+}
+
+/// How the lower directories are named to the kernel.
+enum Lowers<'a> {
+    /// One option per directory: no bound on their number and length.
+    Each(&'a [PathBuf]),
+    /// All in one option of at most 255 bytes.
+    Joined(String),
+}
+
+fn mount(lowers: &Lowers<'_>, upper: Option<(&Path, &Path)>) -> Result<OwnedFd, Errno> {
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     let set = |key: &str, value: &Path| fsconfig_set_string(&context, key, value);
-    set_lowers(&set, lowers)?;
+    match lowers {
+        Lowers::Each(lowers) => lowers.iter().try_for_each(|lower| set("lowerdir+", lower))?,
+        Lowers::Joined(names) => set("lowerdir", Path::new(names))?,
+    }
     if let Some((upper, work)) = upper {
         set("upperdir", upper)?;
         set("workdir", work)?;
@@ -34,28 +57,12 @@ pub fn open(lowers: &[PathBuf], upper: Option<(&Path, &Path)>) -> io::Result<Own
     for (key, value) in [("redirect_dir", "off"), ("metacopy", "off"), ("index", "off")] {
         match fsconfig_set_string(&context, key, value) {
             Ok(()) | Err(Errno::INVAL) => {}
-            Err(errno) => return Err(errno.into()),
+            Err(errno) => return Err(errno),
         }
     }
     fsconfig_create(&context)?;
     let attributes = MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOSUID
         | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
-}
-
-/// One option per directory where the kernel knows it (6.8), which has no bound on their number and length; else all in
-/// one, which has.
-fn set_lowers(set: &dyn Fn(&str, &Path) -> Result<(), Errno>, lowers: &[PathBuf]) -> Result<(), Errno> {
-    for (index, lower) in lowers.iter().enumerate() {
-        match set("lowerdir+", lower) {
-            Err(Errno::INVAL) if index == 0 => {
-                let joined =
-                    lowers.iter().map(|lower| lower.as_os_str().as_bytes()).collect::<Vec<_>>().join(&b':');
-                return set("lowerdir", Path::new(std::ffi::OsStr::from_bytes(&joined)));
-            }
-            other => other?,
-        }
-    }
-    Ok(())
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }

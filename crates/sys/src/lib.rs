@@ -18,7 +18,7 @@ mod tree;
 
 pub use channel::Channel;
 pub use root::Root;
-pub use tree::remove_tree;
+pub use tree::{TreeUsage, remove_tree, tree_usage};
 
 use std::io;
 

@@ -1,10 +1,11 @@
-//! Removing a tree by descriptor.
+//! Removing and measuring a tree by descriptor.
 
+use std::collections::HashSet;
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Dir, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 /// Levels that are held open at once. Deeper trees, which anything that runs in a container can make, are taken apart
@@ -85,4 +86,52 @@ fn move_up(directory: &OwnedFd, name: &CStr, top: &OwnedFd, moved: &mut u64) -> 
             Err(errno) => return Err(errno.into()),
         }
     }
+}
+
+/// Bytes and inodes below a directory, hard links counted once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TreeUsage {
+    /// Bytes of content of regular files.
+    pub bytes: u64,
+    pub inodes: u64,
+}
+
+/// Measures what is below `directory`, at most `depth_max` levels down. Symbolic links are not followed, and what
+/// goes away meanwhile is not counted: the tree may be in use.
+pub fn tree_usage(directory: OwnedFd, depth_max: usize) -> io::Result<TreeUsage> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut total = TreeUsage::default();
+    let mut linked = HashSet::new();
+    // Open directories on the way down, one descriptor each.
+    let mut open: Vec<Dir> = vec![Dir::new(directory)?];
+    loop {
+        let depth = open.len();
+        let Some(here) = open.last_mut() else { break };
+        let Some(entry) = here.read() else {
+            open.pop();
+            continue;
+        };
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let parent = here.fd()?;
+        let Ok(stat) = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if kind != FileType::Directory && stat.st_nlink > 1 && !linked.insert((stat.st_dev, stat.st_ino)) {
+            continue;
+        }
+        total.inodes += 1;
+        match kind {
+            FileType::RegularFile => total.bytes += u64::try_from(stat.st_size).unwrap_or(0),
+            FileType::Directory if depth <= depth_max => {
+                if let Ok(child) = rustix::fs::openat(parent, name, flags, Mode::empty()) {
+                    open.push(Dir::new(child)?);
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(total)
 }

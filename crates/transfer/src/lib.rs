@@ -28,7 +28,7 @@ mod pull;
 mod push;
 mod upload;
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use images::Images;
 use registry::Registries;
@@ -56,33 +56,56 @@ impl Default for Limits {
     }
 }
 
+/// How registries are reached, and how much at once.
+pub struct Setup {
+    registries: Registries,
+    limits: Limits,
+    downloads: Arc<Semaphore>,
+    uploads: Arc<Semaphore>,
+}
+
+impl Setup {
+    pub fn new(registries: Registries, limits: Limits) -> Setup {
+        Setup {
+            registries,
+            limits,
+            downloads: Arc::new(Semaphore::new(limits.downloads.max(1))),
+            uploads: Arc::new(Semaphore::new(limits.uploads.max(1))),
+        }
+    }
+}
+
 /// The pulls and pushes of one daemon. Clones share everything.
 #[derive(Clone)]
 pub struct Transfers(Arc<Inner>);
 
 struct Inner {
     images: Arc<Images>,
-    registries: Registries,
-    limits: Limits,
-    downloads: Arc<Semaphore>,
-    uploads: Arc<Semaphore>,
+    /// Replaced when the daemon is told anew; what goes on goes on as it began.
+    setup: RwLock<Arc<Setup>>,
     busy: busy::Busy,
 }
 
 impl Transfers {
-    pub fn new(images: Arc<Images>, registries: Registries, limits: Limits) -> Transfers {
+    pub fn new(images: Arc<Images>, setup: Setup) -> Transfers {
         Transfers(Arc::new(Inner {
             images,
-            registries,
-            limits,
-            downloads: Arc::new(Semaphore::new(limits.downloads.max(1))),
-            uploads: Arc::new(Semaphore::new(limits.uploads.max(1))),
+            setup: RwLock::new(Arc::new(setup)),
             busy: busy::Busy::default(),
         }))
     }
 
-    pub fn registries(&self) -> &Registries {
-        &self.0.registries
+    /// From the next transfer on.
+    pub fn set_up(&self, setup: Setup) {
+        *self.0.setup.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(setup);
+    }
+
+    fn setup(&self) -> Arc<Setup> {
+        Arc::clone(&self.0.setup.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn registries(&self) -> Registries {
+        self.setup().registries.clone()
     }
 }
 

@@ -14,7 +14,7 @@ use crate::board::Board;
 use crate::download::{Download, Fetching};
 use crate::error::of_pull;
 use crate::follow::Follow;
-use crate::{Error, Transfers, blocking, manifest};
+use crate::{Error, Setup, Transfers, blocking, manifest};
 
 /// Layers that are worked on at once, at least.
 const WORKERS_MIN: usize = 2;
@@ -259,6 +259,7 @@ async fn carry_out(
             let earlier = images.find_name(&names[0]);
             let work = Work {
                 transfers: transfers.clone(),
+                setup: transfers.setup(),
                 repository: Arc::clone(repository),
                 runtime: Handle::current(),
                 board: board.clone(),
@@ -275,6 +276,7 @@ async fn carry_out(
 /// Bringing one image in; runs on blocking threads.
 struct Work {
     transfers: Transfers,
+    setup: Arc<Setup>,
     repository: Arc<Repository>,
     runtime: Handle,
     board: Board,
@@ -358,7 +360,7 @@ impl Work {
 
     fn receive_all(&self, layers: &[Layer]) -> Result<(), Error> {
         let workers = Workers { work: self, layers, progress: Mutex::default(), changed: Condvar::new() };
-        let count = self.transfers.0.limits.downloads.clamp(WORKERS_MIN, WORKERS_MAX).min(layers.len());
+        let count = self.setup.limits.downloads.clamp(WORKERS_MIN, WORKERS_MAX).min(layers.len());
         std::thread::scope(|scope| {
             for _ in 0..count {
                 scope.spawn(|| workers.run());
@@ -456,7 +458,7 @@ impl Workers<'_> {
 
     /// One go. With the error comes whether something was there before.
     fn fetch_once(&self, layer: &Layer) -> Result<Option<images::Ahead>, (bool, Error)> {
-        let Work { transfers, repository, runtime, board } = self.work;
+        let Work { setup, repository, runtime, board, .. } = self.work;
         let images = self.work.images();
         let fresh = |error: content::Error| (false, Error::from(error));
         let partial = images.content().partial(&layer.blob.digest, layer.blob.size).map_err(fresh)?;
@@ -465,8 +467,8 @@ impl Workers<'_> {
         let fetching = Fetching {
             repository: Arc::clone(repository),
             runtime: runtime.clone(),
-            permits: Arc::clone(&transfers.0.downloads),
-            attempts: transfers.0.limits.attempts,
+            permits: Arc::clone(&setup.downloads),
+            attempts: setup.limits.attempts,
             board: board.clone(),
             id: layer.id.clone(),
         };

@@ -75,16 +75,14 @@ impl Transfers {
             };
             return Err(Error::NoLocal(name));
         }
-        let repository = self.registries().repository(
-            reference.domain(),
-            reference.path(),
-            request.credentials.clone(),
-        )?;
+        let setup = self.setup();
+        let repository =
+            setup.registries.repository(reference.domain(), reference.path(), request.credentials.clone())?;
         let shared = Arc::new(Shared {
             transfers: self.clone(),
             repository,
             board,
-            uploads: Arc::clone(&self.0.uploads),
+            uploads: Arc::clone(&setup.uploads),
         });
         for (reference, image) in tagged {
             let pushed = push_one(&shared, reference, image, &request).await?;

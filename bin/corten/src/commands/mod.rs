@@ -24,6 +24,7 @@ pub mod pull;
 pub mod run;
 pub mod schema;
 pub mod start;
+pub mod stats;
 pub mod system;
 pub mod transfer;
 pub mod volume;
@@ -77,6 +78,7 @@ pub enum Verb {
     Run,
     Save,
     Start,
+    Stats,
     Stop,
     SystemPrune,
     Tag,
@@ -112,6 +114,7 @@ pub async fn run(app: App, command: &Command, matches: Matches) -> Result<i32, F
         Verb::Update => containers::update(&app, &matches).await,
         Verb::Commit => containers::commit(&app, &matches).await,
         Verb::Diff => containers::diff(&app, &matches).await,
+        Verb::Stats => Box::pin(stats::stats(&app, &matches)).await,
         Verb::Top => containers::top(&app, &matches).await,
         Verb::Port => ps::port(&app, &matches).await,
         Verb::Ps => ps::ps(&app, &matches).await,

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use api_types::container::{HostConfig, Resources};
 use api_types::{ProgressMessage, StringMap};
-use build::{Event, Options};
+use build::{Event, Options, Stream};
 use model::{Kind, Refusal};
 use oci::{Config, Platform, Reference};
 use serde_json::json;
@@ -38,34 +39,12 @@ fn options(query: &Query) -> Result<Options, Refusal> {
     if query.text("version") == "2" {
         return Err(Refusal::not_implemented("BuildKit").hint("use the classic builder: DOCKER_BUILDKIT=0"));
     }
-    let missing = [
-        "remote",
-        "memory",
-        "memswap",
-        "cpushares",
-        "cpuperiod",
-        "cpuquota",
-        "cpusetcpus",
-        "cpusetmems",
-        "shmsize",
-        "cgroupparent",
-        "extrahosts",
-        "ulimits",
-        "outputs",
-        "squash",
-        "securityopt",
-    ];
+    let missing = ["remote", "outputs", "squash"];
     let given = |key: &&&str| !matches!(query.text(key), "" | "0" | "null" | "[]" | "{}" | "false");
     if let Some(key) = missing.iter().find(given) {
         return Err(Refusal::not_implemented(&format!("the build parameter {key}")));
     }
-    let map = |key: &str| -> Result<BTreeMap<String, Option<String>>, Refusal> {
-        match query.text(key) {
-            "" | "null" => Ok(BTreeMap::new()),
-            text => serde_json::from_str(text)
-                .map_err(|error| Refusal::invalid(format!("error reading {key}: {error}"))),
-        }
-    };
+    let map = |key: &str| parsed::<BTreeMap<String, Option<String>>>(query, key);
     let tags = query.all("t").into_iter().filter(|tag| !tag.is_empty()).map(|tag| {
         let reference = Reference::parse(&tag);
         reference.map_err(|error| {
@@ -80,6 +59,7 @@ fn options(query: &Query) -> Result<Options, Refusal> {
         },
         tags: tags.collect::<Result<_, _>>()?,
         no_cache: query.flag("nocache"),
+        cache_from: parsed(query, "cachefrom")?,
         pull: query.flag("pull"),
         build_args: map("buildargs")?,
         labels: labels.collect(),
@@ -98,13 +78,59 @@ fn options(query: &Query) -> Result<Options, Refusal> {
     })
 }
 
+/// A parameter that holds JSON; its default if there is none.
+fn parsed<T: serde::de::DeserializeOwned + Default>(query: &Query, key: &str) -> Result<T, Refusal> {
+    match query.text(key) {
+        "" | "null" => Ok(T::default()),
+        text => serde_json::from_str(text)
+            .map_err(|error| Refusal::invalid(format!("error reading {key}: {error}"))),
+    }
+}
+
+/// What the containers of a build get beside its steps.
+fn host(query: &Query) -> Result<HostConfig, Refusal> {
+    let number = |key: &str| match query.text(key) {
+        "" => Ok(0),
+        text => text.parse::<i64>().map_err(|_| {
+            Refusal::invalid(format!("invalid build parameter {key}={text}: it must be a whole number"))
+        }),
+    };
+    let words = |key: &str| -> Option<Vec<String>> {
+        let all: Vec<String> = query.all(key).into_iter().filter(|word| !word.is_empty()).collect();
+        (!all.is_empty()).then_some(all)
+    };
+    let resources = Resources {
+        memory: number("memory")?,
+        memory_swap: number("memswap")?,
+        cpu_shares: number("cpushares")?,
+        cpu_period: number("cpuperiod")?,
+        cpu_quota: number("cpuquota")?,
+        cpuset_cpus: query.text("cpusetcpus").into(),
+        cpuset_mems: query.text("cpusetmems").into(),
+        cgroup_parent: query.text("cgroupparent").into(),
+        ulimits: parsed(query, "ulimits")?,
+        ..Resources::default()
+    };
+    Ok(HostConfig {
+        resources,
+        shm_size: number("shmsize")?,
+        extra_hosts: words("extrahosts"),
+        security_opt: match query.text("securityopt") {
+            text if text.starts_with('[') || text == "null" => parsed(query, "securityopt")?,
+            _ => words("securityopt"),
+        },
+        ..HostConfig::default()
+    })
+}
+
 pub async fn build(app: &App, request: Request) -> Outcome {
     let options = options(&request.query)?;
+    let host = host(&request.query)?;
     let quiet = request.query.flag("q");
     let (app, reader) = (app.clone(), request.into_reader());
     let (mut out, pieces) = pipe();
     tokio::task::spawn_blocking(move || {
-        if let Err(error) = run(&app, reader, &options, quiet, &mut out) {
+        if let Err(error) = run(&app, reader, &options, host, quiet, &mut out) {
             out.fail(error.code().unwrap_or(0), &refusal(&error));
         }
     });
@@ -115,12 +141,14 @@ fn run(
     app: &App,
     reader: impl std::io::Read,
     options: &Options,
+    host: HostConfig,
     quiet: bool,
     out: &mut Pipe,
 ) -> Result<(), build::Error> {
+    let executor = (app.executor)(host);
     let context = app.builder.context(reader)?;
     let clock = || timestamp(app.engine.now());
-    let image = app.builder.build(&context, options, &*app.executor, &clock, &mut |event| {
+    let image = app.builder.build(&context, options, &*executor, &clock, &mut |event| {
         tell(app, event, quiet, out, &options.cancel);
     })?;
     if quiet {
@@ -144,7 +172,11 @@ fn tell(app: &App, event: Event<'_>, quiet: bool, out: &mut Pipe, cancel: &Atomi
     match event {
         Event::Text(_) | Event::Output(..) if quiet => {}
         Event::Text(text) => say(out, cancel, stream(text)),
-        Event::Output(_, bytes) => say(out, cancel, stream(&String::from_utf8_lossy(bytes))),
+        Event::Output(Stream::Stdout, bytes) => say(out, cancel, stream(&String::from_utf8_lossy(bytes))),
+        // Red, as clients have always got it.
+        Event::Output(Stream::Stderr, bytes) => {
+            say(out, cancel, stream(&format!("\x1b[91m{}\x1b[0m", String::from_utf8_lossy(bytes))));
+        }
         Event::Image(image) => {
             let aux = Some(json!({"ID": image.to_string()}));
             say(out, cancel, ProgressMessage { aux, ..ProgressMessage::default() });

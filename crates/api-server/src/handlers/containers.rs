@@ -2,7 +2,9 @@
 
 use std::io;
 
-use api_types::container::{ContainerCreate, ContainerCreateResponse};
+use api_types::container::{
+    ContainerCreate, ContainerCreateResponse, ContainerUpdate, ContainerUpdateResponse,
+};
 use bytes::Bytes;
 use engine::container::Client;
 use engine::logs::LogQuery;
@@ -97,11 +99,18 @@ pub async fn rename(app: &App, request: &Request, id: &str) -> Outcome {
     no_content()
 }
 
+pub async fn update(app: &App, mut request: Request, id: &str) -> Outcome {
+    let mut body: ContainerUpdate = request.json().await?;
+    versions::update(&mut body, request.version);
+    let warnings = app.engine.update(id, body).await?;
+    json(&ContainerUpdateResponse { warnings: (!warnings.is_empty()).then_some(warnings) })
+}
+
 pub async fn remove(app: &App, request: &Request, id: &str) -> Outcome {
     if request.query.flag("link") {
         return Err(Refusal::not_implemented("removing links"));
     }
-    app.engine.remove(id, request.query.flag("force")).await?;
+    app.engine.remove(id, request.query.flag("force"), request.query.flag("v")).await?;
     no_content()
 }
 

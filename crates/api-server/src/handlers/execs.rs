@@ -48,7 +48,8 @@ pub async fn start(app: &App, mut request: Request, id: &str) -> Outcome {
         return Ok(empty(http::StatusCode::OK));
     }
     let config = exec.request.clone();
-    let multiplexed = !config.tty;
+    // As the client will read it, which says so with the start; a terminal itself knows but one stream.
+    let multiplexed = !wanted.tty;
     let content_type = if multiplexed && request.version >= Version::new(1, 42) { MULTIPLEXED } else { RAW };
     let attach = Attach {
         stdin: config.attach_stdin,

@@ -6,5 +6,6 @@ pub mod execs;
 pub mod images;
 pub mod networks;
 pub mod registry;
+pub mod stats;
 pub mod system;
 pub mod volumes;

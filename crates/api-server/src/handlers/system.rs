@@ -1,5 +1,6 @@
 //! The daemon: ping, version, info, events.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
@@ -53,7 +54,7 @@ pub fn version(app: &App) -> Outcome {
         ("ApiVersion", Version::MAX.to_string()),
         ("Arch", go_arch().into()),
         ("BuildTime", about.built.clone()),
-        ("Experimental", "false".into()),
+        ("Experimental", app.engine.settings().experimental.to_string()),
         ("GitCommit", about.commit.clone()),
         ("KernelVersion", kernel.clone()),
         ("MinAPIVersion", about.min_version.to_string()),
@@ -74,7 +75,7 @@ pub fn version(app: &App) -> Outcome {
         os: "linux".into(),
         arch: go_arch().into(),
         kernel_version: kernel,
-        experimental: false,
+        experimental: app.engine.settings().experimental,
         build_time: about.built.clone(),
     })
 }
@@ -85,14 +86,34 @@ pub async fn info(app: &App) -> Outcome {
         .await
         .map_err(|error| Refusal::from_error("internal error", &error))?;
     let options = app.engine.options();
+    let can = &facts.controllers;
+    let settings = app.engine.settings();
     let list = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
     let docker_hub =
         IndexInfo { name: "docker.io".into(), secure: true, official: true, ..IndexInfo::default() };
+    let mut index_configs: BTreeMap<String, IndexInfo> =
+        [("docker.io".to_string(), IndexInfo { mirrors: settings.registry_mirrors.clone(), ..docker_hub })]
+            .into();
+    for name in settings.insecure_registries.iter().filter(|one| !one.contains('/')) {
+        index_configs.insert(name.clone(), IndexInfo { name: name.clone(), ..IndexInfo::default() });
+    }
     let commit = || Commit { id: app.about.commit.clone() };
     let mut security = list(&["name=seccomp,profile=builtin"]);
     if facts.cgroup_v2 {
         security.push("name=cgroupns".into());
     }
+    if settings.no_new_privileges {
+        security.push("name=no-new-privileges".into());
+    }
+    let profile = match settings.seccomp.as_deref() {
+        None => "builtin",
+        Some("unconfined") => "unconfined",
+        Some(_) => "custom",
+    };
+    security[0] = format!("name=seccomp,profile={profile}");
+    let mut runtimes: BTreeMap<String, Runtime> =
+        settings.runtimes.iter().map(|(name, path)| (name.clone(), Runtime { path: path.clone() })).collect();
+    runtimes.insert("corten".into(), Runtime { path: "corten-shim".into() });
     json(&Info {
         id: facts.id,
         containers: facts.running + facts.paused + facts.stopped,
@@ -111,23 +132,23 @@ pub async fn info(app: &App) -> Outcome {
             authorization: None,
             log: list(&["json-file", "local", "none"]),
         },
-        memory_limit: facts.memory_limit,
-        swap_limit: facts.swap_limit,
-        cpu_cfs_period: facts.cpu,
-        cpu_cfs_quota: facts.cpu,
-        cpu_shares: facts.cpu,
-        cpu_set: facts.cpuset,
-        pids_limit: facts.pids_limit,
+        memory_limit: can.memory,
+        swap_limit: can.swap,
+        cpu_cfs_period: can.cpu_quota,
+        cpu_cfs_quota: can.cpu_quota,
+        cpu_shares: can.cpu_shares,
+        cpu_set: can.cpuset,
+        pids_limit: can.pids,
         ipv4_forwarding: facts.ipv4_forwarding,
         bridge_nf_iptables: false,
         bridge_nf_ip6tables: false,
-        debug: app.about.debug,
+        debug: settings.debug,
         n_fd: facts.descriptors,
-        oom_kill_disable: !facts.cgroup_v2 && facts.memory_limit,
+        oom_kill_disable: can.oom_kill_disable,
         n_goroutines: 0,
         system_time: rfc3339_nano(app.engine.now()),
-        logging_driver: options.log.driver.clone(),
-        cgroup_driver: "cgroupfs".into(),
+        logging_driver: settings.log.driver.clone(),
+        cgroup_driver: options.cgroup_driver.name().into(),
         cgroup_version: if facts.cgroup_v2 { "2" } else { "1" }.into(),
         n_events_listener: facts.listeners,
         kernel_version: facts.kernel,
@@ -137,18 +158,25 @@ pub async fn info(app: &App) -> Outcome {
         architecture: facts.architecture,
         index_server_address: "https://index.docker.io/v1/".into(),
         registry_config: RegistryConfig {
-            insecure_registry_cidrs: list(&["::1/128", "127.0.0.0/8"]),
-            index_configs: [("docker.io".to_string(), docker_hub)].into(),
-            mirrors: Vec::new(),
+            insecure_registry_cidrs: list(&["::1/128", "127.0.0.0/8"])
+                .into_iter()
+                .chain(settings.insecure_registries.iter().filter(|one| one.contains('/')).cloned())
+                .collect(),
+            index_configs,
+            mirrors: settings.registry_mirrors.clone(),
         },
         ncpu: facts.cpus,
         mem_total: facts.memory,
         docker_root_dir: options.paths.data.to_string_lossy().into_owned(),
         name: facts.name,
-        labels: app.about.labels.clone(),
+        labels: settings.labels.clone(),
         server_version: app.about.version.clone(),
-        runtimes: [("corten".to_string(), Runtime { path: "corten-shim".into() })].into(),
-        default_runtime: "corten".into(),
+        runtimes,
+        default_runtime: settings.default_runtime.clone(),
+        experimental_build: settings.experimental,
+        http_proxy: without_password(&settings.http_proxy),
+        https_proxy: without_password(&settings.https_proxy),
+        no_proxy: settings.no_proxy.clone(),
         swarm: SwarmInfo { local_node_state: "inactive".into(), ..SwarmInfo::default() },
         live_restore_enabled: true,
         init_binary: String::new(),
@@ -160,6 +188,14 @@ pub async fn info(app: &App) -> Outcome {
         warnings: (!facts.ipv4_forwarding).then(|| list(&["WARNING: IPv4 forwarding is disabled"])),
         ..Info::default()
     })
+}
+
+/// A proxy's address as it may be shown.
+fn without_password(url: &str) -> String {
+    match url.split_once("://").map(|(scheme, rest)| (scheme, rest.rsplit_once('@'))) {
+        Some((scheme, Some((_, host)))) => format!("{scheme}://xxxxx:xxxxx@{host}"),
+        _ => url.to_string(),
+    }
 }
 
 const KEYS: [&str; 14] = [

@@ -7,12 +7,12 @@ use model::{Phase, Refusal};
 use super::task::Task;
 
 impl Task {
-    /// Removes a container that is not running.
-    pub(super) async fn take_away(&mut self) -> Result<(), Refusal> {
+    /// Removes a container that is not running; `volumes`: with those that nobody named.
+    pub(super) async fn take_away(&mut self, volumes: bool) -> Result<(), Refusal> {
         let last = self.phase.ending();
         let before = std::mem::replace(&mut self.phase, Phase::Removing { last });
         self.publish();
-        if let Err(refusal) = self.engine.delete_record(&self.record.id).await {
+        if let Err(refusal) = self.engine.delete_record(&self.record, volumes).await {
             self.phase = before;
             self.publish();
             return Err(refusal);
@@ -34,7 +34,7 @@ impl Task {
 
     /// `--rm`.
     pub(super) async fn remove_after_exit(&mut self) {
-        if let Err(error) = self.take_away().await {
+        if let Err(error) = self.take_away(true).await {
             tracing::error!(container = %self.record.id, %error, "cannot remove the container after its exit");
         }
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use model::Refusal;
 use model::create::{NetworkChoice, Record};
 
-use crate::net::{self, Endpoint};
+use crate::net::{self, Endpoint, NameService};
 use crate::paths::{Paths, replace};
 
 /// Where they lie; those of the other container, if the network is shared.
@@ -29,7 +29,12 @@ impl Files {
     }
 
     /// Writes them for a start. Those of another container are left alone.
-    pub fn write(&self, record: &Record, endpoint: Option<&Endpoint>) -> Result<(), Refusal> {
+    pub fn write(
+        &self,
+        record: &Record,
+        endpoint: Option<&Endpoint>,
+        names: &NameService,
+    ) -> Result<(), Refusal> {
         if matches!(record.network, NetworkChoice::Container(_)) {
             return Ok(());
         }
@@ -38,7 +43,7 @@ impl Files {
         let name =
             if record.config.hostname.is_empty() { net::host_name() } else { record.config.hostname.clone() };
         replace(&self.hostname, format!("{name}\n").as_bytes()).map_err(failed)?;
-        replace(&self.hosts, net::hosts_text(record, &name, endpoint).as_bytes()).map_err(failed)?;
-        replace(&self.resolv_conf, net::resolv_text(record).as_bytes()).map_err(failed)
+        replace(&self.hosts, net::hosts_text(record, &name, endpoint, names).as_bytes()).map_err(failed)?;
+        replace(&self.resolv_conf, net::resolv_text(record, names).as_bytes()).map_err(failed)
     }
 }

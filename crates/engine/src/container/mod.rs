@@ -6,6 +6,8 @@ mod files;
 mod restart;
 mod start;
 mod task;
+mod update;
+mod volumes;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -140,12 +142,15 @@ pub enum Command {
         name: String,
         answer: Answer<()>,
     },
-    UpdateRestart {
-        policy: api_types::container::RestartPolicy,
-        answer: Answer<()>,
+    /// Answered with warnings.
+    Update {
+        request: Box<api_types::container::ContainerUpdate>,
+        answer: Answer<Vec<String>>,
     },
     Remove {
         force: bool,
+        /// With the volumes that nobody named and nobody else has.
+        volumes: bool,
         answer: Answer<()>,
     },
     /// Answered when everything that the shim has said by now is known.

@@ -1,11 +1,12 @@
 //! Starting a container: each step hands back its undo, and a failure anywhere undoes what was done.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use model::create::{LogSettings, NetworkChoice};
 use model::phase::Ending;
-use model::spec::StartFacts;
+use model::spec::{Place, StartFacts};
 use model::{Phase, Refusal};
 use shim_protocol::{Command as ToShim, Create, LogDriver, LogTarget, Reply, StdinMode};
 
@@ -98,7 +99,20 @@ impl Task {
     }
 
     async fn start_with(&mut self, endpoint: Option<&Arc<Endpoint>>) -> Result<(Shim, i32, i64), Refusal> {
-        let create = self.plan(endpoint)?;
+        let places = self.attach_volumes().await?;
+        let started = self.start_on(endpoint, &places).await;
+        if started.is_err() {
+            self.release_volumes().await;
+        }
+        started
+    }
+
+    async fn start_on(
+        &mut self,
+        endpoint: Option<&Arc<Endpoint>>,
+        places: &BTreeMap<PathBuf, Place>,
+    ) -> Result<(Shim, i32, i64), Refusal> {
+        let create = self.plan(endpoint, places)?;
         let filter = self.engine.seccomp(&self.record)?;
         failpoint::hit("start.shim")?;
         let events = self.next_shim();
@@ -168,7 +182,11 @@ impl Task {
     }
 
     /// Everything that the shim is told, and the files that it will bind.
-    fn plan(&self, endpoint: Option<&Arc<Endpoint>>) -> Result<Create, Refusal> {
+    fn plan(
+        &self,
+        endpoint: Option<&Arc<Endpoint>>,
+        places: &BTreeMap<PathBuf, Place>,
+    ) -> Result<Create, Refusal> {
         let (record, paths) = (&self.record, self.engine.paths());
         let run_directory = paths.task(&record.id);
         let io = |error: std::io::Error| {
@@ -183,10 +201,10 @@ impl Task {
             std::fs::write(run_directory.join(ENDPOINT_NAME), text).map_err(io)?;
         }
         let files = Files::of(paths, record);
-        files.write(record, endpoint.map(|endpoint| &**endpoint))?;
+        files.write(record, endpoint.map(|endpoint| &**endpoint), &self.engine.options().network.names)?;
         self.make_bind_sources()?;
         let cgroup_parent = match record.host_config.resources.cgroup_parent.as_str() {
-            "" => self.engine.facts().cgroup_parent.as_str(),
+            "" => self.engine.options().cgroup_parent.as_str(),
             own => own,
         };
         let facts = StartFacts {
@@ -205,6 +223,7 @@ impl Task {
             hosts: Some(&files.hosts),
             device: &host::device,
             all_devices: &host::all_devices,
+            places,
             time_namespace: false,
         };
         let spec = model::spec::runtime_spec(record, &facts)?;

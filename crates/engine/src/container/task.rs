@@ -138,11 +138,11 @@ impl Task {
             Command::Rename { name, answer } => {
                 let _ = answer.send(self.rename(name).await);
             }
-            Command::UpdateRestart { policy, answer } => {
-                let _ = answer.send(self.update_restart(policy).await);
+            Command::Update { request, answer } => {
+                let _ = answer.send(self.update(*request).await);
             }
-            Command::Remove { force, answer } => {
-                let _ = answer.send(self.remove(force).await);
+            Command::Remove { force, volumes, answer } => {
+                let _ = answer.send(self.remove(force, volumes).await);
             }
             Command::CatchUp { answer } => {
                 if let Some(shim) = self.shim.clone() {
@@ -280,6 +280,7 @@ impl Task {
         let seconds = (finished_at - started_at).max(0) / model::time::NANOS;
         self.emit("die", &[("execDuration", seconds.to_string()), ("exitCode", exit.code.to_string())]);
         self.emit_network("disconnect");
+        self.release_volumes().await;
         self.publish();
         if auto_remove {
             self.remove_after_exit().await;
@@ -423,22 +424,12 @@ impl Task {
         Ok(())
     }
 
-    async fn update_restart(&mut self, policy: api_types::container::RestartPolicy) -> Result<(), Refusal> {
-        let mut record = (*self.record).clone();
-        record.host_config.restart_policy = policy;
-        self.engine.store_record(&record).await?;
-        self.record = Arc::new(record);
-        self.publish();
-        self.emit("update", &[]);
-        Ok(())
-    }
-
-    async fn remove(&mut self, force: bool) -> Result<(), Refusal> {
+    async fn remove(&mut self, force: bool, volumes: bool) -> Result<(), Refusal> {
         if force && (self.phase.is_running() || matches!(self.phase, Phase::Restarting { .. })) {
             self.kill_for_removal().await?;
         }
         self.phase.may_remove(&self.record.name)?;
-        self.take_away().await
+        self.take_away(volumes).await
     }
 
     async fn kill_for_removal(&mut self) -> Result<(), Refusal> {

@@ -338,6 +338,27 @@ pub const START: Command = Command {
 
 pub const TOP_START: Command = Command { section: Section::Plain, ..START };
 
+const STATS_FLAGS: &[Flag] = &[
+    flag("all", Bool, "Show all containers (default shows just running)").short('a'),
+    flag("format", Str, FORMAT_TABLE_HELP),
+    flag("no-stream", Bool, "Disable streaming stats and only pull the first result"),
+    flag("no-trunc", Bool, "Do not truncate output"),
+];
+
+pub const STATS: Command = Command {
+    name: "stats",
+    usage: "[OPTIONS] [CONTAINER...]",
+    short: "Display a live stream of container(s) resource usage statistics",
+    paths: "container stats, stats",
+    flags: &[STATS_FLAGS],
+    count: Count::Any,
+    verb: Some(Verb::Stats),
+    completes: Completes::RunningContainers,
+    ..BLANK
+};
+
+pub const TOP_STATS: Command = Command { section: Section::Plain, ..STATS };
+
 const STOP_FLAGS: &[Flag] = &[
     flag("signal", Str, "Signal to send to the container").short('s'),
     flag("timeout", Int, "Seconds to wait before killing the container").short('t'),
@@ -401,6 +422,7 @@ const UPDATE_FLAGS: &[Flag] = &[
     flag("memory-swap", SwapBytes, "Swap limit equal to memory plus swap: -1 to enable unlimited swap"),
     flag("pids-limit", Int, "Tune container pids limit (set -1 for unlimited)"),
     flag("restart", Str, "Restart policy to apply when a container exits"),
+    flag("kernel-memory", Bytes, "").hidden(),
 ];
 
 pub const UPDATE: Command = Command {
@@ -436,7 +458,7 @@ pub const GROUP: Command = Command {
     count: Count::Any,
     subs: &[
         &ATTACH, &COMMIT, &CREATE, &DIFF, &EXEC, &EXPORT, &INSPECT, &KILL, &LOGS, &LS, &PAUSE, &PORT, &PRUNE,
-        &RENAME, &RESTART, &RM, &RUN, &START, &STOP, &TOP, &UNPAUSE, &UPDATE, &WAIT,
+        &RENAME, &RESTART, &RM, &RUN, &START, &STATS, &STOP, &TOP, &UNPAUSE, &UPDATE, &WAIT,
     ],
     section: Section::Management,
     ..BLANK

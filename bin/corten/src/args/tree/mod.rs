@@ -108,6 +108,7 @@ pub static ROOT: Command = Command {
         &image::TOP_RM,
         &image::TOP_SAVE,
         &container::TOP_START,
+        &container::TOP_STATS,
         &container::TOP_STOP,
         &image::TOP_TAG,
         &container::TOP_TOP,
