@@ -1,7 +1,7 @@
 //! Blobs that come in pieces, in any order. What has come outlives the process, so that nobody has to fetch it twice.
 //!
 //! Nothing is written down about which pieces are there: what was never written is a hole in the file. The last block
-//! before a hole may be half written, so it does not count. Nothing here is trusted in any case: whoever takes a
+//! before a hole may be half written, and the first one behind it, so these do not count. Nothing here is trusted in any case: whoever takes a
 //! partial blob for whole has hashed it.
 
 use std::fs::File;
@@ -97,6 +97,8 @@ impl Partial {
             // The end of the file stands where the last write ended; other holes begin at the next block.
             let sure = if hole >= length { hole } else { hole.saturating_sub(BLOCK_MAX) };
             let end = sure.min(self.size);
+            // The first block behind a hole may have been written from its middle on.
+            let start = if start == 0 { 0 } else { start + BLOCK_MAX };
             if start < end {
                 found.push(start..end);
             }

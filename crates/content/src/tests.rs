@@ -112,7 +112,7 @@ fn partial_blobs_outlive_the_process() {
     let partial = store.partial(&digest, size).unwrap();
     let present = partial.present().unwrap();
     // What is said to be there, is; a block may be missing before a hole.
-    assert!(present.iter().map(|part| part.end - part.start).sum::<u64>() >= 250_000, "{present:?}");
+    assert!(present.iter().map(|part| part.end - part.start).sum::<u64>() >= 200_000, "{present:?}");
     for part in &present {
         let mut read = vec![0; (part.end - part.start) as usize];
         assert_eq!(partial.read_at(&mut read, part.start).unwrap(), read.len());
@@ -120,7 +120,7 @@ fn partial_blobs_outlive_the_process() {
         assert!(read[..end - part.start as usize] == bytes[part.start as usize..end]);
     }
     partial.write_at(&bytes, 0).unwrap();
-    assert_eq!(partial.present().unwrap(), [0..size]);
+    assert!(partial.present().unwrap().iter().eq([&(0..size)]));
     partial.commit().unwrap();
     assert_eq!(store.read(&digest, size).unwrap(), bytes);
     // Longer than it should be: begun anew.

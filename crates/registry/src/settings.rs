@@ -102,7 +102,7 @@ impl Settings {
             for root in &self.certificates {
                 let path = root.join(folder).join("hosts.toml");
                 match std::fs::read_to_string(&path) {
-                    Ok(text) => return self.from_hosts(&text, &path, domain),
+                    Ok(text) => return self.of_hosts_file(&text, &path, domain),
                     Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                     Err(error) => return Err(Error::File { path, what: error.to_string() }),
                 }
@@ -159,7 +159,7 @@ impl Settings {
         Ok(files)
     }
 
-    fn from_hosts(&self, text: &str, path: &Path, domain: &str) -> Result<Vec<Endpoint>, Error> {
+    fn of_hosts_file(&self, text: &str, path: &Path, domain: &str) -> Result<Vec<Endpoint>, Error> {
         let broken = |what: String| Error::File { path: path.to_owned(), what };
         let parsed = hosts_toml::parse(text).map_err(broken)?;
         let folder = path.parent().unwrap_or(Path::new("/"));

@@ -19,7 +19,7 @@ use crate::url::Url;
 pub enum Mounted {
     Yes,
     /// It has to be sent.
-    No(Upload),
+    No(Box<Upload>),
 }
 
 /// An upload that the registry has begun. It stays there for a while if the connection breaks.
@@ -53,7 +53,7 @@ impl Repository {
             StatusCode::ACCEPTED => {
                 let location = location(&answer)?;
                 answer.discard().await;
-                Ok(Mounted::No(Upload { endpoint, location, sent: 0 }))
+                Ok(Mounted::No(Box::new(Upload { endpoint, location, sent: 0 })))
             }
             _ => Err(answer.into_error().await),
         }
@@ -115,7 +115,7 @@ impl Repository {
     }
 
     /// Ends an upload. The registry checks the digest.
-    pub async fn finish_upload(&self, upload: Upload, digest: &Digest) -> Result<(), Error> {
+    pub async fn finish_upload(&self, upload: Box<Upload>, digest: &Digest) -> Result<(), Error> {
         let url = upload.location.clone().with_query("digest", digest.as_str());
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
@@ -131,7 +131,7 @@ impl Repository {
     }
 
     /// Gives an upload up.
-    pub async fn cancel_upload(&self, upload: Upload) {
+    pub async fn cancel_upload(&self, upload: Box<Upload>) {
         let url = upload.location.clone();
         if let Ok(answer) =
             self.upload_call(&upload, Method::DELETE, url, HeaderMap::new(), Payload::Empty).await

@@ -64,7 +64,8 @@ impl Url {
 
     /// What a `Location` header means when it came from here.
     pub fn resolve(&self, location: &str) -> Option<Url> {
-        if location.contains("://") && !location.starts_with('/') {
+        let is_word = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        if location.split_once("://").is_some_and(|(scheme, _)| is_word(scheme)) {
             return Url::parse(location);
         }
         let rest = match location.strip_prefix("//") {
