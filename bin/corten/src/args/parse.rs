@@ -44,13 +44,8 @@ const UNSUPPORTED: &[(&str, &[&str])] = &[
             "config",
             "context",
             "cp",
-            "login",
-            "logout",
-            "manifest",
             "node",
             "plugin",
-            "push",
-            "search",
             "secret",
             "service",
             "stack",
@@ -59,7 +54,6 @@ const UNSUPPORTED: &[(&str, &[&str])] = &[
         ],
     ),
     ("container", &["cp"]),
-    ("image", &["push"]),
     ("system", &["dial-stdio"]),
     ("volume", &["update"]),
 ];
@@ -385,7 +379,7 @@ mod tests {
         assert!(matches!(line("help container ls"), Ok(Parsed::Help { asked: true, .. })));
         assert!(matches!(line("network"), Ok(Parsed::Help { asked: false, .. })));
         assert!(matches!(line("-v"), Ok(Parsed::Version)));
-        assert!(matches!(line("image push x"), Ok(Parsed::Unsupported(name)) if name == "image push"));
+        assert!(matches!(line("volume update x"), Ok(Parsed::Unsupported(name)) if name == "volume update"));
     }
 
     proptest! {
