@@ -27,7 +27,7 @@ pub use entry::{Entry, Kind, Time, Xattrs};
 pub use gzip::gzip;
 pub use pack::{PackOptions, Packer, pack};
 pub use reader::Reader;
-pub use sys::Root;
+pub use sys::{Place, Root};
 pub use unpack::{Limits, Ownership, UnpackOptions, Unpacked, Whiteouts, clean, unpack};
 pub use writer::Writer;
 

@@ -43,7 +43,6 @@ const UNSUPPORTED: &[(&str, &[&str])] = &[
             "compose",
             "config",
             "context",
-            "cp",
             "node",
             "plugin",
             "secret",
@@ -53,7 +52,6 @@ const UNSUPPORTED: &[(&str, &[&str])] = &[
             "trust",
         ],
     ),
-    ("container", &["cp"]),
     ("system", &["dial-stdio"]),
     ("volume", &["update"]),
 ];
