@@ -8,7 +8,7 @@ use model::{Kind, Refusal};
 use crate::App;
 use crate::authorization::{Content, Peer, Question};
 use crate::handlers::{
-    build, containers, debug, execs, files, images, networks, stats, system, usage, volumes,
+    build, containers, debug, execs, files, images, networks, registry, stats, system, usage, volumes,
 };
 use crate::query::{Query, decode};
 use crate::request::{Drained, Request};
@@ -144,7 +144,7 @@ async fn system_route(app: &App, mut request: Request, method: &Method, parts: &
         (&Method::GET, ["events"]) => system::events(app, &request),
         (&Method::GET, ["debug", rest @ ..]) => debug::debug(app, rest),
         (&Method::GET, ["system", "df"]) => usage::df(app, &request).await,
-        (&Method::POST, ["auth"]) => Err(Refusal::not_implemented("POST /auth")),
+        (&Method::POST, ["auth"]) => registry::auth(app, &mut request).await,
         (&Method::POST, ["commit"]) => files::commit(app, request).await,
         (&Method::POST, ["session"] | ["grpc"]) => Err(Refusal::not_implemented("BuildKit")),
         (
@@ -166,7 +166,9 @@ async fn system_route(app: &App, mut request: Request, method: &Method, parts: &
         }
         (&Method::GET, ["plugins"]) => respond::json(&Vec::<()>::new()),
         (_, ["plugins", ..]) => Err(Refusal::not_implemented("plugins")),
-        (&Method::GET, ["distribution", .., "json"]) => Err(Refusal::not_implemented("GET /distribution")),
+        (&Method::GET, ["distribution", name @ .., "json"]) => {
+            registry::inspect(app, &request, &name.join("/")).await
+        }
         _ => Err(not_found()),
     }
 }
@@ -220,7 +222,7 @@ async fn image_route(app: &App, request: Request, method: &Method, parts: &[&str
         (&Method::POST, ["create"]) => return images::create(app, request).await,
         (&Method::POST, ["prune"]) => return images::prune(app, &request).await,
         (&Method::GET, ["get"]) => return images::save(app, request.query.all("names"), &request),
-        (&Method::GET, ["search"]) => return Err(Refusal::not_implemented("searching for images")),
+        (&Method::GET, ["search"]) => return registry::search(app, &request).await,
         _ => {}
     }
     let Some((verb, name)) = parts.split_last() else { return Err(not_found()) };
@@ -231,7 +233,7 @@ async fn image_route(app: &App, request: Request, method: &Method, parts: &[&str
         (&Method::GET, "history") => images::history(app, &name).await,
         (&Method::GET, "get") => images::save(app, vec![name], &request),
         (&Method::POST, "tag") => images::tag(app, &request, &name).await,
-        (&Method::POST, "push") => Err(Refusal::not_implemented("pushing images")),
+        (&Method::POST, "push") => registry::push(app, &request, &name),
         (&Method::GET, "attestations") => Err(Refusal::not_implemented("attestations")),
         _ => Err(not_found()),
     }

@@ -42,13 +42,8 @@ const UNSUPPORTED: &[(&str, &[&str])] = &[
             "compose",
             "config",
             "context",
-            "login",
-            "logout",
-            "manifest",
             "node",
             "plugin",
-            "push",
-            "search",
             "secret",
             "service",
             "stack",
@@ -56,7 +51,6 @@ const UNSUPPORTED: &[(&str, &[&str])] = &[
             "trust",
         ],
     ),
-    ("image", &["push"]),
     ("system", &["dial-stdio"]),
 ];
 
@@ -381,7 +375,7 @@ mod tests {
         assert!(matches!(line("help container ls"), Ok(Parsed::Help { asked: true, .. })));
         assert!(matches!(line("network"), Ok(Parsed::Help { asked: false, .. })));
         assert!(matches!(line("-v"), Ok(Parsed::Version)));
-        assert!(matches!(line("image push x"), Ok(Parsed::Unsupported(name)) if name == "image push"));
+        assert!(matches!(line("volume update x"), Ok(Parsed::Unsupported(name)) if name == "volume update"));
     }
 
     proptest! {

@@ -263,7 +263,7 @@ pub async fn prune(app: &App, request: &Request) -> Outcome {
 }
 
 /// The JSON form of a platform, as load and save take it.
-fn platform(request: &Request) -> Result<Option<Platform>, Refusal> {
+pub fn platform(request: &Request) -> Result<Option<Platform>, Refusal> {
     let texts = request.query.all("platform");
     match texts.as_slice() {
         [] => Ok(None),
@@ -355,12 +355,11 @@ pub fn save(app: &App, names: Vec<String>, request: &Request) -> Outcome {
     Ok(streamed("application/x-tar", pieces))
 }
 
-/// `POST /images/create`: importing works, pulling does not yet.
+/// `POST /images/create`: pulls or imports.
 pub async fn create(app: &App, request: Request) -> Outcome {
     let query = request.query.clone();
     if !query.text("fromImage").is_empty() {
-        return Err(Refusal::not_implemented(&format!("pulling an image ({})", query.text("fromImage")))
-            .hint("load one from an archive: docker load -i FILE, or build one FROM scratch"));
+        return crate::handlers::registry::pull(app, &request).await;
     }
     match query.text("fromSrc") {
         "-" => {}

@@ -7,6 +7,7 @@ pub mod execs;
 pub mod files;
 pub mod images;
 pub mod networks;
+pub mod registry;
 pub mod stats;
 pub mod system;
 pub mod usage;
