@@ -210,6 +210,7 @@ fn open_blocking(options: Options, parts: Parts) -> Result<Engine, Refusal> {
         networks,
         devices,
         volumes,
+        meter: Default::default(),
         execs: Mutex::default(),
         remembered: Mutex::default(),
         background: Default::default(),

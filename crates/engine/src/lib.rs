@@ -37,6 +37,7 @@ pub mod stats;
 mod system;
 mod top;
 
+mod usage;
 pub mod volumes;
 
 use std::collections::BTreeMap;
@@ -120,6 +121,7 @@ struct Inner {
     networks: networks::Networks,
     devices: cdi::Devices,
     volumes: volumes::Volumes,
+    meter: usage::Meter,
     execs: Mutex<execs::Execs>,
     /// States to be written with the next lazy commit.
     remembered: Mutex<BTreeMap<String, Remembered>>,
