@@ -71,24 +71,75 @@ pub(crate) fn open(
 /// Makes the device nodes of a container that cannot make them itself, in a filesystem that only their mounts show.
 /// Who may not make nodes either takes the host's.
 fn device_nodes(spec: &Spec) -> Result<Vec<Option<OwnedFd>>, Error> {
+    let devices: Vec<_> = crate::devices::all(spec).collect();
     let made = new_mount("tmpfs", Some(Path::new("dev")), &Options::default(), Attributes::EMPTY).ok();
-    let mut nodes = Vec::new();
-    for (index, device) in crate::devices::all(spec).enumerate() {
-        let name = index.to_string();
-        let own = made.as_ref().filter(|directory| make_node(directory, &name, &device, spec).is_ok());
-        let opened = match own {
-            Some(directory) => rustix::fs::openat(
-                directory,
-                &*name,
-                OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-                Mode::empty(),
-            )
-            .and_then(|node| clone_tree(&node, false)),
-            None => open_tree(&device.path, false),
+    let mut numbered = (0..).zip(&devices);
+    let made = made.filter(|directory| {
+        numbered
+            .all(|(number, device): (u32, _)| make_node(directory, &number.to_string(), device, spec).is_ok())
+    });
+    let Some(made) = made else {
+        return Ok(devices.iter().map(|device| open_tree(&device.path, false).ok()).collect());
+    };
+    let clone_all = || -> Result<Vec<OwnedFd>, Error> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let clone = |(number, device): (usize, &std::borrow::Cow<'_, LinuxDevice>)| {
+            let node = rustix::fs::openat(&made, number.to_string(), flags, Mode::empty());
+            node.and_then(|node| clone_tree(&node, false))
+                .step(|| format!("create device {}", device.path.display()))
         };
-        nodes.push(opened.ok());
+        devices.iter().enumerate().map(clone).collect()
+    };
+    // Kernels before 6.15 clone mounts only that have a place.
+    let nodes = clone_all().or_else(|_| {
+        in_own_mounts(|| {
+            attach_over(&made, Path::new("/dev"))?;
+            clone_all()
+        })
+    });
+    Ok(nodes?.into_iter().map(Some).collect())
+}
+
+/// Has a process with a mount namespace of its own make detached mounts, for what needs others to have places: nobody
+/// else sees them there.
+fn in_own_mounts(make: impl FnOnce() -> Result<Vec<OwnedFd>, Error>) -> Result<Vec<OwnedFd>, Error> {
+    let step = || "make mounts in a namespace of their own".to_owned();
+    let (ours, theirs) = Channel::pair().step(|| "make a socket pair".into())?;
+    let options = CloneOptions { namespaces: Namespaces::MOUNT, cgroup: None, sibling: false };
+    let (child, _) = sys::process::clone(&options, || {
+        sys::process::close_own_copy(&ours);
+        let said = match make_private().and_then(|()| make()) {
+            Ok(trees) => trees.iter().try_for_each(|tree| theirs.send(b"tree", &[tree.as_fd()])),
+            Err(error) => theirs.send(error.to_string().as_bytes(), &[]),
+        };
+        i32::from(said.is_err())
+    })
+    .step(step)?;
+    drop(theirs);
+    let (mut trees, mut refused) = (Vec::new(), None);
+    let received = loop {
+        let (mut message, mut descriptors) = ([0; 1024], Vec::new());
+        match ours.receive(&mut message, &mut descriptors) {
+            Ok(0) => break Ok(()),
+            Ok(_) if !descriptors.is_empty() => trees.append(&mut descriptors),
+            Ok(length) => refused = Some(String::from_utf8_lossy(&message[..length]).into_owned()),
+            Err(error) => break Err(error),
+        }
+    };
+    let _ = sys::process::wait(child);
+    received.step(step)?;
+    match refused {
+        Some(text) => Err(Error::invalid(text)),
+        None => Ok(trees),
     }
-    Ok(nodes)
+}
+
+/// Puts a detached mount over a directory.
+fn attach_over(mount: &OwnedFd, place: &Path) -> Result<(), Error> {
+    let step = || format!("mount over {}", place.display());
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let place = rustix::fs::open(place, flags, Mode::empty()).step(step)?;
+    crate::rootfs::attach(mount.as_fd(), place.as_fd()).step(step)
 }
 
 fn make_node(directory: &OwnedFd, name: &str, device: &LinuxDevice, spec: &Spec) -> Result<(), Errno> {
@@ -426,37 +477,16 @@ impl MappedLayers {
         sys::security::FileUser::become_user(uid, gid).step(|| "act as the container's root".into())
     }
 
-    /// Has a process with a mount namespace of its own give the layers their places, where nobody else sees them. They
-    /// are put over `place`.
+    /// Gives the layers their places, over `place`, where nobody else sees them.
     fn overlay_elsewhere(&self, place: &Path, volatile: bool, label: &str) -> Result<OwnedFd, Error> {
-        let step = || "mount the overlay".to_owned();
-        let (ours, theirs) = Channel::pair().step(|| "make a socket pair".into())?;
-        let options = CloneOptions { namespaces: Namespaces::MOUNT, cgroup: None, sibling: false };
-        let (child, _) = sys::process::clone(&options, || {
-            let said = match self.overlay_at(place, volatile, label) {
-                Ok(tree) => theirs.send(b"tree", &[tree.as_fd()]),
-                Err(error) => theirs.send(error.to_string().as_bytes(), &[]),
-            };
-            i32::from(said.is_err())
-        })
-        .step(step)?;
-        drop(theirs);
-        let (mut message, mut descriptors) = ([0; 1024], Vec::new());
-        let received = ours.receive(&mut message, &mut descriptors);
-        let _ = sys::process::wait(child);
-        let length = received.step(step)?;
-        let said = || Error::invalid(String::from_utf8_lossy(&message[..length]).into_owned());
-        descriptors.pop().ok_or_else(said)
+        let made = in_own_mounts(|| self.overlay_at(place, volatile, label).map(|tree| vec![tree]))?;
+        made.into_iter().next().ok_or_else(|| Error::invalid("mount the overlay: no mount was made"))
     }
 
     fn overlay_at(&self, place: &Path, volatile: bool, label: &str) -> Result<OwnedFd, Error> {
         let step = || "give the layers places".to_owned();
-        make_private()?;
-        let open = |path: &Path| {
-            rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        };
         let places = new_mount("tmpfs", Some(Path::new("layers")), &Options::default(), Attributes::EMPTY)?;
-        crate::rootfs::attach(places.as_fd(), open(place).step(step)?.as_fd()).step(step)?;
+        attach_over(&places, place)?;
         rustix::process::fchdir(&places).step(step)?;
         for (number, tree) in self.opened.iter().enumerate() {
             let name = number.to_string();
