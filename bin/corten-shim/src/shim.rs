@@ -193,8 +193,8 @@ impl Shim {
             let success = ended == sys::process::Ended::Code(0);
             if pid == container.pid {
                 container.first_ended(ended, &mut self.buffer);
-            } else if let Some((exec, code)) = container.exec_ended(pid, ended, &mut self.buffer) {
-                self.notify(Notice::ExecExited { exec, code });
+            } else if let Some((exec, code, captured)) = container.exec_ended(pid, ended, &mut self.buffer) {
+                self.notify(Notice::ExecExited { exec, code, captured });
             } else if let Some(log) = &mut container.log {
                 log.reaped(pid, success);
             }

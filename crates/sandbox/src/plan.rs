@@ -1,6 +1,6 @@
 //! What the callers say, and what they get.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use oci::runtime::{Hooks, LinuxResources, Process, Spec, State};
@@ -31,6 +31,19 @@ pub struct Plan<'a> {
     pub pivot: bool,
     /// What the first process waits for before it executes its program.
     pub gate: Gate,
+    /// An init that is executed in the program's place, with the program as its arguments.
+    pub init: Option<Init<'a>>,
+    /// Mounts that the caller opened, detached, by their place in the container: they stand for their sources.
+    pub opened: Vec<(PathBuf, OwnedFd)>,
+}
+
+/// A program that becomes a container's first process and starts the wanted one itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Init<'a> {
+    /// The file; it needs no name in the container.
+    pub program: BorrowedFd<'a>,
+    /// What it is called, as its first argument.
+    pub name: &'a str,
 }
 
 impl<'a> Plan<'a> {
@@ -49,6 +62,8 @@ impl<'a> Plan<'a> {
             keyring: true,
             pivot: true,
             gate: Gate::Socket,
+            init: None,
+            opened: Vec::new(),
         }
     }
 }

@@ -14,6 +14,7 @@ mod root;
 pub mod security;
 pub mod signal;
 pub mod terminal;
+pub mod time;
 mod tree;
 
 pub use channel::Channel;

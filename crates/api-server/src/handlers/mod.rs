@@ -2,6 +2,7 @@
 
 pub mod build;
 pub mod containers;
+pub mod debug;
 pub mod execs;
 pub mod files;
 pub mod images;

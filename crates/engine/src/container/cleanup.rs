@@ -5,6 +5,7 @@ use std::sync::Arc;
 use model::{Phase, Refusal};
 
 use super::task::Task;
+use crate::shipping::LAST_RECORDS;
 
 /// How long those who still copy its files may keep them from being removed.
 const COPYING: std::time::Duration = std::time::Duration::from_secs(10);
@@ -34,6 +35,9 @@ impl Task {
         let leases = std::mem::take(&mut self.leases);
         engine.in_background(move |engine| {
             leases.returned_blocking(COPYING);
+            if let Ok(Some(spool)) = engine.log_spool(&record) {
+                tokio::runtime::Handle::current().block_on(engine.shipping().forget(&record.id, spool));
+            }
             engine.discard_container(&record);
         });
         Ok(())
@@ -41,6 +45,8 @@ impl Task {
 
     /// `--rm`.
     pub(super) async fn remove_after_exit(&mut self) {
+        // While there is a record, a next daemon would go on with it.
+        self.engine.shipping().finish(&self.record.id, LAST_RECORDS).await;
         if let Err(error) = self.take_away(true).await {
             tracing::error!(container = %self.record.id, %error, "cannot remove the container after its exit");
         }

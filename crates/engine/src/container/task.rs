@@ -11,6 +11,7 @@ use shim_protocol::{Command as ToShim, Exit, Notice, Reply};
 use tokio::sync::{mpsc, watch};
 
 use super::exec::Exec;
+use super::health::Care;
 use super::{Client, Command, Handle, INBOX, Remembered, View};
 use crate::Engine;
 use crate::net::Endpoint;
@@ -27,7 +28,8 @@ pub struct Task {
     pub(super) early: Vec<Client>,
     pub(super) stopped_by_hand: bool,
     pub(super) restart_count: u32,
-    pub(super) restart_delay: std::time::Duration,
+    pub(super) backoff: model::restart::Backoff,
+    pub(super) care: Care,
     exits: u64,
     removed: bool,
     pub(super) settled: bool,
@@ -49,6 +51,7 @@ impl Task {
             phase: phase.clone(),
             endpoint: None,
             execs: Arc::default(),
+            health: remembered.health.clone(),
             restart_count: remembered.restart_count,
             exits: 0,
             removed: false,
@@ -65,7 +68,8 @@ impl Task {
             early: Vec::new(),
             stopped_by_hand: remembered.stopped_by_hand,
             restart_count: remembered.restart_count,
-            restart_delay: super::restart::DELAY_FIRST,
+            backoff: Default::default(),
+            care: Care::new(remembered.health.clone()),
             exits: 0,
             removed: false,
             settled: true,
@@ -85,11 +89,13 @@ impl Task {
                 Phase::Restarting { until, .. } => Some(*until),
                 _ => None,
             };
+            let probe_at = self.care.due();
             tokio::select! {
                 // What the shim says comes first: a command must see the state that already holds.
                 biased;
                 Some((number, event)) = self.shim_events.1.recv() => self.shim_event(number, event).await,
                 () = super::restart::sleep_until(restart_at), if restart_at.is_some() => self.restart_now().await,
+                () = super::health::sleep_until(probe_at), if probe_at.is_some() => self.probe().await,
                 command = self.inbox.recv() => match command {
                     Some(Command::Forget { done }) => {
                         let _ = done.send(());
@@ -118,7 +124,10 @@ impl Task {
             Command::Signal { signal, answer } => {
                 let _ = answer.send(self.signal(signal).await);
             }
-            Command::MarkStopped => self.mark_stopped(),
+            Command::MarkStopped { answer } => {
+                self.mark_stopped();
+                let _ = answer.send(Ok(self.phase.clone()));
+            }
             Command::Freeze { frozen, answer } => {
                 let _ = answer.send(self.freeze(ToShim::Freeze(frozen), frozen).await);
             }
@@ -176,6 +185,7 @@ impl Task {
             phase: self.phase.clone(),
             endpoint: self.endpoint.clone(),
             execs: Arc::new(self.execs.iter().map(|(id, exec)| (id.clone(), exec.view())).collect()),
+            health: self.care.health.clone(),
             restart_count: self.restart_count,
             exits: self.exits,
             removed: self.removed,
@@ -212,6 +222,8 @@ impl Task {
                 running: self.phase.is_running(),
                 stopped_by_hand: self.stopped_by_hand,
                 restart_count: self.restart_count,
+                restarting: matches!(self.phase, Phase::Restarting { .. }),
+                health: self.care.health.clone(),
             },
         );
     }
@@ -232,7 +244,10 @@ impl Task {
         }
         match event {
             Event::Notice(Notice::Exited(exit)) => self.exited(exit).await,
-            Event::Notice(Notice::ExecExited { exec, code }) => self.exec_exited(&exec, code),
+            Event::Notice(Notice::ExecExited { exec, code, captured }) => {
+                self.exec_exited(&exec, code);
+                self.probe_ended(&exec, code, captured).await;
+            }
             Event::Notice(Notice::Detached { exec: None }) => self.emit("detach", &[]),
             Event::Notice(Notice::Detached { exec: Some(exec) }) => {
                 self.emit("exec_detach", &[("execID", exec)]);
@@ -272,7 +287,9 @@ impl Task {
         if let Some(shim) = self.shim.take() {
             shim.close();
         }
+        self.engine.shipping().ended(&self.record.id);
         self.end_execs();
+        self.stop_health();
         let mut endpoint = self.endpoint.take();
         if endpoint.as_ref().is_some_and(|endpoint| endpoint.publishes()) {
             // Before anybody is told: they may publish the ports anew at once.
@@ -338,6 +355,8 @@ impl Task {
         if let Phase::Restarting { last, .. } = &self.phase {
             self.phase = Phase::Exited(last.clone());
             self.publish();
+        }
+        if !self.record.host_config.auto_remove {
             self.remember();
         }
     }
@@ -363,6 +382,12 @@ impl Task {
         shim.call(how, &[], Vec::new()).await?;
         if let Phase::Running { frozen: place, .. } = &mut self.phase {
             *place = frozen;
+        }
+        if frozen {
+            self.stop_health();
+            self.keep_health().await;
+        } else {
+            self.resume_health();
         }
         self.emit(if frozen { "pause" } else { "unpause" }, &[]);
         self.publish();
@@ -482,6 +507,7 @@ impl Task {
         (self.shim, self.settled) = (Some(shim), false);
         let started_at = i64::try_from(started_at).unwrap_or(i64::MAX);
         self.phase = Phase::Running { pid: state.pid, started_at, frozen: state.frozen };
+        self.adopt_health();
         if let Some(exit) = state.exit {
             self.exited(exit).await;
         }
