@@ -124,6 +124,9 @@ impl Worker {
         };
         let (target, end) = self.ship(files, &mut connection, failures).await;
         self.target = target;
+        if matches!(end, End::Done | End::Reconnect) {
+            connection.close().await;
+        }
         end
     }
 
