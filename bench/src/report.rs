@@ -163,6 +163,7 @@ fn label(kind: Kind, plan: &Plan) -> String {
         Kind::Restart => format!("daemon's start with {many} stopped"),
         Kind::LogWrite => "log written by a container".to_owned(),
         Kind::LogRead => "log read through the API".to_owned(),
+        Kind::LogShipped => "log shipped by the syslog driver (TCP)".to_owned(),
         Kind::DaemonMemory => format!("private memory of the daemon, {many} running"),
         Kind::ShimMemory => "private memory of a container's keeper".to_owned(),
         Kind::ShimShare => "proportional memory of a container's keeper".to_owned(),
@@ -178,7 +179,8 @@ const NOTES: &str = "\
 - The command line of Podman is started through `nsenter`, which adds about a millisecond.
 - A container's keeper is `corten-shim`, `containerd-shim-runc-v2` or `conmon`. The daemon's number holds its helpers
   too: `dockerd` and `containerd`. Podman has no daemon.
-- Logs: lines of 98 bytes, written by `cat` to standard output, to the default driver.
+- Logs: lines of 98 bytes, written by `cat` to standard output, to the default driver; and
+  shipped, to a receiver on the same host that counts them, by the clock from the container's start to the last line.
 ";
 
 /// The machine in a line: nothing that names it.

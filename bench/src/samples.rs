@@ -24,13 +24,14 @@ pub enum Kind {
     Restart,
     LogWrite,
     LogRead,
+    LogShipped,
     DaemonMemory,
     ShimMemory,
     ShimShare,
 }
 
 impl Kind {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::ApiBridge,
         Self::ApiNone,
         Self::ApiHost,
@@ -48,6 +49,7 @@ impl Kind {
         Self::Restart,
         Self::LogWrite,
         Self::LogRead,
+        Self::LogShipped,
         Self::DaemonMemory,
         Self::ShimMemory,
         Self::ShimShare,
@@ -58,13 +60,14 @@ impl Kind {
         match self {
             Self::OneByOne | Self::EightAtATime => "ms each",
             Self::LogWrite | Self::LogRead => "MB/s",
+            Self::LogShipped => "lines/s",
             Self::DaemonMemory | Self::ShimMemory | Self::ShimShare => "MB",
             _ => "ms",
         }
     }
 
     pub fn more_is_better(self) -> bool {
-        self.unit() == "MB/s"
+        matches!(self.unit(), "MB/s" | "lines/s")
     }
 }
 

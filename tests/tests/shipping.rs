@@ -111,7 +111,7 @@ fn syslog_over_tls_checks_who_listens() {
     server.args(["s_server", "-accept", "0.0.0.0:6514", "-cert", &certificate, "-key", &key, "-quiet"]);
     let mut server = server.stdin(std::process::Stdio::piped()).stdout(heard).spawn().expect("openssl");
     let text = || std::fs::read_to_string(folder.join("heard")).unwrap_or_default();
-    let listening = || receivers::inside(&bed, || std::net::TcpStream::connect("127.0.0.1:6514").is_ok());
+    let listening = || bed.host().in_network(|| std::net::TcpStream::connect("127.0.0.1:6514").is_ok());
     eventually("it listens", listening);
     let address = "syslog-address=tcp+tls://127.0.0.1:6514";
     let format = "syslog-format=rfc5424";
@@ -376,6 +376,24 @@ fn a_syslog_daemon_that_restarts_hears_all() {
     for number in 1..=300 {
         assert!(text.contains(&format!("]: line-{number}\n")), "line-{number} is missing");
     }
+}
+
+#[test]
+fn killed_daemons_lose_no_line() {
+    let mut bed = Bed::new();
+    let receiver = Receiver::tcp(&bed, 5141);
+    let options = ["syslog-address=tcp://127.0.0.1:5141", "cache-max-size=50k", "cache-max-file=100"];
+    let script = "for i in $(seq 1 200); do seq $((i * 20 - 19)) $((i * 20)) | sed 's/.*/line-&./'; usleep 10000; done";
+    started(&bed, "teller", "syslog", &options, script);
+    for round in 1..=6 {
+        receiver.hears(&format!("]: line-{}.\n", round * 500));
+        bed.kill();
+        bed.start();
+    }
+    let text = receiver.hears("]: line-4000.\n");
+    let lines = text.lines().map(|line| line.rsplit("]: ").next().unwrap_or_default().to_owned());
+    let wanted: Vec<String> = (1..=4000).map(|number| format!("line-{number}.")).collect();
+    assert!(first_seen(lines.collect()) == wanted, "each line, in order:\n{text}");
 }
 
 #[test]
