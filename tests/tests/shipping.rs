@@ -397,6 +397,25 @@ fn killed_daemons_lose_no_line() {
 }
 
 #[test]
+fn nothing_is_said_twice_without_need() {
+    let mut bed = Bed::new();
+    let receiver = Receiver::tcp(&bed, 5141);
+    started(&bed, "again", "syslog", &["syslog-address=tcp://127.0.0.1:5141"], "echo up; exec sleep 1000");
+    // Starts in a row, each soon after the last record; then daemons.
+    for _ in 1..=3 {
+        bed.run(&["restart", "-t", "0", "again"]).ok();
+    }
+    let count = |words: &str| receiver.text().matches(words).count();
+    eventually("four starts", || count("]: up\n") >= 4);
+    bed.stop();
+    bed.start();
+    bed.run(&["restart", "-t", "0", "again"]).ok();
+    eventually("five", || count("]: up\n") >= 5);
+    bed.run(&["rm", "-f", "again"]).ok();
+    assert_eq!(count("]: up\n"), 5, "{}", receiver.text());
+}
+
+#[test]
 fn what_the_log_cannot_hold_is_counted() {
     let bed = Bed::new();
     let options = [
