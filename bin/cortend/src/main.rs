@@ -16,7 +16,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use api_server::{About, App, Version};
 use config::{Config, Invocation};
-use engine::{Engine, Options, Parts, Paths};
+use engine::{CgroupDriver, Engine, Options, Parts, Paths};
 use snapshots::Snapshotter;
 use tokio::sync::watch;
 
@@ -105,6 +105,13 @@ async fn serve(program: &'static str, mut config: Config, log: log::Log) -> Resu
     for (host, listener) in listeners {
         tracing::info!(%host, "API listen");
         tokio::spawn(api_server::serve(listener, app.clone(), stopping.clone()));
+    }
+    if let Some(address) = config.text("metrics-addr") {
+        let listener = tokio::net::TcpListener::bind(address)
+            .await
+            .with_context(|| format!("cannot listen on {address} for metrics"))?;
+        tracing::info!(address, "metrics API listen");
+        tokio::spawn(api_server::serve_metrics(listener, app.clone(), stopping.clone()));
     }
     tracing::info!(version = VERSION, "daemon has completed initialization");
     inherited::notify("READY=1");
@@ -200,7 +207,7 @@ async fn open_app(config: &Config, paths: Paths) -> Result<App> {
     let executor = Arc::new(move |host| -> Box<dyn build::Executor> {
         Box::new(executor::Executor { engine: for_builds.clone(), runtime: runtime.clone(), host })
     });
-    Ok(App { engine, builder, executor, about: Arc::new(about) })
+    Ok(App { engine, builder, executor, about: Arc::new(about), authorization: Default::default() })
 }
 
 fn make_directory(directory: &Path, mode: u32) -> Result<()> {
@@ -230,8 +237,10 @@ fn open_parts(paths: &Paths) -> Result<Parts> {
 fn options(config: &Config, paths: Paths) -> Result<Options> {
     Ok(Options {
         shim: shim_program(config)?,
+        cgroup_driver: CgroupDriver::Cgroupfs,
         cgroup_parent: config.text("cgroup-parent").unwrap_or("/corten").into(),
         network: settings::network(config, &paths)?,
+        init_path: config.text("init-path").map(PathBuf::from),
         settings: settings::read(config)?,
         paths,
     })

@@ -4,6 +4,7 @@
 //! view that it published last. The engine knows no HTTP; it calls the parts (store, snapshots, network, logs)
 //! directly, their blocking work on blocking threads.
 
+mod autostart;
 mod bootstrap;
 pub mod clock;
 pub mod container;
@@ -11,11 +12,13 @@ mod containers;
 mod events;
 mod execs;
 mod failpoint;
+pub mod files;
 mod host;
 mod image;
 mod inspect;
 mod list;
 pub mod logs;
+pub mod metrics;
 mod net;
 mod networks;
 mod paths;
@@ -25,6 +28,7 @@ mod seccomp_cache;
 mod settings;
 mod shim;
 mod shipping;
+pub mod stats;
 mod system;
 mod top;
 
@@ -46,10 +50,13 @@ use snapshots::Snapshotter;
 pub use bootstrap::Parts;
 pub use containers::WaitCondition;
 pub use events::Subscription;
-pub use image::{api_config as image_config, refusal as images_refusal};
+pub use image::{
+    api_config as image_config, merge as merge_config, refusal as images_refusal, stored_config,
+};
 pub use list::ListQuery;
 pub use paths::Paths;
 pub use prune::until as prune_until;
+pub use sandbox::cgroup::Driver as CgroupDriver;
 pub use system::Facts;
 
 const CONTAINERS: &str = "containers";
@@ -61,8 +68,12 @@ pub struct Options {
     pub paths: Paths,
     /// The shim's program.
     pub shim: PathBuf,
+    pub cgroup_driver: CgroupDriver,
     pub cgroup_parent: String,
     pub network: net::NetworkOptions,
+    /// A program of the host that stands before those of containers that want an init; none: Corten's own, which
+    /// needs no file.
+    pub init_path: Option<PathBuf>,
     /// How the daemon starts; [`Engine::settings`] is what counts later.
     pub settings: Settings,
 }
@@ -78,6 +89,7 @@ struct Inner {
     options: Options,
     id: String,
     current: settings::Current,
+    metrics: metrics::Metrics,
     store: Store,
     images: Arc<Images>,
     snapshots: Arc<dyn Snapshotter>,
@@ -93,6 +105,7 @@ struct Inner {
     /// States to be written with the next lazy commit.
     remembered: Mutex<BTreeMap<String, Remembered>>,
     background: system::Background,
+    sampler: stats::Sampler,
 }
 
 /// Runs blocking work where it may block.
@@ -124,6 +137,11 @@ impl Engine {
 
     pub(crate) fn events(&self) -> &events::Events {
         &self.0.events
+    }
+
+    /// What was counted since the start.
+    pub fn metrics(&self) -> &metrics::Metrics {
+        &self.0.metrics
     }
 
     /// Past and coming events.

@@ -7,6 +7,9 @@ use model::{Phase, Refusal};
 use super::task::Task;
 use crate::shipping::LAST_RECORDS;
 
+/// How long those who still copy its files may keep them from being removed.
+const COPYING: std::time::Duration = std::time::Duration::from_secs(10);
+
 impl Task {
     /// Removes a container that is not running; `volumes`: with those that nobody named.
     pub(super) async fn take_away(&mut self, volumes: bool) -> Result<(), Refusal> {
@@ -29,7 +32,9 @@ impl Task {
         self.publish_removed();
         // The answer does not wait for this: names and ports are free already. A crash before it is done leaves
         // what the next daemon sweeps.
+        let leases = std::mem::take(&mut self.leases);
         engine.in_background(move |engine| {
+            leases.returned_blocking(COPYING);
             if let Ok(Some(spool)) = engine.log_spool(&record) {
                 tokio::runtime::Handle::current().block_on(engine.shipping().forget(&record.id, spool));
             }
