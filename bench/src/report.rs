@@ -183,6 +183,7 @@ fn label(kind: Kind, plan: &Plan) -> String {
         Kind::CopyLargeOut => "the same out of it".to_owned(),
         Kind::CopySmallIn => "`cp` of 10,000 small files into a container (floor: `tar | tar`)".to_owned(),
         Kind::CopySmallOut => "the same out of it".to_owned(),
+        Kind::LogShipped => "log shipped by the syslog driver (TCP)".to_owned(),
         Kind::DaemonMemory => format!("private memory of the daemon, {many} running"),
         Kind::ShimMemory => "private memory of a container's keeper".to_owned(),
         Kind::ShimShare => "proportional memory of a container's keeper".to_owned(),
@@ -198,7 +199,8 @@ const NOTES: &str = "\
 - The command line of Podman is started through `nsenter`, which adds about a millisecond.
 - A container's keeper is `corten-shim`, `containerd-shim-runc-v2` or `conmon`. The daemon's number holds its helpers
   too: `dockerd` and `containerd`. Podman has no daemon.
-- Logs: lines of 98 bytes, written by `cat` to standard output, to the default driver.
+- Logs: lines of 98 bytes, written by `cat` to standard output, to the default driver; and
+  shipped, to a receiver on the same host that counts them, by the clock from the container's start to the last line.
 ";
 
 /// The machine in a line: nothing that names it.

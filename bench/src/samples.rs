@@ -28,13 +28,14 @@ pub enum Kind {
     CopyLargeOut,
     CopySmallIn,
     CopySmallOut,
+    LogShipped,
     DaemonMemory,
     ShimMemory,
     ShimShare,
 }
 
 impl Kind {
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::ApiBridge,
         Self::ApiNone,
         Self::ApiHost,
@@ -56,6 +57,7 @@ impl Kind {
         Self::CopyLargeOut,
         Self::CopySmallIn,
         Self::CopySmallOut,
+        Self::LogShipped,
         Self::DaemonMemory,
         Self::ShimMemory,
         Self::ShimShare,
@@ -66,13 +68,14 @@ impl Kind {
         match self {
             Self::OneByOne | Self::EightAtATime => "ms each",
             Self::LogWrite | Self::LogRead => "MB/s",
+            Self::LogShipped => "lines/s",
             Self::DaemonMemory | Self::ShimMemory | Self::ShimShare => "MB",
             _ => "ms",
         }
     }
 
     pub fn more_is_better(self) -> bool {
-        self.unit() == "MB/s"
+        matches!(self.unit(), "MB/s" | "lines/s")
     }
 }
 
