@@ -13,7 +13,7 @@ struct Target {
     check: fn(&Samples) -> Option<(String, bool)>,
 }
 
-const TARGETS: [Target; 10] = [
+const TARGETS: [Target; 11] = [
     Target {
         text: "`run --rm` on a bridge at most 3 × the kernel's own price",
         check: |samples| ratio(samples, (Kind::CliBridge, Who::Corten), (Kind::ApiBridge, Who::Floor), 3.0),
@@ -53,6 +53,10 @@ const TARGETS: [Target; 10] = [
     Target {
         text: "logs read at 500 MB/s or more",
         check: |samples| at_least(samples, Kind::LogRead, 500.0),
+    },
+    Target {
+        text: "`stats` streams of many containers together below 1 % of one core",
+        check: |samples| at_most(samples, Kind::StatsLoad, 1.0),
     },
 ];
 
@@ -166,6 +170,7 @@ fn label(kind: Kind, plan: &Plan) -> String {
         Kind::DaemonMemory => format!("private memory of the daemon, {many} running"),
         Kind::ShimMemory => "private memory of a container's keeper".to_owned(),
         Kind::ShimShare => "proportional memory of a container's keeper".to_owned(),
+        Kind::StatsLoad => format!("the daemon's CPU time while {many} `stats` streams are read"),
     }
 }
 

@@ -27,10 +27,11 @@ pub enum Kind {
     DaemonMemory,
     ShimMemory,
     ShimShare,
+    StatsLoad,
 }
 
 impl Kind {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::ApiBridge,
         Self::ApiNone,
         Self::ApiHost,
@@ -51,6 +52,7 @@ impl Kind {
         Self::DaemonMemory,
         Self::ShimMemory,
         Self::ShimShare,
+        Self::StatsLoad,
     ];
 
     /// The unit, which also tells whether more is better.
@@ -59,6 +61,7 @@ impl Kind {
             Self::OneByOne | Self::EightAtATime => "ms each",
             Self::LogWrite | Self::LogRead => "MB/s",
             Self::DaemonMemory | Self::ShimMemory | Self::ShimShare => "MB",
+            Self::StatsLoad => "% of a core",
             _ => "ms",
         }
     }

@@ -65,7 +65,8 @@ impl Shim {
         if self.container.is_some() {
             return Err(invalid("this shim has a container already"));
         }
-        let Create { id, run_directory, mut spec, rootfs, stdin, log, attach, netlink } = create;
+        let Create { id, run_directory, mut spec, rootfs, stdin, log, attach, netlink, systemd_cgroup } =
+            create;
         let Some(process) = &mut spec.process else { return Err(invalid("the spec has no process")) };
         // Else it would inherit the shim's own.
         process.oom_score_adj.get_or_insert(self.oom_score_adj);
@@ -86,6 +87,9 @@ impl Shim {
         let mut plan = Plan::new(&id, &spec, source(rootfs), stdio);
         plan.seccomp = Some(filter).filter(|filter| !filter.is_empty());
         plan.netlink = netlink;
+        if systemd_cgroup {
+            plan.cgroup_driver = sandbox::cgroup::Driver::Systemd;
+        }
         plan.bundle = &run_directory;
         let mut created = sandbox::create(plan).map_err(failure)?;
         let (pid, netlink, cgroup) = (created.pid, created.netlink.take(), created.cgroup.clone());

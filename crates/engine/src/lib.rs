@@ -50,7 +50,7 @@ pub use image::{api_config as image_config, refusal as images_refusal};
 pub use list::ListQuery;
 pub use paths::Paths;
 pub use prune::until as prune_until;
-pub use sandbox::cgroup::Driver as CgroupDriver;
+pub use sandbox::cgroup::{Driver as CgroupDriver, is_systemd_running};
 pub use system::Facts;
 
 const CONTAINERS: &str = "containers";

@@ -154,6 +154,7 @@ impl Bed {
             log: self.log.clone(),
             attach,
             netlink: self.netlink,
+            systemd_cgroup: false,
         }
     }
 

@@ -207,8 +207,12 @@ impl Task {
             "" => self.engine.options().cgroup_parent.as_str(),
             own => own,
         };
+        let systemd_cgroup = self.engine.options().cgroup_driver == crate::CgroupDriver::Systemd;
         let facts = StartFacts {
-            cgroup_path: format!("{}/{}", cgroup_parent.trim_end_matches('/'), record.id),
+            cgroup_path: match systemd_cgroup {
+                true => format!("{cgroup_parent}:corten:{}", record.id),
+                false => format!("{}/{}", cgroup_parent.trim_end_matches('/'), record.id),
+            },
             cgroup_v2: self.engine.facts().cgroup_v2,
             join_network: match &record.network {
                 NetworkChoice::Container(other) => Some(self.namespace_of(other, "net")?),
@@ -240,6 +244,7 @@ impl Task {
             log: log_target(self)?,
             attach: Vec::new(),
             netlink: endpoint.is_some(),
+            systemd_cgroup,
         })
     }
 
