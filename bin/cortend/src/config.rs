@@ -120,8 +120,7 @@ const SETTINGS: &[Setting] = &[
         Kind::List,
         "Authorization plugins to load",
     )
-    .live()
-    .refused("authorization plugins are not supported yet"),
+    .live(),
     setting("bip", None, "bip", Kind::Text, "IPv4 address for the default bridge"),
     setting("bip6", None, "bip6", Kind::Text, "IPv6 address for the default bridge").nothing(NO_IPV6),
     setting("bridge", Some('b'), "bridge", Kind::Text, "Name of the default bridge; \"none\" for no bridge"),
@@ -353,8 +352,7 @@ const SETTINGS: &[Setting] = &[
         "metrics-addr",
         Kind::Text,
         "Set default address and port to serve the metrics api on",
-    )
-    .refused("metrics are not supported yet"),
+    ),
     setting("mtu", None, "mtu", Kind::Number, "Set the MTU for the default \"bridge\" network"),
     setting(
         "network-control-plane-mtu",

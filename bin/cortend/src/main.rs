@@ -107,6 +107,13 @@ async fn serve(program: &'static str, mut config: Config, log: log::Log) -> Resu
         tracing::info!(%host, "API listen");
         tokio::spawn(api_server::serve(listener, app.clone(), stopping.clone()));
     }
+    if let Some(address) = config.text("metrics-addr") {
+        let listener = tokio::net::TcpListener::bind(address)
+            .await
+            .with_context(|| format!("cannot listen on {address} for metrics"))?;
+        tracing::info!(address, "metrics API listen");
+        tokio::spawn(api_server::serve_metrics(listener, app.clone(), stopping.clone()));
+    }
     tracing::info!(version = VERSION, "daemon has completed initialization");
     inherited::notify("READY=1");
     loop {
@@ -201,7 +208,7 @@ async fn open_app(config: &Config, paths: Paths) -> Result<App> {
     let executor = Arc::new(move |host| -> Box<dyn build::Executor> {
         Box::new(executor::Executor { engine: for_builds.clone(), runtime: runtime.clone(), host })
     });
-    Ok(App { engine, builder, executor, about: Arc::new(about) })
+    Ok(App { engine, builder, executor, about: Arc::new(about), authorization: Default::default() })
 }
 
 fn make_directory(directory: &Path, mode: u32) -> Result<()> {
@@ -236,6 +243,7 @@ fn options(config: &Config, paths: Paths) -> Result<Options> {
         cgroup_driver,
         cgroup_parent,
         network: settings::network(config, &paths)?,
+        init_path: config.text("init-path").map(PathBuf::from),
         settings: settings::read(config)?,
         paths,
     })

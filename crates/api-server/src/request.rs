@@ -22,7 +22,14 @@ const JSON_MAX: usize = 16 << 20;
 
 /// A body that is read to its end, within bounds, even if nobody wants the rest: a client that still sends when the
 /// answer comes would see a broken connection instead of the answer.
-pub struct Drained(Option<Incoming>);
+pub struct Drained(Source);
+
+enum Source {
+    Stream(Incoming),
+    /// Read already.
+    Whole(Bytes),
+    Ended,
+}
 
 /// Most that is read of a body that nobody wants, in bytes, and how long that may take.
 const UNWANTED_MAX: usize = 64 << 20;
@@ -30,13 +37,21 @@ const UNWANTED_TIME: std::time::Duration = std::time::Duration::from_secs(10);
 
 impl Drained {
     pub fn new(body: Incoming) -> Drained {
-        Drained(Some(body))
+        Drained(Source::Stream(body))
+    }
+
+    /// A body that was read whole.
+    pub fn whole(bytes: Bytes) -> Drained {
+        Drained(Source::Whole(bytes))
     }
 }
 
 impl Drop for Drained {
     fn drop(&mut self) {
-        let Some(body) = self.0.take().filter(|body| !body.is_end_stream()) else { return };
+        let Source::Stream(body) = std::mem::replace(&mut self.0, Source::Ended) else { return };
+        if body.is_end_stream() {
+            return;
+        }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         runtime.spawn(async move {
             let mut limited = std::pin::pin!(Limited::new(body, UNWANTED_MAX));
@@ -55,13 +70,20 @@ impl Body for Drained {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match &mut self.0 {
-            Some(body) => Pin::new(body).poll_frame(context),
-            None => Poll::Ready(None),
+            Source::Stream(body) => Pin::new(body).poll_frame(context),
+            Source::Whole(bytes) if !bytes.is_empty() => {
+                Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes)))))
+            }
+            Source::Whole(_) | Source::Ended => Poll::Ready(None),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(Body::is_end_stream)
+        match &self.0 {
+            Source::Stream(body) => body.is_end_stream(),
+            Source::Whole(bytes) => bytes.is_empty(),
+            Source::Ended => true,
+        }
     }
 }
 
@@ -100,7 +122,7 @@ impl Request {
                 "unsupported Content-Type header ({content_type}): must be 'application/json'"
             )));
         }
-        api_types::from_json(&body).map(Some).map_err(|error| {
+        api_types::from_request(&body).map(Some).map_err(|error| {
             if error.is_syntax() && error.to_string().starts_with("trailing characters") {
                 return Refusal::invalid("unexpected content after JSON");
             }

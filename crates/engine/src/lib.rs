@@ -4,6 +4,7 @@
 //! view that it published last. The engine knows no HTTP; it calls the parts (store, snapshots, network, logs)
 //! directly, their blocking work on blocking threads.
 
+mod autostart;
 mod bootstrap;
 pub mod clock;
 pub mod container;
@@ -11,11 +12,13 @@ mod containers;
 mod events;
 mod execs;
 mod failpoint;
+pub mod files;
 mod host;
 mod image;
 mod inspect;
 mod list;
 pub mod logs;
+pub mod metrics;
 mod net;
 mod networks;
 mod paths;
@@ -24,6 +27,7 @@ mod registry;
 mod seccomp_cache;
 mod settings;
 mod shim;
+mod shipping;
 pub mod stats;
 mod system;
 mod top;
@@ -46,7 +50,9 @@ use snapshots::Snapshotter;
 pub use bootstrap::Parts;
 pub use containers::WaitCondition;
 pub use events::Subscription;
-pub use image::{api_config as image_config, refusal as images_refusal};
+pub use image::{
+    api_config as image_config, merge as merge_config, refusal as images_refusal, stored_config,
+};
 pub use list::ListQuery;
 pub use paths::Paths;
 pub use prune::until as prune_until;
@@ -65,6 +71,9 @@ pub struct Options {
     pub cgroup_driver: CgroupDriver,
     pub cgroup_parent: String,
     pub network: net::NetworkOptions,
+    /// A program of the host that stands before those of containers that want an init; none: Corten's own, which
+    /// needs no file.
+    pub init_path: Option<PathBuf>,
     /// How the daemon starts; [`Engine::settings`] is what counts later.
     pub settings: Settings,
 }
@@ -80,6 +89,7 @@ struct Inner {
     options: Options,
     id: String,
     current: settings::Current,
+    metrics: metrics::Metrics,
     store: Store,
     images: Arc<Images>,
     snapshots: Arc<dyn Snapshotter>,
@@ -88,6 +98,7 @@ struct Inner {
     events: events::Events,
     registry: registry::Registry,
     seccomp: seccomp_cache::Cache,
+    shipping: shipping::Shipping,
     networks: networks::Networks,
     volumes: volumes::Volumes,
     execs: Mutex<execs::Execs>,
@@ -128,6 +139,11 @@ impl Engine {
         &self.0.events
     }
 
+    /// What was counted since the start.
+    pub fn metrics(&self) -> &metrics::Metrics {
+        &self.0.metrics
+    }
+
     /// Past and coming events.
     pub fn subscribe(&self) -> Subscription {
         self.0.events.subscribe()
@@ -163,11 +179,9 @@ impl Engine {
         self.0.seccomp.filter(record, self.settings().seccomp.as_deref())
     }
 
-    pub(crate) fn log_path(&self, record: &Record) -> PathBuf {
-        match record.host_config.log_config.driver.as_str() {
-            "local" => self.paths().container(&record.id).join("local-logs").join("container.log"),
-            _ => self.paths().log(&record.id),
-        }
+    /// The logs that are sent elsewhere.
+    pub(crate) fn shipping(&self) -> &shipping::Shipping {
+        &self.0.shipping
     }
 
     pub(crate) async fn store_record(&self, record: &Record) -> Result<(), Refusal> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use model::create::limits::Controllers;
 use model::mounts::Source;
@@ -64,12 +64,21 @@ pub struct Facts {
     pub memory: i64,
     pub name: String,
     pub listeners: i64,
+    /// Events since the daemon's start.
+    pub events: u64,
     pub descriptors: i64,
 }
 
 impl Engine {
     /// Blocks shortly, on files of `/proc`.
     pub fn system_facts(&self) -> Facts {
+        let begin = Instant::now();
+        let facts = self.find_facts();
+        self.metrics().system_info.observe(begin.elapsed());
+        facts
+    }
+
+    fn find_facts(&self) -> Facts {
         let views: Vec<_> = self.registry().all().into_iter().map(|handle| handle.view()).collect();
         let count = |wanted: &[&str]| {
             i64::try_from(views.iter().filter(|view| wanted.contains(&view.phase.status())).count())
@@ -95,6 +104,7 @@ impl Engine {
             memory: i64::try_from(self.facts().memory).unwrap_or(i64::MAX),
             name: uname.nodename().to_string_lossy().into_owned(),
             listeners: self.events().listeners() as i64,
+            events: self.events().emitted(),
             descriptors: std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as i64),
         }
     }

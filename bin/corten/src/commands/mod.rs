@@ -5,6 +5,7 @@ pub mod build;
 pub mod completion;
 pub mod containers;
 pub mod context;
+pub mod cp;
 pub mod create;
 pub mod df;
 pub mod events;
@@ -44,6 +45,7 @@ pub enum Verb {
     CompletionZsh,
     ContainerInspect,
     ContainerPrune,
+    Cp,
     Create,
     Df,
     Diff,
@@ -113,6 +115,7 @@ pub async fn run(app: App, command: &Command, matches: Matches) -> Result<i32, F
         Verb::Unpause => containers::unpause(&app, &matches).await,
         Verb::Update => containers::update(&app, &matches).await,
         Verb::Commit => containers::commit(&app, &matches).await,
+        Verb::Cp => Box::pin(cp::cp(&app, &matches)).await,
         Verb::Diff => containers::diff(&app, &matches).await,
         Verb::Stats => Box::pin(stats::stats(&app, &matches)).await,
         Verb::Top => containers::top(&app, &matches).await,

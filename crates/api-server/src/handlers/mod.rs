@@ -2,7 +2,9 @@
 
 pub mod build;
 pub mod containers;
+pub mod debug;
 pub mod execs;
+pub mod files;
 pub mod images;
 pub mod networks;
 pub mod stats;

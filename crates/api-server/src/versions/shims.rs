@@ -1,6 +1,6 @@
 //! Finished answers, changed to what a version of the API had.
 
-use api_types::container::ContainerUpdate;
+use api_types::container::{ContainerCreate, ContainerSummary, ContainerUpdate};
 use api_types::events::EventMessage;
 use api_types::image::{ImageInspect, ImageSummary};
 use api_types::network::Network;
@@ -17,6 +17,28 @@ pub fn inspect_container(answer: &mut Value, version: Version) {
         let kept = ["SandboxID", "SandboxKey", "Ports", "Networks"];
         let old = std::mem::take(settings);
         *settings = old.into_iter().filter(|(key, _)| kept.contains(&key.as_str())).collect::<Map<_, _>>();
+    }
+}
+
+/// Health came to lists with 1.52.
+pub fn container_summary(answer: &mut ContainerSummary, version: Version) {
+    if version < Version::new(1, 52) {
+        answer.health = None;
+    }
+}
+
+/// What a request could not say then is not heard; what had another default then keeps it.
+pub fn container_create(request: &mut ContainerCreate, version: Version) {
+    if version < Version::new(1, 44)
+        && let Some(health) = &mut request.config.healthcheck
+    {
+        health.start_interval = 0;
+    }
+    if version < Version::new(1, 40)
+        && let Some(host) = &mut request.host_config
+        && host.ipc_mode.is_empty()
+    {
+        host.ipc_mode = "shareable".into();
     }
 }
 

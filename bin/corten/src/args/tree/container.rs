@@ -49,6 +49,34 @@ pub const COMMIT: Command = Command {
 
 pub const TOP_COMMIT: Command = Command { section: Section::Plain, ..COMMIT };
 
+const CP_FLAGS: &[Flag] = &[
+    flag("archive", Bool, "Archive mode (copy all uid/gid information)").short('a'),
+    flag("follow-link", Bool, "Always follow symlinks in SRC_PATH").short('L'),
+    flag(
+        "quiet",
+        Bool,
+        "Suppress progress output during copy. Progress output is automatically suppressed if no terminal is attached",
+    )
+    .short('q'),
+];
+
+pub const CP: Command = Command {
+    name: "cp",
+    usage: "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n[OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH",
+    short: "Copy files/folders between a container and the local filesystem",
+    long: "Copy files/folders between a container and the local filesystem\n\nUse '-' as the source to read a tar archive \
+           from stdin\nand extract it to a directory destination in a container.\nUse '-' as the destination to stream \
+           a tar archive of a\ncontainer source to stdout.",
+    paths: "container cp, cp",
+    flags: &[CP_FLAGS],
+    count: Count::Exactly(2),
+    verb: Some(Verb::Cp),
+    completes: Completes::Files,
+    ..BLANK
+};
+
+pub const TOP_CP: Command = Command { section: Section::Plain, ..CP };
+
 pub const CREATE: Command = Command {
     name: "create",
     usage: "[OPTIONS] IMAGE [COMMAND] [ARG...]",
@@ -457,8 +485,8 @@ pub const GROUP: Command = Command {
     short: "Manage containers",
     count: Count::Any,
     subs: &[
-        &ATTACH, &COMMIT, &CREATE, &DIFF, &EXEC, &EXPORT, &INSPECT, &KILL, &LOGS, &LS, &PAUSE, &PORT, &PRUNE,
-        &RENAME, &RESTART, &RM, &RUN, &START, &STATS, &STOP, &TOP, &UNPAUSE, &UPDATE, &WAIT,
+        &ATTACH, &COMMIT, &CP, &CREATE, &DIFF, &EXEC, &EXPORT, &INSPECT, &KILL, &LOGS, &LS, &PAUSE, &PORT,
+        &PRUNE, &RENAME, &RESTART, &RM, &RUN, &START, &STATS, &STOP, &TOP, &UNPAUSE, &UPDATE, &WAIT,
     ],
     section: Section::Management,
     ..BLANK

@@ -90,6 +90,7 @@ pub static ROOT: Command = Command {
         &volume::GROUP,
         &container::TOP_ATTACH,
         &container::TOP_COMMIT,
+        &container::TOP_CP,
         &container::TOP_CREATE,
         &container::TOP_DIFF,
         &system::TOP_EVENTS,
