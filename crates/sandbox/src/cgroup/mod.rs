@@ -447,6 +447,11 @@ impl Cgroup {
         Ok(pids)
     }
 
+    /// Whether it is (still) there.
+    pub fn exists(&self) -> bool {
+        self.directories().iter().any(|directory| directory.is_dir())
+    }
+
     /// Processes killed for want of memory so far.
     pub fn oom_kills(&self) -> u64 {
         let Some(directory) = self.directory("memory") else { return 0 };
