@@ -74,6 +74,8 @@ impl Fact {
 }
 
 type Facts = Mutex<BTreeMap<String, Fact>>;
+/// By container: the limit of processes that was acknowledged last, and those that were asked for since.
+type Limits = Mutex<BTreeMap<String, Vec<u64>>>;
 
 /// A small generator of numbers that look random (an LCG with the constants of Numerical Recipes).
 struct Dice(u64);
@@ -90,6 +92,7 @@ struct Worker<'a> {
     socket: PathBuf,
     dice: Dice,
     facts: &'a Facts,
+    limits: &'a Limits,
     /// Held while a verb is on its way; taken whole for a check.
     gate: &'a RwLock<()>,
     ended: &'a AtomicBool,
@@ -125,7 +128,8 @@ impl Worker<'_> {
         }
         let pick = usize::try_from(self.dice.roll(settled.len() as u64)).expect("small");
         let (name, fact) = settled[pick];
-        match (fact, self.dice.roll(4)) {
+        match (fact, self.dice.roll(5)) {
+            (Fact::Created | Fact::Stopped | Fact::Running, 4) => self.update(name),
             (Fact::Created | Fact::Stopped, 0..=2) => {
                 self.verb(name, "POST", "/start", Fact::Starting, Fact::Running)
             }
@@ -175,6 +179,19 @@ impl Worker<'_> {
         Ok(())
     }
 
+    fn update(&mut self, name: &str) -> std::io::Result<()> {
+        let wanted = 10 + self.dice.roll(1000);
+        let mut limits = self.limits.lock().expect("limits");
+        limits.entry(name.to_owned()).or_insert_with(|| vec![0]).push(wanted);
+        drop(limits);
+        let body = json!({ "PidsLimit": wanted });
+        let answer =
+            Http::new(&self.socket).ask("POST", &format!("/containers/{name}/update"), Some(&body))?;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        self.limits.lock().expect("limits").insert(name.to_owned(), vec![wanted]);
+        Ok(())
+    }
+
     fn exec(&mut self, name: &str) -> std::io::Result<()> {
         let mut http = Http::new(&self.socket);
         let body = json!({ "Cmd": ["echo", name], "AttachStdout": true });
@@ -214,6 +231,20 @@ fn check(bed: &Bed, facts: &Facts, context: &str) {
     drop(facts);
     check_processes(bed, running, context);
     check_addresses(seen.values().copied(), context);
+}
+
+/// Updates that were acknowledged hold.
+fn check_limits(bed: &Bed, facts: &Facts, limits: &Limits, context: &str) {
+    let mut limits = limits.lock().expect("limits");
+    limits.retain(|name, _| facts.lock().expect("facts").get(name).is_some_and(|fact| *fact != Fact::Gone));
+    for (name, possible) in limits.iter_mut() {
+        let found = bed.inspect(name)["HostConfig"]["PidsLimit"].as_u64().unwrap_or(0);
+        assert!(
+            possible.contains(&found),
+            "{context}: {name} is limited to {found}, not one of {possible:?}"
+        );
+        *possible = vec![found];
+    }
 }
 
 /// As many processes run as containers; each has one keeper, and the daemon may hold a few in reserve.
@@ -270,7 +301,7 @@ fn nothing_acknowledged_is_lost_and_nothing_leaks() {
     let until = Deadline::after(Duration::from_secs(number("CORTEN_TEST_SECONDS", 45)));
     println!("CORTEN_TEST_SEED={seed}");
     let mut bed = bed();
-    let facts = Facts::default();
+    let (facts, limits) = (Facts::default(), Limits::default());
     let (gate, ended) = (RwLock::new(()), AtomicBool::new(false));
     let mut dice = Dice(seed);
     let mut kills = 0;
@@ -283,6 +314,7 @@ fn nothing_acknowledged_is_lost_and_nothing_leaks() {
                 socket: bed.socket(),
                 dice: Dice(seed + number as u64 + 1),
                 facts: &facts,
+                limits: &limits,
                 gate: &gate,
                 ended: &ended,
                 made: 0,
@@ -295,7 +327,9 @@ fn nothing_acknowledged_is_lost_and_nothing_leaks() {
             kills += 1;
             bed.start();
             let _rest = gate.write().expect("no worker panicked");
-            check(&bed, &facts, &format!("after kill {kills} (seed {seed})"));
+            let context = format!("after kill {kills} (seed {seed})");
+            check(&bed, &facts, &context);
+            check_limits(&bed, &facts, &limits, &context);
         }
     });
     let facts = facts.into_inner().expect("facts");
