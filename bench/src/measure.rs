@@ -226,6 +226,10 @@ impl Subject {
             samples.add(Kind::CliList, who, self.cli(&["ps"])?);
         }
 
+        if who != Who::Podman {
+            self.statistics(plan, samples)?;
+        }
+
         self.start_in_parallel(plan.crowd.saturating_sub(plan.many))?;
         self.beside(plan, floor, samples)?;
         self.remove_all()?;
@@ -237,6 +241,42 @@ impl Subject {
             self.restart_beside_stopped(samples)?;
         }
         self.remove_all()
+    }
+
+    /// What it costs the daemon to tell of every container, each by a stream of its own, what it uses.
+    fn statistics(&mut self, plan: &Plan, samples: &mut Samples) -> anyhow::Result<()> {
+        const MEASURED: Duration = Duration::from_secs(10);
+        let list = self.http.ask("GET", "/containers/json", None)?.json();
+        let ids = list.as_array().into_iter().flatten().filter_map(|one| one["Id"].as_str());
+        let mut streams = Vec::new();
+        for id in ids {
+            let mut http = self.bed.http().with_timeout(Duration::from_secs(60));
+            streams.push(http.stream("GET", &format!("/containers/{id}/stats"))?);
+        }
+        ensure!(streams.len() == plan.many, "not all of them run");
+        let ended = std::sync::atomic::AtomicBool::new(false);
+        let used = std::thread::scope(|scope| {
+            for part in streams.chunks_mut(50) {
+                scope.spawn(|| {
+                    while !ended.load(Ordering::Relaxed) {
+                        for stream in &mut *part {
+                            if stream.line().is_err() {
+                                return;
+                            }
+                        }
+                    }
+                });
+            }
+            std::thread::sleep(Duration::from_secs(3));
+            let (before, start) = (memory::daemon_processor_seconds(self.bed.host()), Instant::now());
+            std::thread::sleep(MEASURED);
+            let used = memory::daemon_processor_seconds(self.bed.host()) - before;
+            let share = used / start.elapsed().as_secs_f64();
+            ended.store(true, Ordering::Relaxed);
+            share
+        });
+        samples.add(Kind::StatsLoad, self.who, used * 100.0);
+        Ok(())
     }
 
     /// One more container beside those that run, and beside ten in another host, in turns; and the kernel's price

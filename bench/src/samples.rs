@@ -32,10 +32,11 @@ pub enum Kind {
     DaemonMemory,
     ShimMemory,
     ShimShare,
+    StatsLoad,
 }
 
 impl Kind {
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::ApiBridge,
         Self::ApiNone,
         Self::ApiHost,
@@ -61,6 +62,7 @@ impl Kind {
         Self::DaemonMemory,
         Self::ShimMemory,
         Self::ShimShare,
+        Self::StatsLoad,
     ];
 
     /// The unit, which also tells whether more is better.
@@ -70,6 +72,7 @@ impl Kind {
             Self::LogWrite | Self::LogRead => "MB/s",
             Self::LogShipped => "lines/s",
             Self::DaemonMemory | Self::ShimMemory | Self::ShimShare => "MB",
+            Self::StatsLoad => "% of a core",
             _ => "ms",
         }
     }
