@@ -89,6 +89,7 @@ impl Shim {
             attach,
             netlink,
             runtime,
+            systemd_cgroup,
             init,
             shared_memory_of,
         } = create;
@@ -109,16 +110,21 @@ impl Shim {
         for (attach, socket) in attach.into_iter().zip(sockets) {
             streams.add(Client::new(self.new_id(), attach, socket));
         }
+        let driver = match systemd_cgroup {
+            true => sandbox::cgroup::Driver::Systemd,
+            false => sandbox::cgroup::Driver::Cgroupfs,
+        };
         let made = match runtime {
             Some(runtime) => {
                 let source = source(rootfs);
-                External::create(runtime, &id, &run_directory, &mut spec, &source, stdio)
+                External::create(runtime, driver, &id, &run_directory, &mut spec, &source, stdio)
                     .map(|(external, made)| make_other(external, made))?
             }
             None => {
                 let mut plan = Plan::new(&id, &spec, source(rootfs), stdio);
                 plan.seccomp = Some(filter).filter(|filter| !filter.is_empty());
                 plan.netlink = netlink;
+                plan.cgroup_driver = driver;
                 plan.map_root = map_root;
                 plan.bundle = &run_directory;
                 if let Some(pid) = shared_memory_of {

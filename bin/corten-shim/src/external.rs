@@ -15,6 +15,7 @@ use oci::runtime::{LinuxNamespaceKind, Process, Root as SpecRoot, Spec};
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketAddrUnix};
 use rustix::net::{SocketFlags, SocketType};
+use sandbox::cgroup::Driver;
 use sandbox::{Cgroup, RootfsSource, Running, Stdio};
 use shim_protocol::{Failure, FailureKind, Runtime};
 use sys::mount::{Change, Propagation};
@@ -33,6 +34,8 @@ const ADDRESS_MAX: usize = 108;
 #[derive(Debug)]
 pub struct External {
     runtime: Runtime,
+    /// Cgroups are made by systemd.
+    systemd: bool,
     id: String,
     directory: PathBuf,
     /// Held so that the namespace has a path until the container is gone.
@@ -62,13 +65,14 @@ impl External {
     /// Makes the container. A failure leaves nothing of it.
     pub fn create(
         runtime: Runtime,
+        driver: Driver,
         id: &str,
         directory: &Path,
         spec: &mut Spec,
         rootfs: &RootfsSource,
         stdio: Stdio,
     ) -> Result<(External, Made), Failure> {
-        let cgroup = Cgroup::for_container(sandbox::cgroup::Driver::Cgroupfs, id, spec).map_err(failure)?;
+        let cgroup = Cgroup::for_container(driver, id, spec).map_err(failure)?;
         isolate().map_err(|error| system("make a mount namespace", &error))?;
         let bundle = directory.join("bundle");
         let root = bundle.join("rootfs");
@@ -87,6 +91,7 @@ impl External {
         write_json(&bundle.join("config.json"), spec)?;
         let mut external = External {
             runtime,
+            systemd: driver == Driver::Systemd,
             id: id.into(),
             directory: directory.into(),
             _network: network,
@@ -185,6 +190,9 @@ impl External {
         made.args(&self.runtime.arguments);
         made.arg("--root").arg(self.directory.join("runtime"));
         made.arg("--log").arg(self.log()).args(["--log-format", "json"]);
+        if self.systemd {
+            made.arg("--systemd-cgroup");
+        }
         made.args(command);
         let null = std::process::Stdio::null;
         made.stdin(null()).stdout(null()).stderr(null());

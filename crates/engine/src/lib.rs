@@ -64,7 +64,7 @@ pub use paths::Paths;
 pub use prune::until as prune_until;
 pub use remap::{check_kernel as check_remap, read as read_remap};
 pub use runtimes::{ExternalRuntime, Runtimes};
-pub use sandbox::cgroup::Driver as CgroupDriver;
+pub use sandbox::cgroup::{Driver as CgroupDriver, is_systemd_running};
 pub use system::Facts;
 
 const CONTAINERS: &str = "containers";
