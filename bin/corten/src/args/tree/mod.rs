@@ -5,6 +5,7 @@ use crate::args::{BLANK, Command, Completes, Count, Flag, Section, flag};
 use crate::commands::Verb;
 
 mod container;
+mod context;
 mod create_flags;
 mod image;
 mod network;
@@ -84,6 +85,7 @@ pub static ROOT: Command = Command {
         &VERSION,
         &system::TOP_INFO,
         &container::GROUP,
+        &context::GROUP,
         &image::GROUP,
         &network::GROUP,
         &system::GROUP,
