@@ -1,12 +1,16 @@
 //! What a daemon can ask for.
 
-use std::os::fd::OwnedFd;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
+use rustix::fs::OFlags;
 use sandbox::{ExecPlan, Plan, RootfsSource};
 use shim_protocol::{Attach, Command, Create, Exec, Failure, FailureKind, Reply, Rootfs, StdinMode};
 
 use crate::client::Client;
 use crate::container::{self, Container, FIRST, Key, Phase};
+use crate::init;
 use crate::log::Log;
 use crate::oom::Watch;
 use crate::shim::{Shim, listen};
@@ -23,14 +27,17 @@ pub fn descriptors(command: &Command) -> usize {
         | Command::Resize { .. }
         | Command::Signal { .. }
         | Command::Freeze(_)
+        | Command::Hold
+        | Command::OpenRoot
         | Command::State => 0,
     }
 }
 
 impl Shim {
-    /// Carries out a command. What it comes to may have a descriptor with it.
+    /// Carries out a command of a connection. What it comes to may have a descriptor with it.
     pub fn execute(
         &mut self,
+        connection: u64,
         command: Command,
         payload: Vec<u8>,
         descriptors: Vec<OwnedFd>,
@@ -46,7 +53,12 @@ impl Shim {
             Command::Exec(exec) => self.exec(*exec, &payload, descriptors),
             Command::Resize { exec, rows, columns } => self.resize(exec.as_deref(), rows, columns),
             Command::Signal { signal, all } => self.signal(signal, all),
-            Command::Freeze(freeze) => self.freeze(freeze),
+            Command::Freeze(freeze) => self.freeze(freeze, None),
+            Command::Hold => self.freeze(true, Some(connection)),
+            Command::OpenRoot => match self.open_root() {
+                Ok(root) => return (Reply::Root, Some(root)),
+                Err(failure) => Err(failure),
+            },
             Command::State => self.container().map(|container| Reply::State(container.state())),
         };
         (result.unwrap_or_else(Reply::Failed), None)
@@ -65,7 +77,18 @@ impl Shim {
         if self.container.is_some() {
             return Err(invalid("this shim has a container already"));
         }
-        let Create { id, run_directory, mut spec, rootfs, stdin, log, attach, netlink } = create;
+        let Create {
+            id,
+            run_directory,
+            mut spec,
+            rootfs,
+            stdin,
+            log,
+            attach,
+            netlink,
+            init,
+            shared_memory_of,
+        } = create;
         let Some(process) = &mut spec.process else { return Err(invalid("the spec has no process")) };
         // Else it would inherit the shim's own.
         process.oom_score_adj.get_or_insert(self.oom_score_adj);
@@ -87,6 +110,12 @@ impl Shim {
         plan.seccomp = Some(filter).filter(|filter| !filter.is_empty());
         plan.netlink = netlink;
         plan.bundle = &run_directory;
+        if let Some(pid) = shared_memory_of {
+            let place = Path::new("/dev/shm");
+            plan.opened.push((place.into(), sandbox::borrow_mount(pid, place).map_err(failure)?));
+        }
+        let own = if init { Some(own_program().map_err(|error| system(error.to_string()))?) } else { None };
+        plan.init = own.as_ref().map(|own| sandbox::Init { program: own.as_fd(), name: init::NAME });
         let mut created = sandbox::create(plan).map_err(failure)?;
         let (pid, netlink, cgroup) = (created.pid, created.netlink.take(), created.cgroup.clone());
         self.listener = Some(listener);
@@ -106,6 +135,7 @@ impl Shim {
             size: None,
             release: None,
             early_failure: None,
+            held_by: None,
         });
         self.take_early_input(FIRST);
         Ok((pid, netlink))
@@ -183,7 +213,7 @@ impl Shim {
         let Some(running) = container.running() else {
             return Err(not_running("the container is not running"));
         };
-        let Exec { id, mut process, attach, stdin_open } = exec;
+        let Exec { id, mut process, attach, stdin_open, capture } = exec;
         if container.execs.iter().any(|exec| exec.id == id) {
             return Err(invalid(format!("there is an exec {id} already")));
         }
@@ -192,7 +222,7 @@ impl Shim {
         let wanted = Wanted {
             terminal: process.terminal,
             stdin: stdin_open || attach.as_ref().is_some_and(|attach| attach.stdin),
-            output: attach.is_some(),
+            output: attach.is_some() || capture.is_some(),
             once: attach.as_ref().is_some_and(|attach| attach.stdin),
         };
         let (mut streams, stdio) =
@@ -214,7 +244,8 @@ impl Shim {
             streams.add(Client::new(client, attach, socket));
         }
         let pid = executed.pid;
-        container.execs.push(container::Exec { key, id, pid, streams, ended: None });
+        let capturing = capture.map(container::Capturing::new);
+        container.execs.push(container::Exec { key, id, pid, streams, ended: None, capturing });
         self.take_early_input(key);
         Ok(Reply::ExecStarted { pid })
     }
@@ -260,24 +291,31 @@ impl Shim {
         if all {
             container.cgroup.kill_all(signal).map_err(failure)?;
         } else {
-            sys::process::send_signal(std::os::fd::AsFd::as_fd(pidfd), signal).map_err(
-                |error| match error.raw_os_error() {
-                    Some(libc::ESRCH) => not_running("the container is not running"),
-                    Some(libc::EINVAL) => invalid(format!("there is no signal {signal}")),
-                    _ => system(format!("send signal {signal}: {error}")),
-                },
-            )?;
+            sys::process::send_signal(pidfd.as_fd(), signal).map_err(|error| match error.raw_os_error() {
+                Some(libc::ESRCH) => not_running("the container is not running"),
+                Some(libc::EINVAL) => invalid(format!("there is no signal {signal}")),
+                _ => system(format!("send signal {signal}: {error}")),
+            })?;
         }
         Ok(Reply::Done)
     }
 
-    fn freeze(&mut self, freeze: bool) -> Result<Reply, Failure> {
+    fn freeze(&mut self, freeze: bool, held_by: Option<u64>) -> Result<Reply, Failure> {
         let container = self.container()?;
         if container.running().is_none() {
             return Err(not_running("the container is not running"));
         }
         let result = if freeze { container.cgroup.freeze() } else { container.cgroup.thaw() };
+        container.held_by = held_by;
         result.map(|()| Reply::Done).map_err(failure)
+    }
+
+    fn open_root(&mut self) -> Result<OwnedFd, Failure> {
+        let container = self.container()?;
+        let Some(running) = container.running() else {
+            return Err(not_running("the container is not running"));
+        };
+        running.open_root().map_err(failure)
     }
 }
 
@@ -288,6 +326,12 @@ fn source(rootfs: Rootfs) -> RootfsSource {
             RootfsSource::Overlay { lower, upper, work, volatile }
         }
     }
+}
+
+/// The sealed copy that this program runs from.
+fn own_program() -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(c"/proc/self/exe", flags, rustix::fs::Mode::empty())?)
 }
 
 // --- failures

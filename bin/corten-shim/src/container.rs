@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use logs::Stream;
 use oci::runtime::{LinuxNamespaceKind, Spec};
 use sandbox::{Cgroup, Created, Running};
-use shim_protocol::{EXIT_NAME, Exit, State};
+use shim_protocol::{Capture, Captured, EXIT_NAME, Exit, State};
 use sys::process::Ended;
 
 use crate::log::Log;
@@ -61,6 +61,42 @@ pub struct Exec {
     pub streams: Streams,
     /// It has ended; until when its output may still come.
     pub ended: Option<Instant>,
+    pub capturing: Option<Capturing>,
+}
+
+/// The output of an exec that nobody watches, and when its time is up.
+pub struct Capturing {
+    output: Vec<u8>,
+    bytes_max: usize,
+    truncated: bool,
+    /// None when it was killed.
+    deadline: Option<Instant>,
+}
+
+impl Capturing {
+    pub fn new(capture: Capture) -> Capturing {
+        let timeout = Duration::from_nanos(capture.timeout_nanoseconds);
+        Capturing {
+            output: Vec::new(),
+            bytes_max: capture.bytes_max,
+            truncated: false,
+            deadline: Some(Instant::now() + timeout),
+        }
+    }
+
+    fn take(&mut self, output: &[u8]) {
+        let room = self.bytes_max - self.output.len();
+        self.output.extend_from_slice(&output[..output.len().min(room)]);
+        self.truncated |= output.len() > room;
+    }
+
+    fn result(self) -> Captured {
+        Captured {
+            output: String::from_utf8_lossy(&self.output).into_owned(),
+            truncated: self.truncated,
+            timed_out: self.deadline.is_none(),
+        }
+    }
 }
 
 pub struct Container {
@@ -84,6 +120,8 @@ pub struct Container {
     pub oom_watch: Option<Watch>,
     /// The cgroup's counter, as last seen.
     pub oom_kills: u64,
+    /// The connection that it is frozen for.
+    pub held_by: Option<u64>,
 }
 
 impl Container {
@@ -132,10 +170,10 @@ impl Container {
 
     /// Reads an output once and passes it on. True if there may be more at once.
     pub fn pump(&mut self, key: Key, stream: Stream, buffer: &mut [u8]) -> usize {
-        let (streams, log) = match key {
-            FIRST => (&mut self.streams, self.log.as_mut()),
+        let (streams, log, capturing) = match key {
+            FIRST => (&mut self.streams, self.log.as_mut(), None),
             _ => match self.execs.iter_mut().find(|exec| exec.key == key) {
-                Some(exec) => (&mut exec.streams, None),
+                Some(exec) => (&mut exec.streams, None, exec.capturing.as_mut()),
                 None => return 0,
             },
         };
@@ -144,6 +182,9 @@ impl Container {
             Output::Read(count) => {
                 if let Some(log) = log {
                     log.write(stream, &buffer[..count]);
+                }
+                if let Some(capturing) = capturing {
+                    capturing.take(&buffer[..count]);
                 }
                 streams.send(stream, &buffer[..count]);
                 streams.remove_gone();
@@ -232,18 +273,29 @@ impl Container {
         self.streams.close_clients();
     }
 
-    /// An exec has ended, with this code; tells its ID.
-    pub fn exec_ended(&mut self, pid: i32, ended: Ended, buffer: &mut [u8]) -> Option<(String, i32)> {
+    /// An exec has ended, with this code; tells its ID and what was captured of it.
+    pub fn exec_ended(
+        &mut self,
+        pid: i32,
+        ended: Ended,
+        buffer: &mut [u8],
+    ) -> Option<(String, i32, Option<Captured>)> {
         let exec = self.execs.iter_mut().find(|exec| exec.pid == pid && exec.ended.is_none())?;
         exec.ended = Some(Instant::now() + LATE_OUTPUT);
         exec.streams.close_input();
         let (key, id, code) = (exec.key, exec.id.clone(), code(ended).0);
         self.drain(key, buffer);
+        let capturing = self.execs.iter_mut().find(|exec| exec.key == key)?.capturing.take();
+        if capturing.is_some() {
+            // What outlives it holds its output open, and nobody is told of that.
+            self.execs.retain(|exec| exec.key != key);
+            return Some((id, code, capturing.map(Capturing::result)));
+        }
         self.ended_execs.push_back((id.clone(), code));
         if self.ended_execs.len() > ENDED_EXECS_MAX {
             self.ended_execs.pop_front();
         }
-        Some((id, code))
+        Some((id, code, None))
     }
 
     // --- what happens by itself
@@ -257,6 +309,14 @@ impl Container {
             self.early_failure = Some(error);
         }
         for exec in &mut self.execs {
+            let due =
+                exec.capturing.as_mut().and_then(|capturing| capturing.deadline.take_if(|at| now >= *at));
+            if due.is_some() {
+                // It leads a session, so this is its group as well; it is not reaped yet, so the number is its own.
+                let kill = rustix::process::Signal::KILL.as_raw();
+                let _ = sys::process::kill(-exec.pid, kill);
+                let _ = sys::process::kill(exec.pid, kill);
+            }
             let Some(until) = exec.ended else { continue };
             if exec.streams.has_output() && now >= until {
                 exec.streams.give_up_output();
@@ -291,8 +351,9 @@ impl Container {
             Phase::Exited { .. } | Phase::Created(_) | Phase::Running(_) | Phase::Discarded => None,
         };
         let execs = self.execs.iter().filter(|exec| exec.streams.has_output()).filter_map(|exec| exec.ended);
+        let probes = self.execs.iter().filter_map(|exec| exec.capturing.as_ref()?.deadline);
         let release = self.release.map(|until| until.min(now + Duration::from_millis(10)));
-        execs.chain(ending).chain(release).min()
+        execs.chain(probes).chain(ending).chain(release).min()
     }
 
     /// Nothing is left to do for the container.
@@ -304,6 +365,15 @@ impl Container {
             && self.release.is_none()
             && self.execs.is_empty()
             && self.streams.clients.is_empty()
+    }
+
+    /// A connection has ended: what it held goes on.
+    pub fn let_go(&mut self, connection: u64) {
+        if self.held_by == Some(connection) {
+            self.held_by = None;
+            // Of a container that has ended meanwhile there is nothing to thaw.
+            let _ = self.cgroup.thaw();
+        }
     }
 
     /// Whether the cgroup's count of OOM kills has grown.

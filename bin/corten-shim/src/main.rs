@@ -6,13 +6,15 @@
 //!
 //! Started with descriptor 0 connected to the daemon (see `shim-protocol`), and without arguments. The shim ends
 //! when its container has ended and nobody asks for it any more, or when its daemon goes before a container was
-//! started. Its only other use is `corten-shim compress TARGET`, by which it compresses rotated logs beside itself.
+//! started. It has two other uses: `corten-shim compress TARGET` compresses rotated logs beside a shim, and under the
+//! name of an init it is the first process of a container ([`init`]).
 
 mod client;
 mod clock;
 mod commands;
 mod connection;
 mod container;
+mod init;
 mod keys;
 mod log;
 mod oom;
@@ -29,7 +31,12 @@ use rustix::fs::{Mode, OFlags};
 
 fn main() -> ExitCode {
     sys::memory::keep_little();
-    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_default();
+    let arguments: Vec<_> = arguments.collect();
+    if name == init::NAME {
+        return init::run(&arguments).map_or_else(failed, ExitCode::from);
+    }
     let result = match arguments.as_slice() {
         [] => serve(),
         [verb, target] if verb == log::COMPRESS => compress(Path::new(target)),
@@ -37,11 +44,13 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("corten-shim: {error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(error),
     }
+}
+
+fn failed(error: io::Error) -> ExitCode {
+    eprintln!("corten-shim: {error}");
+    ExitCode::FAILURE
 }
 
 fn compress(target: &Path) -> io::Result<()> {

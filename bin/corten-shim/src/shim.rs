@@ -193,8 +193,8 @@ impl Shim {
             let success = ended == sys::process::Ended::Code(0);
             if pid == container.pid {
                 container.first_ended(ended, &mut self.buffer);
-            } else if let Some((exec, code)) = container.exec_ended(pid, ended, &mut self.buffer) {
-                self.notify(Notice::ExecExited { exec, code });
+            } else if let Some((exec, code, captured)) = container.exec_ended(pid, ended, &mut self.buffer) {
+                self.notify(Notice::ExecExited { exec, code, captured });
             } else if let Some(log) = &mut container.log {
                 log.reaped(pid, success);
             }
@@ -263,13 +263,22 @@ impl Shim {
             if connection.send(&Answer::Notice(notice.clone()), None).is_ok() {
                 return;
             }
-            self.connections.pop();
+            if let Some(lost) = self.connections.pop() {
+                self.let_go(lost.id);
+            }
+        }
+    }
+
+    fn let_go(&mut self, connection: u64) {
+        if let Some(container) = &mut self.container {
+            container.let_go(connection);
         }
     }
 
     fn serve(&mut self, id: u64) {
         if self.serve_requests(id).is_err() {
             self.connections.retain(|connection| connection.id != id);
+            self.let_go(id);
         }
     }
 
@@ -281,7 +290,7 @@ impl Shim {
         while let Some((request, payload)) = self.connection(id)?.request()? {
             let count = commands::descriptors(&request.command);
             let descriptors = self.connection(id)?.descriptors(count)?;
-            let (reply, descriptor) = self.execute(request.command, payload, descriptors);
+            let (reply, descriptor) = self.execute(id, request.command, payload, descriptors);
             let answer = Answer::Reply { reply_to: request.seq, reply };
             self.connection(id)?.send(&answer, descriptor)?;
         }

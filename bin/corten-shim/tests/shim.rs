@@ -258,6 +258,7 @@ fn execs_have_streams_and_codes_of_their_own() {
         process: bed.process(&["/no/such/program"]),
         attach: None,
         stdin_open: false,
+        capture: None,
     })));
     assert_eq!(failure.kind, FailureKind::ProgramNotFound, "{failure}");
     daemon.done(Command::Signal { signal: 9, all: false });

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use api_server::{About, App, Version};
 use config::{Config, Invocation};
-use engine::{Engine, Options, Parts, Paths};
+use engine::{CgroupDriver, Engine, Options, Parts, Paths};
 use snapshots::Snapshotter;
 use tokio::sync::watch;
 
@@ -237,8 +237,10 @@ fn open_parts(paths: &Paths) -> Result<Parts> {
 fn options(config: &Config, paths: Paths) -> Result<Options> {
     Ok(Options {
         shim: shim_program(config)?,
+        cgroup_driver: CgroupDriver::Cgroupfs,
         cgroup_parent: config.text("cgroup-parent").unwrap_or("/corten").into(),
         network: settings::network(config, &paths)?,
+        init_path: config.text("init-path").map(PathBuf::from),
         settings: settings::read(config)?,
         paths,
     })

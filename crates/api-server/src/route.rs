@@ -7,7 +7,7 @@ use model::{Kind, Refusal};
 
 use crate::App;
 use crate::authorization::{Content, Peer, Question};
-use crate::handlers::{build, containers, debug, execs, images, networks, system, volumes};
+use crate::handlers::{build, containers, debug, execs, files, images, networks, stats, system, volumes};
 use crate::query::{Query, decode};
 use crate::request::{Drained, Request};
 use crate::respond::{self, Answer, Outcome, not_found};
@@ -143,7 +143,7 @@ async fn system_route(app: &App, mut request: Request, method: &Method, parts: &
         (&Method::GET, ["debug", rest @ ..]) => debug::debug(app, rest),
         (&Method::GET, ["system", "df"]) => Err(Refusal::not_implemented("GET /system/df")),
         (&Method::POST, ["auth"]) => Err(Refusal::not_implemented("POST /auth")),
-        (&Method::POST, ["commit"]) => Err(Refusal::not_implemented("POST /commit")),
+        (&Method::POST, ["commit"]) => files::commit(app, request).await,
         (&Method::POST, ["session"] | ["grpc"]) => Err(Refusal::not_implemented("BuildKit")),
         (
             _,
@@ -190,10 +190,15 @@ async fn container_route(app: &App, request: Request, method: &Method, parts: &[
         (&Method::POST, [id, "attach"]) => containers::attach(app, request, id).await,
         (&Method::POST, [id, "exec"]) => execs::create(app, request, id).await,
         (&Method::DELETE, [id]) => containers::remove(app, &request, id).await,
-        (&Method::GET, [id, verb @ ("stats" | "changes" | "export" | "archive" | "checkpoints")])
-        | (&Method::POST, [id, verb @ ("update" | "checkpoints")])
-        | (&Method::DELETE, [id, verb @ "checkpoints", _])
-        | (&Method::HEAD | &Method::PUT, [id, verb @ "archive"]) => {
+        (&Method::GET, [id, "stats"]) => stats::stats(app, &request, id).await,
+        (&Method::POST, [id, "update"]) => containers::update(app, request, id).await,
+        (&Method::GET, [id, "changes"]) => files::changes(app, id).await,
+        (&Method::GET, [id, "export"]) => files::export(app, id).await,
+        (&Method::HEAD, [id, "archive"]) => files::stat(app, &request, id).await,
+        (&Method::GET, [id, "archive"]) => files::archive(app, &request, id).await,
+        (&Method::PUT, [id, "archive"]) => files::extract(app, request, id).await,
+        (&Method::GET | &Method::POST, [id, verb @ "checkpoints"])
+        | (&Method::DELETE, [id, verb @ "checkpoints", _]) => {
             app.engine.find(id)?;
             Err(Refusal::not_implemented(&format!("{method} /containers/{{id}}/{verb}")))
         }

@@ -25,7 +25,7 @@ pub use copy::{CopyOptions, copy};
 pub use entry::{Entry, Kind, Time, Xattrs};
 pub use pack::{PackOptions, Packer, pack};
 pub use reader::Reader;
-pub use sys::Root;
+pub use sys::{Place, Root};
 pub use unpack::{Limits, Ownership, UnpackOptions, Unpacked, Whiteouts, clean, unpack};
 pub use writer::Writer;
 

@@ -12,7 +12,8 @@ use model::Refusal;
 use model::create::{HostFacts, Record};
 use snapshots::Snapshotter;
 
-use crate::container::{Remembered, Task};
+use crate::autostart::Due;
+use crate::container::{Handle, Remembered, Task};
 use crate::net::Endpoint;
 use crate::networks::{NetworkRecord, Networks};
 use crate::paths::ENDPOINT_NAME;
@@ -20,8 +21,8 @@ use crate::settings::Current;
 use crate::shim::{Launcher, Shim};
 use crate::volumes::Volumes;
 use crate::{
-    CONTAINERS, Engine, Inner, NetworkOptions, Options, REMEMBERED, blocking, clock, host, net, registry,
-    seccomp_cache,
+    CONTAINERS, CgroupDriver, Engine, Inner, NetworkOptions, Options, REMEMBERED, blocking, clock, host, net,
+    registry, seccomp_cache,
 };
 
 /// The parts that the daemon opens and others use as well.
@@ -36,7 +37,7 @@ impl Engine {
     pub async fn open(options: Options, parts: Parts) -> Result<Engine, Refusal> {
         let engine = blocking(move || open_blocking(options, parts)).await?;
         engine.spawn_lazy_writer();
-        engine.restore_all().await;
+        let due = engine.restore_all().await;
         let sweeping = engine.clone();
         blocking(move || {
             sweeping.sweep();
@@ -44,21 +45,24 @@ impl Engine {
             Ok(())
         })
         .await?;
+        engine.catch_up(due);
         Ok(engine)
     }
 
-    async fn restore_all(&self) {
+    async fn restore_all(&self) -> Vec<(Handle, Due)> {
         let stored = self.0.store.scan(REMEMBERED);
         let mut states: HashMap<String, Remembered> = stored
             .into_iter()
             .filter_map(|(id, bytes)| Some((id, serde_json::from_slice(&bytes).ok()?)))
             .collect();
+        let mut all = Vec::new();
         for (id, bytes) in self.0.store.scan(CONTAINERS) {
             match serde_json::from_slice::<Record>(&bytes) {
-                Ok(record) => self.restore(record, states.remove(&id).unwrap_or_default()).await,
+                Ok(record) => all.push(self.restore(record, states.remove(&id).unwrap_or_default()).await),
                 Err(error) => tracing::error!(container = %id, %error, "its record cannot be read"),
             }
         }
+        all
     }
 
     /// Finds out what became of a container's task.
@@ -142,6 +146,10 @@ fn read_endpoint(directory: &Path) -> Option<Endpoint> {
 
 fn open_blocking(options: Options, parts: Parts) -> Result<Engine, Refusal> {
     let Parts { store, images, snapshots } = parts;
+    model::logging::Logging::of(&options.settings.log).map_err(|refusal| Refusal {
+        message: format!("failed to set log opts: {}", refusal.message),
+        ..refusal
+    })?;
     for directory in [options.paths.containers(), options.paths.tasks()] {
         // Closed to others: what containers hold is theirs (CVE-2021-41091).
         std::fs::DirBuilder::new()
@@ -157,8 +165,9 @@ fn open_blocking(options: Options, parts: Parts) -> Result<Engine, Refusal> {
     let facts = HostFacts {
         cpus: std::thread::available_parallelism().map_or(1, |count| count.get() as u32),
         cgroup_v2: host::cgroup_v2(),
-        swap_limit: host::swap_limit(),
-        pids_limit: host::controller("pids"),
+        cgroup_systemd: options.cgroup_driver == CgroupDriver::Systemd,
+        controllers: host::controllers(),
+        memory: host::memory_total(),
         cgroup_parent: options.cgroup_parent.clone(),
         ..HostFacts::default()
     };
@@ -181,11 +190,13 @@ fn open_blocking(options: Options, parts: Parts) -> Result<Engine, Refusal> {
         events: Default::default(),
         registry: registry::Registry::default(),
         seccomp: seccomp_cache::Cache::new(kernel),
+        shipping: Default::default(),
         networks,
         volumes,
         execs: Mutex::default(),
         remembered: Mutex::default(),
         background: Default::default(),
+        sampler: Default::default(),
     })))
 }
 

@@ -3,10 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use api_types::container::{ContainerCreate, ContainerWait, RestartPolicy};
+use api_types::container::{ContainerCreate, ContainerUpdate, ContainerWait};
 use model::create::{Given, Record};
+use model::restart::{Ended, with_daemon};
 use model::{Kind, Phase, Refusal, name, signal};
 
+use crate::autostart::Due;
 use crate::container::{Client, Command, Handle, Remembered, StartedBy, Task, View};
 use crate::metrics::Action;
 use crate::{Engine, blocking, clock, failpoint};
@@ -215,7 +217,8 @@ impl Engine {
             signal::parse(text).ok_or_else(|| Refusal::invalid(format!("Invalid signal: {text}")))?;
         let handle = self.find(name)?;
         let view = handle.view();
-        if !view.phase.is_running() {
+        let waits = matches!(view.phase, Phase::Restarting { .. });
+        if !view.phase.is_running() && !waits {
             return Err(Refusal::conflict(format!(
                 "cannot kill container: {name}: container {} is not running",
                 view.id()
@@ -223,7 +226,12 @@ impl Engine {
         }
         let stops = number == signal::KILL || number == view.record.stop_signal();
         if stops {
-            handle.tell(Command::MarkStopped).await;
+            handle.ask(|answer| Command::MarkStopped { answer }).await?;
+            self.remember_stop(&view).await;
+        }
+        if waits {
+            // Nothing runs that could get the signal; as with Docker, that is no failure.
+            return Ok(());
         }
         if let Phase::Running { frozen: true, .. } = view.phase {
             handle.ask(|answer| Command::Freeze { frozen: false, answer }).await?;
@@ -236,6 +244,13 @@ impl Engine {
             let _ = tokio::time::timeout(std::time::Duration::from_secs(10), ended).await;
         }
         Ok(())
+    }
+
+    /// Makes it last that a person ended a container, if that decides whether a next daemon starts it.
+    async fn remember_stop(&self, view: &View) {
+        if !matches!(view.record.host_config.restart_policy.name.as_str(), "" | "no") {
+            self.remember_now().await;
+        }
     }
 
     pub async fn pause(&self, name: &str, frozen: bool) -> Result<(), Refusal> {
@@ -270,14 +285,9 @@ impl Engine {
         renamed
     }
 
-    pub async fn update_restart(&self, name: &str, policy: RestartPolicy) -> Result<(), Refusal> {
-        let handle = self.find(name)?;
-        if handle.view().record.host_config.auto_remove && !matches!(policy.name.as_str(), "" | "no") {
-            return Err(Refusal::invalid(
-                "Restart policy cannot be updated because AutoRemove is enabled for the container",
-            ));
-        }
-        handle.ask(|answer| Command::UpdateRestart { policy, answer }).await
+    /// Changes limits and restart policy; returns warnings.
+    pub async fn update(&self, name: &str, request: ContainerUpdate) -> Result<Vec<String>, Refusal> {
+        self.find(name)?.ask(|answer| Command::Update { request: Box::new(request), answer }).await
     }
 
     /// `volumes`: with those that nobody named.
@@ -298,8 +308,10 @@ impl Engine {
         Ok(async move {
             let view = handle
                 .until(|view| match condition {
+                    // An end is an end for those who wait, also if the restart policy has another start in mind.
                     WaitCondition::NotRunning => {
-                        !matches!(view.phase, Phase::Running { .. } | Phase::Restarting { .. })
+                        view.exits > exits
+                            || !matches!(view.phase, Phase::Running { .. } | Phase::Restarting { .. })
                     }
                     WaitCondition::NextExit => view.exits > exits,
                     WaitCondition::Removed => view.removed,
@@ -315,8 +327,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Brings back the containers of the store, and those that run.
-    pub(crate) async fn restore(&self, record: Record, remembered: Remembered) {
+    /// Brings a container of the store back, with its task if that runs. Tells what is to be done about it.
+    pub(crate) async fn restore(&self, record: Record, remembered: Remembered) -> (Handle, Due) {
         let phase = restored_phase(&remembered);
         self.volumes().restore(&record);
         let id = record.id.clone();
@@ -328,25 +340,18 @@ impl Engine {
         self.adopt(&mut task, &id).await;
         tokio::spawn(task.run());
         let view = handle.view();
+        if let Ok(Some(spool)) = self.log_spool(&view.record) {
+            self.shipping().resume(&view.record, spool, view.phase.is_running()).await;
+        }
         if view.phase.is_running() {
             self.volumes().adopt_running(&view.record);
         }
-        let Phase::Exited(_) = view.phase else { return };
-        let auto_remove = view.record.host_config.auto_remove;
-        if !auto_remove && !wants_start_with_daemon(&view, &remembered) {
-            return;
-        }
-        tokio::spawn(async move {
-            let done = if auto_remove {
-                // It ended while no daemon was there to remove it.
-                handle.ask(|answer| Command::Remove { force: false, volumes: true, answer }).await
-            } else {
-                handle.ask(|answer| Command::Start { by: StartedBy::Policy, answer }).await
-            };
-            if let Err(error) = done {
-                tracing::warn!(container = %id, %error, "cannot be started or removed with the daemon's start");
-            }
-        });
+        let due = match view.phase {
+            Phase::Exited(_) if view.record.host_config.auto_remove => Due::Removal,
+            Phase::Exited(_) if wants_start_with_daemon(&view, &remembered) => Due::Start,
+            _ => Due::Nothing,
+        };
+        (handle, due)
     }
 }
 
@@ -373,10 +378,8 @@ fn restored_phase(remembered: &Remembered) -> Phase {
 }
 
 fn wants_start_with_daemon(view: &View, remembered: &Remembered) -> bool {
-    match view.record.host_config.restart_policy.name.as_str() {
-        "always" => true,
-        "unless-stopped" => !remembered.stopped_by_hand,
-        "on-failure" => remembered.running && view.phase.ending().code != 0,
-        _ => false,
-    }
+    // While it waited for a start, that start was counted already.
+    let count = remembered.restart_count - u32::from(remembered.restarting && remembered.restart_count > 0);
+    let ended = Ended { code: view.phase.ending().code, by_hand: remembered.stopped_by_hand, count };
+    with_daemon(&view.record.host_config.restart_policy, ended)
 }

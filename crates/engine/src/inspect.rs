@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use api_types::container::{ContainerInspect, GraphDriver, NetworkSettings, PortBinding, PortMap};
+use api_types::container::{
+    ContainerInspect, ContainerState, GraphDriver, NetworkSettings, PortBinding, PortMap,
+};
 use api_types::network::EndpointSettings;
 use model::create::NetworkChoice;
+use model::health::Health;
 use model::time::rfc3339_nano;
 use model::{Refusal, ports};
 
@@ -46,13 +49,13 @@ impl Engine {
             created: rfc3339_nano(record.created),
             path: command.first().cloned().unwrap_or_default(),
             args: command.get(1..).unwrap_or_default().to_vec(),
-            state: view.phase.state(),
+            state: ContainerState { health: view.health.as_ref().map(Health::api), ..view.phase.state() },
             image: record.image_id.clone(),
             resolv_conf_path: file("resolv.conf"),
             hostname_path: file("hostname"),
             hosts_path: file("hosts"),
             log_path: match record.host_config.log_config.driver.as_str() {
-                "json-file" => self.log_path(record).to_string_lossy().into_owned(),
+                "json-file" => self.paths().log(&record.id).to_string_lossy().into_owned(),
                 _ => String::new(),
             },
             name: format!("/{}", record.name),

@@ -4,6 +4,7 @@
 //! view that it published last. The engine knows no HTTP; it calls the parts (store, snapshots, network, logs)
 //! directly, their blocking work on blocking threads.
 
+mod autostart;
 mod bootstrap;
 pub mod clock;
 pub mod container;
@@ -11,6 +12,7 @@ mod containers;
 mod events;
 mod execs;
 mod failpoint;
+pub mod files;
 mod host;
 mod image;
 mod inspect;
@@ -25,6 +27,8 @@ mod registry;
 mod seccomp_cache;
 mod settings;
 mod shim;
+mod shipping;
+pub mod stats;
 mod system;
 mod top;
 
@@ -46,10 +50,13 @@ use snapshots::Snapshotter;
 pub use bootstrap::Parts;
 pub use containers::WaitCondition;
 pub use events::Subscription;
-pub use image::{api_config as image_config, refusal as images_refusal};
+pub use image::{
+    api_config as image_config, merge as merge_config, refusal as images_refusal, stored_config,
+};
 pub use list::ListQuery;
 pub use paths::Paths;
 pub use prune::until as prune_until;
+pub use sandbox::cgroup::Driver as CgroupDriver;
 pub use system::Facts;
 
 const CONTAINERS: &str = "containers";
@@ -61,8 +68,12 @@ pub struct Options {
     pub paths: Paths,
     /// The shim's program.
     pub shim: PathBuf,
+    pub cgroup_driver: CgroupDriver,
     pub cgroup_parent: String,
     pub network: net::NetworkOptions,
+    /// A program of the host that stands before those of containers that want an init; none: Corten's own, which
+    /// needs no file.
+    pub init_path: Option<PathBuf>,
     /// How the daemon starts; [`Engine::settings`] is what counts later.
     pub settings: Settings,
 }
@@ -87,12 +98,14 @@ struct Inner {
     events: events::Events,
     registry: registry::Registry,
     seccomp: seccomp_cache::Cache,
+    shipping: shipping::Shipping,
     networks: networks::Networks,
     volumes: volumes::Volumes,
     execs: Mutex<execs::Execs>,
     /// States to be written with the next lazy commit.
     remembered: Mutex<BTreeMap<String, Remembered>>,
     background: system::Background,
+    sampler: stats::Sampler,
 }
 
 /// Runs blocking work where it may block.
@@ -166,11 +179,9 @@ impl Engine {
         self.0.seccomp.filter(record, self.settings().seccomp.as_deref())
     }
 
-    pub(crate) fn log_path(&self, record: &Record) -> PathBuf {
-        match record.host_config.log_config.driver.as_str() {
-            "local" => self.paths().container(&record.id).join("local-logs").join("container.log"),
-            _ => self.paths().log(&record.id),
-        }
+    /// The logs that are sent elsewhere.
+    pub(crate) fn shipping(&self) -> &shipping::Shipping {
+        &self.0.shipping
     }
 
     pub(crate) async fn store_record(&self, record: &Record) -> Result<(), Refusal> {

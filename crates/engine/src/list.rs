@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use api_types::container::{ContainerSummary, PortSummary, SummaryHostConfig, SummaryNetworkSettings};
+use api_types::container::{
+    ContainerSummary, HealthSummary, PortSummary, SummaryHostConfig, SummaryNetworkSettings,
+};
 use model::filter::Filters;
 use model::time::NANOS;
 use model::{Refusal, mounts, ports};
@@ -98,7 +100,11 @@ impl Engine {
             ports: ports_of(view),
             labels: record.config.labels.clone().unwrap_or_default(),
             state: view.phase.status().into(),
-            status: view.phase.words(now),
+            status: view.phase.words(now, view.health.as_ref()),
+            health: Some(HealthSummary {
+                status: view.health.as_ref().map_or("none", |health| health.status.word()).into(),
+                failing_streak: view.health.as_ref().map_or(0, |health| health.streak),
+            }),
             host_config: SummaryHostConfig {
                 network_mode: record.host_config.network_mode.clone(),
                 annotations: record.host_config.annotations.clone(),
@@ -156,7 +162,8 @@ fn passes(view: &View, filters: &Filters) -> bool {
         && filters.any("name", |pattern| name_matches(&record.name, pattern))
         && filters.any("status", |status| view.phase.status() == status)
         && filters.any("exited", |code| exited.is_some_and(|exited| code.parse() == Ok(exited)))
-        && filters.any("health", |health| health == "none")
+        && filters
+            .any("health", |word| view.health.as_ref().map_or("none", |health| health.status.word()) == word)
         && filters.any("is-task", |value| matches!(value, "false" | "0" | "False" | "FALSE" | "f"))
         && filters.any("isolation", |value| matches!(value, "" | "default"))
         && filters.labels(record.config.labels.as_ref().unwrap_or(&Default::default()))

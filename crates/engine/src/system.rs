@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use model::create::limits::Controllers;
 use model::mounts::Source;
 use tokio::sync::{Notify, oneshot};
 
@@ -53,11 +54,7 @@ pub struct Facts {
     pub driver: String,
     pub backing_filesystem: String,
     pub cgroup_v2: bool,
-    pub memory_limit: bool,
-    pub swap_limit: bool,
-    pub cpu: bool,
-    pub cpuset: bool,
-    pub pids_limit: bool,
+    pub controllers: Controllers,
     pub ipv4_forwarding: bool,
     pub kernel: String,
     pub operating_system: String,
@@ -97,18 +94,14 @@ impl Engine {
             driver: self.snapshots().driver().into(),
             backing_filesystem: filesystem(&self.paths().data),
             cgroup_v2: self.facts().cgroup_v2,
-            memory_limit: host::controller("memory"),
-            swap_limit: self.facts().swap_limit,
-            cpu: host::controller("cpu"),
-            cpuset: host::controller("cpuset"),
-            pids_limit: self.facts().pids_limit,
+            controllers: self.facts().controllers.clone(),
             ipv4_forwarding: host::ipv4_forwarding(),
             kernel: uname.release().to_string_lossy().into_owned(),
             operating_system: host::operating_system(),
             os_version: host::os_version(),
             architecture: uname.machine().to_string_lossy().into_owned(),
             cpus: self.facts().cpus.into(),
-            memory: host::memory_total(),
+            memory: i64::try_from(self.facts().memory).unwrap_or(i64::MAX),
             name: uname.nodename().to_string_lossy().into_owned(),
             listeners: self.events().listeners() as i64,
             events: self.events().emitted(),

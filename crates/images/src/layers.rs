@@ -20,7 +20,8 @@ const FREE_SHARE: (u64, u64) = (19, 20);
 /// The OCI media type of a layer's archive.
 pub fn layer_media_type(compression: Compression) -> &'static str {
     match compression {
-        Compression::None => media_type::OCI_LAYER,
+        // There is no name for the others; what they hold is told by their first bytes.
+        Compression::None | Compression::Bzip2 | Compression::Xz => media_type::OCI_LAYER,
         Compression::Gzip => media_type::OCI_LAYER_GZIP,
         Compression::Zstd => media_type::OCI_LAYER_ZSTD,
     }

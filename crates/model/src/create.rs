@@ -1,23 +1,30 @@
 //! Creating a container: the request, checked, completed from the image and the host, as a record.
 
-mod limits;
+pub mod limits;
 
-use api_types::container::{ContainerConfig, ContainerCreate, HostConfig, LogConfig, Resources, Ulimit};
+use std::path::Path;
+
+use api_types::container::{
+    ContainerConfig, ContainerCreate, HostConfig, LogConfig, Resources, RestartPolicy, Ulimit,
+};
 use api_types::network::EndpointSettings;
 use serde::{Deserialize, Serialize};
 
+use crate::logging::{self, Address, Logging, Receiver};
 use crate::mounts::{self, ContainerMount};
 use crate::time::UnixNanos;
-use crate::{Kind, Refusal, capabilities, ports, signal};
+use crate::{Kind, Refusal, capabilities, health, ports, signal};
 
 /// What the host has and the daemon was told; found out once at start.
 #[derive(Debug, Clone, Default)]
 pub struct HostFacts {
     pub cpus: u32,
     pub cgroup_v2: bool,
-    /// Swap accounting of the memory controller.
-    pub swap_limit: bool,
-    pub pids_limit: bool,
+    /// Cgroups are made by systemd: parents are slices.
+    pub cgroup_systemd: bool,
+    pub controllers: limits::Controllers,
+    /// Bytes of memory.
+    pub memory: u64,
     pub log: LogConfig,
     /// Bytes.
     pub shm_size: i64,
@@ -82,6 +89,16 @@ impl Record {
         parts.into_iter().flatten().flatten().cloned().collect()
     }
 
+    /// Names or IDs of the containers whose namespaces it joins.
+    pub fn needs(&self) -> impl Iterator<Item = &str> {
+        let network = match &self.network {
+            NetworkChoice::Container(other) => Some(other.as_str()),
+            _ => None,
+        };
+        let modes = [&self.host_config.pid_mode, &self.host_config.ipc_mode];
+        network.into_iter().chain(modes.into_iter().filter_map(|mode| mode.strip_prefix("container:")))
+    }
+
     /// The signal that asks it to end.
     pub fn stop_signal(&self) -> i32 {
         self.config.stop_signal.as_deref().and_then(signal::parse).unwrap_or(signal::TERM)
@@ -107,6 +124,7 @@ pub fn create(request: ContainerCreate, given: Given<'_>) -> Result<(Record, Vec
     let mut warnings = Vec::new();
     let mut config = request.config;
     let mut host = request.host_config.unwrap_or_default();
+    check_shared_network(&config, &host)?;
     inherit(&mut config, &given.image.config);
     if config.cmd.iter().flatten().chain(config.entrypoint.iter().flatten()).next().is_none() {
         return Err(Refusal::invalid("no command specified"));
@@ -115,7 +133,8 @@ pub fn create(request: ContainerCreate, given: Given<'_>) -> Result<(Record, Vec
     check_config(&mut config, &given.id, &network, &host)?;
     check_modes(&mut host, given.host)?;
     inherit_limits(&mut host.resources, given.host);
-    limits::check(&mut host.resources, given.host, &mut warnings)?;
+    limits::check(&mut host.resources, given.host, limits::Purpose::Create, &mut warnings)?;
+    check_cgroup(&mut host, given.host, &mut warnings)?;
     if matches!(network, NetworkChoice::Host) && host.port_bindings.iter().flatten().next().is_some() {
         warnings.push("Published ports are discarded when using host network mode".into());
     }
@@ -131,6 +150,7 @@ pub fn create(request: ContainerCreate, given: Given<'_>) -> Result<(Record, Vec
         network,
         no_new_privileges: given.host.no_new_privileges,
     };
+    check_log(&record, given.mounts.exists)?;
     Ok((record, warnings))
 }
 
@@ -189,9 +209,7 @@ fn inherit(config: &mut ContainerConfig, image: &ContainerConfig) {
         Some(entrypoint) if entrypoint.is_empty() || entrypoint == &[""] => config.entrypoint = None,
         Some(_) => {}
     }
-    if config.healthcheck.is_none() {
-        config.healthcheck = image.healthcheck.clone();
-    }
+    health::inherit(&mut config.healthcheck, image.healthcheck.as_ref());
     if config.stop_signal.is_none() {
         config.stop_signal = image.stop_signal.clone();
     }
@@ -202,6 +220,53 @@ fn inherit(config: &mut ContainerConfig, image: &ContainerConfig) {
 
 fn variable_name(variable: &str) -> &str {
     variable.split_once('=').map_or(variable, |(name, _)| name)
+}
+
+/// Refuses what a container cannot have for itself when it shares a network or a host name. The image has not been
+/// looked at: what it exposes, say, is no conflict.
+fn check_shared_network(config: &ContainerConfig, host: &HostConfig) -> Result<(), Refusal> {
+    let links = host.links.iter().flatten().next().is_some();
+    let conflicts = if let Some(other) = host.network_mode.strip_prefix("container:") {
+        if other.is_empty() {
+            return Err(Refusal::invalid(
+                "invalid network mode: invalid container format container:<name|id>",
+            ));
+        }
+        let publishes = host.port_bindings.iter().flatten().next().is_some() || host.publish_all_ports;
+        vec![
+            (!config.hostname.is_empty(), "hostname and the network mode"),
+            (
+                links,
+                "container type network can't be used with links. This would result in undefined behavior",
+            ),
+            (host.dns.iter().flatten().next().is_some(), "dns and the network mode"),
+            (
+                host.extra_hosts.iter().flatten().next().is_some(),
+                "custom host-to-IP mapping and the network mode",
+            ),
+            (
+                config.mac_address.as_ref().is_some_and(|mac| !mac.is_empty()),
+                "mac-address and the network mode",
+            ),
+            (publishes, "port publishing and the container type network mode"),
+            (
+                config.exposed_ports.iter().flatten().next().is_some(),
+                "port exposing and the container type network mode",
+            ),
+        ]
+    } else {
+        vec![
+            (host.uts_mode == "host" && !config.hostname.is_empty(), "hostname and the UTS mode"),
+            (
+                host.network_mode == "host" && links,
+                "host type networking can't be used with links. This would result in undefined behavior",
+            ),
+        ]
+    };
+    match conflicts.into_iter().find(|(asked, _)| *asked) {
+        Some((_, what)) => Err(Refusal::invalid(format!("conflicting options: {what}"))),
+        None => Ok(()),
+    }
 }
 
 fn network(
@@ -219,24 +284,6 @@ fn network(
         return Ok(NetworkChoice::None);
     }
     if let Some(other) = mode.strip_prefix("container:") {
-        let conflict = |what: &str| Refusal::invalid(format!("conflicting options: {what}"));
-        if !config.hostname.is_empty() {
-            return Err(conflict("hostname and the network mode"));
-        }
-        if host.links.iter().flatten().next().is_some() {
-            return Err(conflict(
-                "container type network can't be used with links. This would result in undefined behavior",
-            ));
-        }
-        if host.dns.iter().flatten().next().is_some() {
-            return Err(conflict("dns and the network mode"));
-        }
-        if host.extra_hosts.iter().flatten().next().is_some() {
-            return Err(conflict("custom host-to-IP mapping and the network mode"));
-        }
-        if host.port_bindings.iter().flatten().next().is_some() || host.publish_all_ports {
-            return Err(conflict("port publishing and the container type network mode"));
-        }
         let id = (given.container)(other)?;
         if id == given.id {
             return Err(Refusal::invalid("cannot join own network"));
@@ -289,9 +336,6 @@ fn check_config(
             config.hostname
         )));
     }
-    if host.uts_mode == "host" && !config.hostname.is_empty() {
-        return Err(Refusal::invalid("conflicting options: hostname and the UTS mode"));
-    }
     let shares_name = matches!(network, NetworkChoice::Host | NetworkChoice::Container(_));
     if config.hostname.is_empty() && !shares_name {
         config.hostname = id.chars().take(12).collect();
@@ -306,41 +350,37 @@ fn check_config(
     {
         return Err(Refusal::invalid(format!("Invalid signal: {text}")));
     }
+    host.extra_hosts.iter().flatten().try_for_each(|entry| check_extra_host(entry))?;
     ports::exposed(config.exposed_ports.as_ref().unwrap_or(&Default::default()))?;
     ports::publications(host.port_bindings.as_ref().unwrap_or(&Default::default()))?;
-    check_health(config)
+    config.healthcheck.as_ref().map_or(Ok(()), health::check)
 }
 
-fn check_health(config: &ContainerConfig) -> Result<(), Refusal> {
-    const MILLISECOND: i64 = 1_000_000;
-    let Some(health) = &config.healthcheck else { return Ok(()) };
-    for (name, value) in [
-        ("Interval", health.interval),
-        ("Timeout", health.timeout),
-        ("StartPeriod", health.start_period),
-        ("StartInterval", health.start_interval),
-    ] {
-        if value != 0 && value < MILLISECOND {
-            return Err(Refusal::invalid(format!("{name} in Healthcheck cannot be less than 1ms")));
-        }
-    }
-    if health.retries < 0 {
-        return Err(Refusal::invalid("Retries in Healthcheck cannot be negative"));
+/// `NAME:ADDRESS`; the address may be `host-gateway`.
+fn check_extra_host(entry: &str) -> Result<(), Refusal> {
+    let Some((name, address)) = entry.split_once(':').filter(|(name, _)| !name.is_empty()) else {
+        return Err(Refusal::invalid(format!("bad format for add-host: \"{entry}\"")));
+    };
+    let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
+    if address != "host-gateway" && bare.parse::<std::net::IpAddr>().is_err() {
+        return Err(Refusal::invalid(format!("invalid IP address in add-host: \"{address}\""))
+            .hint(format!("give an address that {name} is to have, or host-gateway")));
     }
     Ok(())
 }
 
 /// Restart policy, namespaces and everything else of the host part that is a word. Sets the defaults.
 fn check_modes(host: &mut HostConfig, facts: &HostFacts) -> Result<(), Refusal> {
-    check_restart(host)?;
+    check_restart(&host.restart_policy, host.auto_remove)?;
+    if host.restart_policy.name.is_empty() {
+        host.restart_policy.name = "no".into();
+    }
     let bad = |what: &str, value: &str| Refusal::invalid(format!("invalid {what}: {value}"));
     match host.ipc_mode.as_str() {
         "" if !facts.ipc_mode.is_empty() => host.ipc_mode = facts.ipc_mode.clone(),
         "" => host.ipc_mode = "private".into(),
         "private" | "shareable" | "host" | "none" => {}
-        mode if mode.starts_with("container:") => {
-            return Err(Refusal::not_implemented("sharing the IPC namespace of another container"));
-        }
+        mode if mode.len() > 10 && mode.starts_with("container:") => {}
         mode => return Err(bad("IPC mode", mode)),
     }
     match host.pid_mode.as_str() {
@@ -391,7 +431,7 @@ fn check_modes(host: &mut HostConfig, facts: &HostFacts) -> Result<(), Refusal> 
         host.cap_add.as_deref().unwrap_or(&[]),
         host.cap_drop.as_deref().unwrap_or(&[]),
     )?;
-    check_log(host, facts)?;
+    logging::complete(&mut host.log_config, &facts.log);
     check_runtime(host, facts)?;
     refuse_what_is_missing(host)
 }
@@ -407,8 +447,8 @@ fn check_runtime(host: &HostConfig, facts: &HostFacts) -> Result<(), Refusal> {
     Err(Refusal::invalid(format!("unknown or invalid runtime name: {name}")))
 }
 
-fn check_restart(host: &mut HostConfig) -> Result<(), Refusal> {
-    let policy = &mut host.restart_policy;
+/// A restart policy as it was given; none is an empty name.
+pub(crate) fn check_restart(policy: &RestartPolicy, auto_remove: bool) -> Result<(), Refusal> {
     let count = policy.maximum_retry_count;
     match policy.name.as_str() {
         "" | "no" | "always" | "unless-stopped" if count != 0 => {
@@ -420,8 +460,7 @@ fn check_restart(host: &mut HostConfig) -> Result<(), Refusal> {
         "on-failure" if count < 0 => {
             return Err(Refusal::invalid("invalid restart policy: maximum retry count cannot be negative"));
         }
-        "" => policy.name = "no".into(),
-        "no" | "always" | "unless-stopped" | "on-failure" => {}
+        "" | "no" | "always" | "unless-stopped" | "on-failure" => {}
         other => {
             return Err(Refusal::invalid(format!(
                 "invalid restart policy: unknown policy '{other}'; use one of 'no', 'always', 'on-failure', or \
@@ -429,81 +468,45 @@ fn check_restart(host: &mut HostConfig) -> Result<(), Refusal> {
             )));
         }
     }
-    if host.auto_remove && policy.name != "no" {
+    if auto_remove && !matches!(policy.name.as_str(), "" | "no") {
         return Err(Refusal::invalid("can't create 'AutoRemove' container with restart policy"));
     }
     Ok(())
 }
 
-fn check_log(host: &mut HostConfig, facts: &HostFacts) -> Result<(), Refusal> {
-    if host.log_config.driver.is_empty() {
-        let own = std::mem::take(&mut host.log_config.config);
-        host.log_config = facts.log.clone();
-        host.log_config.config.extend(own);
+/// Where its cgroup is to be, and what it sees of the others.
+fn check_cgroup(host: &mut HostConfig, facts: &HostFacts, warnings: &mut Vec<String>) -> Result<(), Refusal> {
+    let parent = host.resources.cgroup_parent.as_str();
+    let is_slice =
+        parent.strip_suffix(".slice").is_some_and(|name| !name.is_empty() && !parent.contains('/'));
+    if facts.cgroup_systemd && !parent.is_empty() && !is_slice {
+        return Err(Refusal::invalid(
+            "cgroup-parent for systemd cgroup should be a valid slice named as \"xxx.slice\"",
+        ));
     }
-    let driver = host.log_config.driver.as_str();
-    let known: &[&str] = match driver {
-        "json-file" | "local" => &[
-            "max-size",
-            "max-file",
-            "compress",
-            "labels",
-            "labels-regex",
-            "env",
-            "env-regex",
-            "tag",
-            "mode",
-            "max-buffer-size",
-        ],
-        "none" => return Ok(()),
-        "syslog" | "journald" | "gelf" | "fluentd" | "awslogs" | "splunk" | "gcplogs" => {
-            return Err(Refusal::not_implemented(&format!("the log driver {driver}")));
-        }
-        other => {
-            return Err(Refusal::invalid(format!("logger: no log driver named '{other}' is registered")));
-        }
-    };
-    if let Some(key) = host.log_config.config.keys().find(|key| !known.contains(&key.as_str())) {
-        return Err(Refusal::invalid(format!("unknown log opt '{key}' for {driver} log driver")));
+    if parent.split('/').any(|part| part == "..") || parent.contains(['\n', '\0']) {
+        return Err(Refusal::invalid(format!(
+            "invalid cgroup parent {parent:?}: it must be a path without \"..\""
+        )));
     }
-    LogSettings::of(&host.log_config).map(drop)
+    if host.cgroupns_mode == "private" && !facts.controllers.cgroup_namespace {
+        warnings.push(
+            "Your kernel does not support cgroup namespaces.  Cgroup namespace setting discarded.".into(),
+        );
+        host.cgroupns_mode = "host".into();
+    }
+    Ok(())
 }
 
-/// The options of the file drivers, read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LogSettings {
-    /// Bytes; none: unlimited.
-    pub size_max: Option<u64>,
-    pub files_max: u32,
-    pub compress: bool,
-}
-
-impl LogSettings {
-    pub fn of(log: &LogConfig) -> Result<LogSettings, Refusal> {
-        let local = log.driver == "local";
-        let mut settings = LogSettings {
-            size_max: local.then_some(20 << 20),
-            files_max: if local { 5 } else { 1 },
-            compress: local,
-        };
-        let bad = |key: &str, value: &str| Refusal::invalid(format!("invalid value for {key}: {value}"));
-        for (key, value) in &log.config {
-            match key.as_str() {
-                "max-size" if value == "-1" => settings.size_max = None,
-                "max-size" => {
-                    let size = parse_size(value).filter(|size| *size > 0).ok_or_else(|| bad(key, value))?;
-                    settings.size_max = Some(size);
-                }
-                "max-file" => {
-                    settings.files_max =
-                        value.parse().ok().filter(|count| *count > 0).ok_or_else(|| bad(key, value))?;
-                }
-                "compress" => settings.compress = value.parse().map_err(|_| bad(key, value))?,
-                _ => {}
-            }
-        }
-        Ok(settings)
+fn check_log(record: &Record, exists: &dyn Fn(&Path) -> bool) -> Result<(), Refusal> {
+    let logging = Logging::of(&record.host_config.log_config)?;
+    if let Some(Receiver::Syslog(syslog)) = &logging.receiver
+        && let Address::Unix(path) | Address::UnixDatagram(path) = &syslog.address
+        && !exists(path)
+    {
+        return Err(Refusal::invalid(format!("stat {}: no such file or directory", path.display())));
     }
+    logging::check(record)
 }
 
 /// A size with an optional unit, `10m`, `1.5GB`; units are binary.
@@ -529,7 +532,6 @@ fn refuse_what_is_missing(host: &HostConfig) -> Result<(), Refusal> {
     let missing = [
         ("--link", some(&host.links)),
         ("--storage-opt", host.storage_opt.iter().flatten().next().is_some()),
-        ("--init", host.resources.init == Some(true)),
         (
             "--gpus and other device requests",
             host.resources.device_requests.iter().flatten().next().is_some(),
@@ -567,4 +569,4 @@ fn refuse_what_is_missing(host: &HostConfig) -> Result<(), Refusal> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

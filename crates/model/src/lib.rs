@@ -6,14 +6,18 @@ pub mod capabilities;
 pub mod create;
 pub mod error;
 pub mod filter;
+pub mod health;
+pub mod logging;
 pub mod mounts;
 pub mod name;
 pub mod phase;
 pub mod ports;
+pub mod restart;
 pub mod signal;
 pub mod spec;
 pub mod time;
 pub mod units;
+pub mod update;
 pub mod volumes;
 
 pub use error::{Kind, Refusal};

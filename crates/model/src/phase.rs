@@ -3,6 +3,7 @@
 use api_types::container::ContainerState;
 use serde::{Deserialize, Serialize};
 
+use crate::health::Health;
 use crate::time::{UnixNanos, rfc3339_nano};
 use crate::units::human_duration;
 use crate::{Kind, Refusal};
@@ -147,12 +148,16 @@ impl Phase {
     }
 
     /// The `Status` words of a list.
-    pub fn words(&self, now: UnixNanos) -> String {
+    pub fn words(&self, now: UnixNanos, health: Option<&Health>) -> String {
         match self {
             Phase::Created { .. } => "Created".into(),
             Phase::Running { started_at, frozen, .. } => {
-                let paused = if *frozen { " (Paused)" } else { "" };
-                format!("Up {}{paused}", human_duration(now - started_at))
+                let up = human_duration(now - started_at);
+                match (frozen, health) {
+                    (true, _) => format!("Up {up} (Paused)"),
+                    (false, Some(health)) => format!("Up {up} ({})", health.words()),
+                    (false, None) => format!("Up {up}"),
+                }
             }
             Phase::Restarting { last, .. } => {
                 format!("Restarting ({}) {} ago", last.code, human_duration(now - last.finished_at))

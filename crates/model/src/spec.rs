@@ -15,6 +15,11 @@ use crate::{Refusal, capabilities};
 
 pub use defaults::{MASKED_PATHS, READONLY_PATHS};
 
+/// Where a container sees the host's init.
+const INIT_PATH: &str = "/sbin/docker-init";
+/// Where shared memory is mounted.
+pub const SHARED_MEMORY: &str = "/dev/shm";
+
 /// Finds kind, major and minor number of a device of the host.
 pub type DeviceLookup<'a> = &'a dyn Fn(&Path) -> Option<(LinuxDeviceKind, u32, u32)>;
 
@@ -35,6 +40,9 @@ pub struct StartFacts<'a> {
     /// `/proc/<pid>/ns/net` of the container whose network is shared.
     pub join_network: Option<PathBuf>,
     pub join_pid: Option<PathBuf>,
+    pub join_ipc: Option<PathBuf>,
+    /// The host's file of the init that stands before the program; none if Corten's own does, or none at all.
+    pub init_path: Option<&'a Path>,
     pub resolv_conf: Option<&'a Path>,
     pub hostname: Option<&'a Path>,
     pub hosts: Option<&'a Path>,
@@ -75,9 +83,13 @@ pub fn runtime_spec(record: &Record, facts: &StartFacts<'_>) -> Result<Spec, Ref
         readonly_paths: paths(&host.readonly_paths, &READONLY_PATHS),
         ..Linux::default()
     };
+    let mut process = first_process(record)?;
+    if facts.init_path.is_some() {
+        process.args.splice(0..0, [INIT_PATH.into(), "--".into()]);
+    }
     Ok(Spec {
         oci_version: OCI_VERSION.into(),
-        process: Some(first_process(record)?),
+        process: Some(process),
         root: Some(Root { path: PathBuf::from("/"), readonly: host.readonly_rootfs }),
         hostname: if host.uts_mode == "host" { String::new() } else { record.config.hostname.clone() },
         domainname: record.config.domainname.clone(),
@@ -249,8 +261,12 @@ fn namespaces(record: &Record, facts: &StartFacts<'_>) -> Vec<LinuxNamespace> {
         }
         _ => all.push(new(LinuxNamespaceKind::Pid)),
     }
-    if host.ipc_mode != "host" {
-        all.push(new(LinuxNamespaceKind::Ipc));
+    match host.ipc_mode.as_str() {
+        "host" => {}
+        mode if mode.starts_with("container:") => {
+            all.push(LinuxNamespace { kind: LinuxNamespaceKind::Ipc, path: facts.join_ipc.clone() });
+        }
+        _ => all.push(new(LinuxNamespaceKind::Ipc)),
     }
     if host.cgroupns_mode == "private" {
         all.push(new(LinuxNamespaceKind::Cgroup));
@@ -298,6 +314,15 @@ fn mounts(record: &Record, facts: &StartFacts<'_>) -> Vec<Mount> {
             kind: "bind".into(),
             source: Some(source.into()),
             options,
+            ..Mount::default()
+        });
+    }
+    if let Some(init) = facts.init_path {
+        all.push(Mount {
+            destination: INIT_PATH.into(),
+            kind: "bind".into(),
+            source: Some(init.into()),
+            options: vec!["bind".into(), "ro".into()],
             ..Mount::default()
         });
     }
@@ -454,15 +479,13 @@ pub fn resources(limits: &Resources, device: DeviceLookup<'_>) -> Result<LinuxRe
         disable_oom_killer: limits.oom_kill_disable.filter(|disable| *disable),
         ..LinuxMemory::default()
     };
-    const PERIOD: i64 = 100_000;
-    let (quota, period) = match limits.nano_cpus {
-        0 => (set(limits.cpu_quota), set(limits.cpu_period)),
-        nano => (Some(nano * PERIOD / 1_000_000_000), Some(PERIOD)),
-    };
+    let (quota, period) = quota(limits);
     let cpu = LinuxCpu {
         shares: set(limits.cpu_shares).and_then(|value| u64::try_from(value).ok()),
         quota,
-        period: period.and_then(|value| u64::try_from(value).ok()),
+        period,
+        realtime_period: set(limits.cpu_realtime_period).and_then(|value| u64::try_from(value).ok()),
+        realtime_runtime: set(limits.cpu_realtime_runtime),
         cpus: limits.cpuset_cpus.clone(),
         mems: limits.cpuset_mems.clone(),
         ..LinuxCpu::default()
@@ -474,6 +497,17 @@ pub fn resources(limits: &Resources, device: DeviceLookup<'_>) -> Result<LinuxRe
         block_io: block_io(limits, device)?,
         ..LinuxResources::default()
     })
+}
+
+/// How long processors may be used within a period, both in microseconds.
+pub(crate) fn quota(limits: &Resources) -> (Option<i64>, Option<u64>) {
+    const PERIOD: i64 = 100_000;
+    let set = |value: i64| (value != 0).then_some(value);
+    let (quota, period) = match limits.nano_cpus {
+        0 => (set(limits.cpu_quota), set(limits.cpu_period)),
+        nano => (Some(nano.saturating_mul(PERIOD) / 1_000_000_000), Some(PERIOD)),
+    };
+    (quota, period.and_then(|value| u64::try_from(value).ok()))
 }
 
 fn block_io(limits: &Resources, device: DeviceLookup<'_>) -> Result<Option<LinuxBlockIo>, Refusal> {

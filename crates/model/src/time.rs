@@ -157,6 +157,40 @@ pub fn parse_go_duration(text: &str) -> Option<i64> {
     Some(if negative { -(total as i64) } else { total as i64 })
 }
 
+/// A span in nanoseconds as Go prints it: `1m30s`, `1.5s`, `300ms`, `0s`.
+pub fn go_duration(span: i64) -> String {
+    if span == 0 {
+        return "0s".into();
+    }
+    let (sign, span) = (if span < 0 { "-" } else { "" }, span.unsigned_abs());
+    let in_unit = |scale: u64, digits: usize, unit: &str| {
+        let fraction = format!("{:0digits$}", span % scale);
+        let fraction = fraction.trim_end_matches('0');
+        let point = if fraction.is_empty() || digits == 0 { "" } else { "." };
+        let fraction = if digits == 0 { "" } else { fraction };
+        format!("{}{point}{fraction}{unit}", span / scale)
+    };
+    let text = match span {
+        ..1_000 => in_unit(1, 0, "ns"),
+        1_000..1_000_000 => in_unit(1_000, 3, "µs"),
+        1_000_000..1_000_000_000 => in_unit(1_000_000, 6, "ms"),
+        _ => {
+            let minutes = span / 60_000_000_000;
+            let rest = span % 60_000_000_000;
+            let fraction = format!("{:09}", rest % 1_000_000_000);
+            let fraction = fraction.trim_end_matches('0');
+            let point = if fraction.is_empty() { "" } else { "." };
+            let seconds = format!("{}{point}{fraction}s", rest / 1_000_000_000);
+            match (minutes / 60, minutes % 60) {
+                (0, 0) => seconds,
+                (0, minutes) => format!("{minutes}m{seconds}"),
+                (hours, minutes) => format!("{hours}h{minutes}m{seconds}"),
+            }
+        }
+    };
+    format!("{sign}{text}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,6 +214,25 @@ mod tests {
         assert_eq!(parse_go_duration("-2ms"), Some(-2_000_000));
         for bad in ["", "1", "s", "1x", "1.2.3s", "é"] {
             assert_eq!(parse_go_duration(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn durations_print_as_go_does() {
+        for (span, text) in [
+            (0, "0s"),
+            (1, "1ns"),
+            (1_500, "1.5µs"),
+            (300_000_000, "300ms"),
+            (1_500_000, "1.5ms"),
+            (NANOS, "1s"),
+            (90 * NANOS, "1m30s"),
+            (3600 * NANOS, "1h0m0s"),
+            (3_661_500_000_000, "1h1m1.5s"),
+            (-NANOS, "-1s"),
+        ] {
+            assert_eq!(go_duration(span), text);
+            assert_eq!(parse_go_duration(text), Some(span), "{text}");
         }
     }
 

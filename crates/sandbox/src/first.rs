@@ -107,11 +107,12 @@ impl First<'_> {
             return self.finish_with_hooks(program, &identity, hooks);
         }
         self.confine(&identity)?;
-        if let Gate::Fifo(_) = plan.gate {
+        // An init starts in any case; that the program is missing should be known before.
+        if plan.init.is_some() || matches!(plan.gate, Gate::Fifo(_)) {
             program.check()?;
         }
         self.wait_for_the_word()?;
-        Err(program.execute(self.stage))
+        self.execute(program)
     }
 
     /// Hooks in the container run after the word and need what the program itself must not have.
@@ -126,7 +127,14 @@ impl First<'_> {
         let state = crate::hooks::state(plan.id, plan.spec, plan.bundle, Status::Created, 1);
         crate::hooks::run("startContainer", &hooks.start_container, &state)?;
         self.confine(identity)?;
-        Err(program.execute(self.stage))
+        self.execute(program)
+    }
+
+    fn execute(&self, program: Program) -> Result<Infallible, Error> {
+        Err(match self.plan.init {
+            Some(init) => program.execute_under(init, self.stage),
+            None => program.execute(self.stage),
+        })
     }
 
     fn confine(&self, identity: &crate::users::Identity) -> Result<(), Error> {
@@ -206,9 +214,7 @@ impl First<'_> {
                 sources::make_private()?;
                 sources
             }
-            None => {
-                sources::open(spec, &self.plan.rootfs, self.plan.bundle, true, self.options, self.mappings)?
-            }
+            None => sources::open(self.plan, true, self.options, self.mappings)?,
         };
         let mut root = rootfs::begin(&sources)?;
         let own_cgroup_namespace = self.wanted.has(Kind::Cgroup);

@@ -100,7 +100,7 @@ fn clone_first(
     let mappings = sources::mappings(plan.spec, &options)?;
     let in_user_namespace = wanted.has(Kind::User);
     let sources = match in_user_namespace {
-        true => Some(sources::open(plan.spec, &plan.rootfs, plan.bundle, false, &options, &mappings)?),
+        true => Some(sources::open(plan, false, &options, &mappings)?),
         false => None,
     };
     let stage = Stage::new()?;

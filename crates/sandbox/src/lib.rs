@@ -27,4 +27,5 @@ pub use cgroup::Cgroup;
 pub use error::Error;
 pub use exec::exec;
 pub use launch::create;
-pub use plan::{Created, ExecPlan, Executed, Gate, Plan, RootfsSource, Running, Stdio};
+pub use plan::{Created, ExecPlan, Executed, Gate, Init, Plan, RootfsSource, Running, Stdio};
+pub use sources::borrow_mount;

@@ -1,11 +1,13 @@
 //! What the callers say, and what they get.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use oci::runtime::{Hooks, LinuxResources, Process, Spec, State};
+use rustix::fs::{Mode, OFlags};
 
 use crate::cgroup::{Cgroup, Driver};
+use crate::error::{Error, Step};
 use crate::report::{ParentEnd, Stage};
 
 /// A container to make.
@@ -29,6 +31,19 @@ pub struct Plan<'a> {
     pub pivot: bool,
     /// What the first process waits for before it executes its program.
     pub gate: Gate,
+    /// An init that is executed in the program's place, with the program as its arguments.
+    pub init: Option<Init<'a>>,
+    /// Mounts that the caller opened, detached, by their place in the container: they stand for their sources.
+    pub opened: Vec<(PathBuf, OwnedFd)>,
+}
+
+/// A program that becomes a container's first process and starts the wanted one itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Init<'a> {
+    /// The file; it needs no name in the container.
+    pub program: BorrowedFd<'a>,
+    /// What it is called, as its first argument.
+    pub name: &'a str,
 }
 
 impl<'a> Plan<'a> {
@@ -47,6 +62,8 @@ impl<'a> Plan<'a> {
             keyring: true,
             pivot: true,
             gate: Gate::Socket,
+            init: None,
+            opened: Vec::new(),
         }
     }
 }
@@ -127,6 +144,17 @@ pub struct Running {
     /// The container's mount namespace. Keep it until the exit has been reported: while it is held, the kernel
     /// takes the mounts down (and syncs the overlay) after the last process's exit is known, not before.
     pub mounts: Option<OwnedFd>,
+}
+
+impl Running {
+    /// A handle (`O_PATH`) of the root directory as the first process sees it: whoever walks from there meets what is
+    /// mounted in the container, without being in its namespace. For the parent of the process only, which knows that
+    /// its PID is still its own.
+    pub fn open_root(&self) -> Result<OwnedFd, Error> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open(format!("/proc/{}/root", self.pid), flags, Mode::empty())
+            .step(|| "open the container's root".into())
+    }
 }
 
 /// Another process for a running container.

@@ -16,6 +16,7 @@ use sys::security::{self, Capabilities};
 
 use crate::Error;
 use crate::error::{Step, describe};
+use crate::plan::Init;
 use crate::report::Stage;
 use crate::users::{self, Identity};
 
@@ -118,6 +119,16 @@ impl Program {
             }
         }
         self.not_in_path()
+    }
+
+    /// Becomes an init that has the program as its arguments. Returns only if that is not possible.
+    pub fn execute_under(mut self, init: Init<'_>, stage: &Stage) -> Error {
+        let Ok(name) = c_string(init.name) else { return self.unusable(libc::EINVAL) };
+        self.arguments.prepend([name, c"--".into()]);
+        stage.executing();
+        let error =
+            sys::process::execute_descriptor(init.program, &mut self.arguments, &mut self.environment);
+        Error::system("execute the container's init", error)
     }
 
     fn try_execute(&mut self, path: &std::ffi::CStr) -> i32 {

@@ -11,13 +11,17 @@ use oci::runtime::{LinuxDeviceKind, Mount, Spec};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsopen};
-use sys::Root;
+use rustix::process::{Pid, PidfdFlags};
 use sys::mount::{Attributes, Change, Propagation};
+use sys::process::{CloneOptions, Namespaces};
+use sys::{Channel, Root};
 
 use crate::error::{Error, Step, describe};
 use crate::namespaces;
 use crate::options::{Options, propagation};
-use crate::plan::RootfsSource;
+use crate::plan::{Plan, RootfsSource};
+
+const TMPFS_MAGIC: u64 = 0x0102_1994;
 
 /// Detached mounts, and handles of files of the host that are needed later.
 #[derive(Debug)]
@@ -34,18 +38,23 @@ pub(crate) struct Sources {
 /// Opens everything. Who has a mount namespace of its own cuts it off from the host's meanwhile; who has not does
 /// it for a process in a user namespace, which cannot make device nodes.
 pub(crate) fn open(
-    spec: &Spec,
-    rootfs: &RootfsSource,
-    bundle: &Path,
+    plan: &Plan<'_>,
     own_namespace: bool,
     options: &[Options<'_>],
     mappings: &[Option<OwnedFd>],
 ) -> Result<Sources, Error> {
+    let Plan { spec, rootfs, bundle, opened, .. } = plan;
     let mut mounts = Vec::with_capacity(spec.mounts.len());
     for ((mount, options), mapping) in spec.mounts.iter().zip(options).zip(mappings) {
-        mounts.push(match options.bind {
-            Some(recursive) => Some(bind(spec, mount, options, recursive, bundle, mapping.as_ref())?),
-            None => None,
+        let given = opened.iter().find(|(place, _)| *place == mount.destination);
+        mounts.push(match (given, options.bind) {
+            (Some((_, tree)), _) => {
+                let tree = rustix::io::fcntl_dupfd_cloexec(tree, 3).step(|| "keep a mount".into())?;
+                set_attributes(spec, options, tree.as_fd(), None)?;
+                Some(tree)
+            }
+            (None, Some(recursive)) => Some(bind(spec, mount, options, recursive, bundle, mapping.as_ref())?),
+            (None, None) => None,
         });
     }
     let null = open_null()?;
@@ -202,6 +211,43 @@ pub(crate) fn mappings(spec: &Spec, options: &[Options<'_>]) -> Result<Vec<Optio
         namespaces::user_namespace(users, groups).map(Some)
     };
     spec.mounts.iter().zip(options).map(|(mount, options)| one(mount, options)).collect()
+}
+
+/// Clones a mount of another process's mount namespace: the one that stands at `path` there, which must be a tmpfs,
+/// since whatever else a container may have put there is not to be shared. The caller must be single-threaded.
+pub fn borrow_mount(pid: i32, path: &Path) -> Result<OwnedFd, Error> {
+    let gone = || Error::invalid("the container whose mount is shared is not running");
+    let target = Pid::from_raw(pid).ok_or_else(gone)?;
+    let target = rustix::process::pidfd_open(target, PidfdFlags::empty()).map_err(|_| gone())?;
+    let step = || format!("share the mount {} of process {pid}", path.display());
+    let (ours, theirs) = Channel::pair().step(|| "make a socket pair".into())?;
+    let options = CloneOptions { namespaces: Namespaces::EMPTY, cgroup: None, sibling: false };
+    let (child, _) = sys::process::clone(&options, || {
+        let opened = sys::process::join(target.as_fd(), Namespaces::MOUNT)
+            .and_then(|()| open_tree(path, false).map_err(Into::into));
+        let said = match &opened {
+            Ok(tree) => theirs.send(b"mount", &[tree.as_fd()]),
+            Err(error) => theirs.send(&error.raw_os_error().unwrap_or(libc::EIO).to_ne_bytes(), &[]),
+        };
+        i32::from(said.is_err())
+    })
+    .step(step)?;
+    drop(theirs);
+    let (mut message, mut descriptors) = ([0; 8], Vec::new());
+    let received = ours.receive(&mut message, &mut descriptors);
+    let _ = sys::process::wait(child);
+    let length = received.step(step)?;
+    let Some(tree) = descriptors.pop() else {
+        let errno = message
+            .first_chunk::<4>()
+            .filter(|_| length == 4)
+            .map_or(libc::EIO, |it| i32::from_ne_bytes(*it));
+        return Err(Error::system(step(), std::io::Error::from_raw_os_error(errno)));
+    };
+    if rustix::fs::fstatfs(&tree).step(step)?.f_type as u64 != TMPFS_MAGIC {
+        return Err(Error::invalid(format!("{} of the other container is no tmpfs", path.display())));
+    }
+    Ok(tree)
 }
 
 /// Clones the mount at a path of the host.

@@ -62,6 +62,12 @@ pub enum Command {
     Signal { signal: i32, all: bool },
     /// Freezes (`true`) or thaws the container's cgroup.
     Freeze(bool),
+    /// Freezes the container's cgroup until a `Freeze(false)` comes, or this connection ends: who only wants it to hold
+    /// still for a moment cannot leave it frozen by dying.
+    Hold,
+    /// Asks for a handle (`O_PATH`) of the root directory as the first process sees it, with all that is mounted below.
+    /// Answer: [`Reply::Root`].
+    OpenRoot,
     /// Asks for [`Reply::State`].
     State,
 }
@@ -80,6 +86,12 @@ pub struct Create {
     pub attach: Vec<Attach>,
     /// The daemon wants a netlink socket from inside the network namespace with [`Reply::Created`].
     pub netlink: bool,
+    /// The first process is an init, which the shim has, with the spec's process below it.
+    #[serde(default)]
+    pub init: bool,
+    /// The first process of the container whose `/dev/shm` this one shares: the spec's mount there stands for it.
+    #[serde(default)]
+    pub shared_memory_of: Option<i32>,
 }
 
 /// How the root filesystem is put together.
@@ -108,7 +120,7 @@ pub enum StdinMode {
 }
 
 /// Where the container's output is recorded.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogTarget {
     pub driver: LogDriver,
     /// The log file; rotated files stand beside it with `.1`, `.2`, … appended.
@@ -119,12 +131,16 @@ pub struct LogTarget {
     pub files_max: u32,
     /// Compress rotated files with gzip.
     pub compress: bool,
+    /// Count the records (local driver only): they are shipped elsewhere from there.
+    #[serde(default)]
+    pub numbered: bool,
     /// Extra attributes written with each line (`labels`, `env`, `tag` options).
     pub attributes: BTreeMap<String, String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LogDriver {
+    #[default]
     None,
     JsonFile,
     Local,
@@ -153,6 +169,28 @@ pub struct Exec {
     pub attach: Option<Attach>,
     /// Standard input is a pipe or terminal even if nobody is attached to it.
     pub stdin_open: bool,
+    /// Keep its output for [`Notice::ExecExited`], and end it when it takes too long: a health check.
+    #[serde(default)]
+    pub capture: Option<Capture>,
+}
+
+/// The bounds of an exec that nobody watches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capture {
+    /// Output kept, in bytes; the rest is read and thrown away.
+    pub bytes_max: usize,
+    /// After this it is killed, with all of its process group.
+    pub timeout_nanoseconds: u64,
+}
+
+/// What an exec with a [`Capture`] left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Captured {
+    /// What is no UTF-8 in it is replaced.
+    pub output: String,
+    /// There was more output.
+    pub truncated: bool,
+    pub timed_out: bool,
 }
 
 /// Shim to daemon.
@@ -175,6 +213,8 @@ pub enum Reply {
         pid: i32,
     },
     State(State),
+    /// Descriptor: the root directory.
+    Root,
     Done,
     Failed(Failure),
 }
@@ -186,6 +226,7 @@ pub enum Notice {
     ExecExited {
         exec: String,
         code: i32,
+        captured: Option<Captured>,
     },
     /// A client left by its detach keys.
     Detached {

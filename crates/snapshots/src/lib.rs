@@ -178,6 +178,10 @@ pub trait Snapshotter: Debug + Send + Sync {
     /// not run. It is gone when the descriptor is closed.
     fn open_root(&self, container: &str) -> Result<OwnedFd, Error>;
 
+    /// What a container wrote over what it lies on, to be read: also while it runs, and then without any mount of its own.
+    /// What the container changes meanwhile may be seen or not.
+    fn open_view(&self, container: &str) -> Result<OwnedFd, Error>;
+
     /// What a layer and those below it show together, to be read.
     fn open_layers(&self, chain: &Digest) -> Result<OwnedFd, Error>;
 

@@ -384,6 +384,13 @@ impl Snapshotter for Overlay {
         detached::open(&lowers, Some((&upper, &work))).map_err(io("mount", &upper))
     }
 
+    fn open_view(&self, container: &str) -> Result<OwnedFd, Error> {
+        let Mounts::Overlay { lowers, upper, .. } = self.mounts(container)?;
+        // As one more layer to be read: a second mount with the same work directory would spoil the first one's work.
+        let layers: Vec<PathBuf> = std::iter::once(upper.clone()).chain(lowers).collect();
+        detached::open(&layers, None).map_err(io("mount", &upper))
+    }
+
     fn open_layers(&self, chain: &Digest) -> Result<OwnedFd, Error> {
         let lowers = self.lowers(chain)?;
         detached::open(&lowers, None).map_err(io("mount", &self.root.join(short(chain))))

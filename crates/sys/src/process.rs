@@ -118,6 +118,20 @@ pub fn clone<F: FnOnce() -> i32>(options: &CloneOptions<'_>, child: F) -> io::Re
     }
 }
 
+/// As [`clone`] of nothing but the process, by the call that every seccomp filter knows.
+pub fn fork<F: FnOnce() -> i32>(child: F) -> io::Result<i32> {
+    // SAFETY: the caller is single-threaded, so the copy holds no lock of a thread that it does not have.
+    match check(unsafe { libc::fork() }.into())? {
+        0 => {
+            let end = EndOfProcess;
+            let code = child();
+            std::mem::forget(end);
+            exit_now(code)
+        }
+        pid => Ok(pid as i32),
+    }
+}
+
 /// Ends the process without running destructors or flushing anything.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: `_exit` has no preconditions.
@@ -153,6 +167,11 @@ impl Strings {
 
     pub fn push(&mut self, string: CString) {
         self.strings.push(string);
+    }
+
+    /// Puts strings before those that are there.
+    pub fn prepend(&mut self, strings: impl IntoIterator<Item = CString>) {
+        self.strings.splice(0..0, strings);
     }
 
     fn pointers(&mut self) -> *const *const libc::c_char {

@@ -30,6 +30,20 @@ pub fn clear(descriptor: BorrowedFd<'_>) {
     while unsafe { libc::read(descriptor.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) } > 0 {}
 }
 
+/// Takes the signals that came, by number.
+pub fn take(descriptor: BorrowedFd<'_>) -> Vec<i32> {
+    const SIZE: usize = size_of::<libc::signalfd_siginfo>();
+    let (mut buffer, mut taken) = ([0u8; 8 * SIZE], Vec::new());
+    loop {
+        // SAFETY: `buffer` is valid for its length.
+        let count = unsafe { libc::read(descriptor.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) };
+        let Some(count) = usize::try_from(count).ok().filter(|count| *count > 0) else { return taken };
+        // The number is the first member.
+        let numbers = buffer[..count].chunks_exact(SIZE).filter_map(|info| info.first_chunk::<4>());
+        taken.extend(numbers.map(|number| u32::from_ne_bytes(*number) as i32));
+    }
+}
+
 /// Takes the status of a child that has ended, whichever; none if there is none at the moment.
 pub fn reap() -> io::Result<Option<(i32, Ended)>> {
     let mut status = 0;

@@ -90,6 +90,7 @@ impl Bed {
             size_max: None,
             files_max: 1,
             compress: false,
+            numbered: false,
             attributes: BTreeMap::new(),
         };
         Bed {
@@ -153,6 +154,8 @@ impl Bed {
             stdin: self.stdin,
             log: self.log.clone(),
             attach,
+            init: false,
+            shared_memory_of: None,
             netlink: self.netlink,
         }
     }
@@ -351,7 +354,7 @@ impl Daemon {
 
     pub fn exec_exited(&mut self) -> (String, i32) {
         match self.notice() {
-            Notice::ExecExited { exec, code } => (exec, code),
+            Notice::ExecExited { exec, code, .. } => (exec, code),
             other => panic!("{other:?}"),
         }
     }
@@ -387,7 +390,7 @@ impl Daemon {
             Some((attach, socket)) => (Some(attach), vec![socket]),
             None => (None, Vec::new()),
         };
-        let exec = Exec { id: id.into(), process, attach, stdin_open: false };
+        let exec = Exec { id: id.into(), process, attach, stdin_open: false, capture: None };
         match self.call(Command::Exec(Box::new(exec)), &sockets) {
             Reply::ExecStarted { pid } => pid,
             other => panic!("{other:?}"),

@@ -6,6 +6,7 @@ pub mod completion;
 pub mod containers;
 pub mod context;
 pub mod contexts;
+pub mod cp;
 pub mod create;
 pub mod df;
 pub mod dial;
@@ -26,6 +27,7 @@ pub mod pull;
 pub mod run;
 pub mod schema;
 pub mod start;
+pub mod stats;
 pub mod system;
 pub mod transfer;
 pub mod volume;
@@ -54,6 +56,7 @@ pub enum Verb {
     ContextShow,
     ContextUpdate,
     ContextUse,
+    Cp,
     Create,
     Df,
     DialStdio,
@@ -89,6 +92,7 @@ pub enum Verb {
     Run,
     Save,
     Start,
+    Stats,
     Stop,
     SystemPrune,
     Tag,
@@ -123,7 +127,9 @@ pub async fn run(app: App, command: &Command, matches: Matches) -> Result<i32, F
         Verb::Unpause => containers::unpause(&app, &matches).await,
         Verb::Update => containers::update(&app, &matches).await,
         Verb::Commit => containers::commit(&app, &matches).await,
+        Verb::Cp => Box::pin(cp::cp(&app, &matches)).await,
         Verb::Diff => containers::diff(&app, &matches).await,
+        Verb::Stats => Box::pin(stats::stats(&app, &matches)).await,
         Verb::Top => containers::top(&app, &matches).await,
         Verb::Port => ps::port(&app, &matches).await,
         Verb::Ps => ps::ps(&app, &matches).await,

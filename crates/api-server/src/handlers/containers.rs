@@ -2,7 +2,9 @@
 
 use std::io;
 
-use api_types::container::{ContainerCreate, ContainerCreateResponse};
+use api_types::container::{
+    ContainerCreate, ContainerCreateResponse, ContainerUpdate, ContainerUpdateResponse,
+};
 use bytes::Bytes;
 use engine::container::Client;
 use engine::logs::LogQuery;
@@ -27,14 +29,16 @@ pub async fn list(app: &App, request: &Request) -> Outcome {
         size: query.flag("size"),
         filters: query.text("filters").into(),
     };
-    json(&app.engine.list(wanted).await?)
+    let mut answer = app.engine.list(wanted).await?;
+    answer.iter_mut().for_each(|one| versions::container_summary(one, request.version));
+    json(&answer)
 }
 
 pub async fn create(app: &App, mut request: Request) -> Outcome {
     let name = request.query.text("name").to_string();
     let platform = request.query.text("platform").to_string();
     let body: Option<ContainerCreate> = request.json_if_any().await?;
-    let Some(body) = body else {
+    let Some(mut body) = body else {
         return Err(Refusal::invalid("config cannot be empty in order to create a container"));
     };
     if !platform.is_empty() {
@@ -46,6 +50,7 @@ pub async fn create(app: &App, mut request: Request) -> Outcome {
             )));
         }
     }
+    versions::container_create(&mut body, request.version);
     let (id, warnings) = app.engine.create(&name, body).await?;
     created(&ContainerCreateResponse { id, warnings })
 }
@@ -95,6 +100,13 @@ pub async fn pause(app: &App, id: &str, frozen: bool) -> Outcome {
 pub async fn rename(app: &App, request: &Request, id: &str) -> Outcome {
     app.engine.rename(id, request.query.text("name")).await?;
     no_content()
+}
+
+pub async fn update(app: &App, mut request: Request, id: &str) -> Outcome {
+    let mut body: ContainerUpdate = request.json().await?;
+    versions::update(&mut body, request.version);
+    let warnings = app.engine.update(id, body).await?;
+    json(&ContainerUpdateResponse { warnings: (!warnings.is_empty()).then_some(warnings) })
 }
 
 pub async fn remove(app: &App, request: &Request, id: &str) -> Outcome {

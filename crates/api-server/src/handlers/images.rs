@@ -174,7 +174,7 @@ pub async fn tag(app: &App, request: &Request, name: &str) -> Outcome {
 }
 
 /// `repo` and `tag` parameters as one reference.
-fn named(repository: &str, tag: &str) -> Result<Reference, Refusal> {
+pub fn named(repository: &str, tag: &str) -> Result<Reference, Refusal> {
     let reference = Reference::parse(repository).map_err(|error| Refusal::invalid(error.to_string()))?;
     if tag.is_empty() {
         return Ok(reference.or_latest());

@@ -6,7 +6,10 @@ use std::fmt;
 
 use model::Refusal;
 
-pub use shims::{event, image_summary, inspect_container, inspect_image, network_list};
+pub use shims::{
+    container_create, container_summary, event, image_summary, inspect_container, inspect_image,
+    network_list, stats, update,
+};
 
 /// `1.55`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,8 +1,10 @@
 //! Finished answers, changed to what a version of the API had.
 
+use api_types::container::{ContainerCreate, ContainerSummary, ContainerUpdate};
 use api_types::events::EventMessage;
 use api_types::image::{ImageInspect, ImageSummary};
 use api_types::network::Network;
+use api_types::stats::ContainerStats;
 use serde_json::{Map, Value};
 
 use super::Version;
@@ -15,6 +17,28 @@ pub fn inspect_container(answer: &mut Value, version: Version) {
         let kept = ["SandboxID", "SandboxKey", "Ports", "Networks"];
         let old = std::mem::take(settings);
         *settings = old.into_iter().filter(|(key, _)| kept.contains(&key.as_str())).collect::<Map<_, _>>();
+    }
+}
+
+/// Health came to lists with 1.52.
+pub fn container_summary(answer: &mut ContainerSummary, version: Version) {
+    if version < Version::new(1, 52) {
+        answer.health = None;
+    }
+}
+
+/// What a request could not say then is not heard; what had another default then keeps it.
+pub fn container_create(request: &mut ContainerCreate, version: Version) {
+    if version < Version::new(1, 44)
+        && let Some(health) = &mut request.config.healthcheck
+    {
+        health.start_interval = 0;
+    }
+    if version < Version::new(1, 40)
+        && let Some(host) = &mut request.host_config
+        && host.ipc_mode.is_empty()
+    {
+        host.ipc_mode = "shareable".into();
     }
 }
 
@@ -53,4 +77,26 @@ pub fn event(event: &EventMessage, version: Version) -> EventMessage {
 /// Lists have had no containers since 1.28.
 pub fn network_list(answer: &Network) -> Value {
     serde_json::to_value(answer).unwrap_or_default()
+}
+
+/// 1.52 says what system the numbers are of.
+pub fn stats(answer: &mut ContainerStats, version: Version) {
+    if version < Version::new(1, 52) {
+        answer.os_type.clear();
+    }
+}
+
+/// What older versions did not change is left as it is.
+pub fn update(request: &mut ContainerUpdate, version: Version) {
+    let resources = &mut request.resources;
+    if version < Version::new(1, 40) {
+        resources.pids_limit = None;
+    }
+    if version < Version::new(1, 55) {
+        resources.blkio_weight_device = None;
+        resources.blkio_device_read_bps = None;
+        resources.blkio_device_write_bps = None;
+        resources.blkio_device_read_iops = None;
+        resources.blkio_device_write_iops = None;
+    }
 }

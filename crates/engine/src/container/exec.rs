@@ -104,8 +104,13 @@ impl Task {
             },
             None => (None, Vec::new()),
         };
-        let command =
-            shim_protocol::Exec { id: id.into(), process, attach, stdin_open: request.attach_stdin };
+        let command = shim_protocol::Exec {
+            id: id.into(),
+            process,
+            attach,
+            stdin_open: request.attach_stdin,
+            capture: None,
+        };
         let started =
             shim.call(ToShim::Exec(Box::new(command)), filter.as_deref().unwrap_or(&[]), streams).await;
         let pid = match started {
@@ -115,13 +120,7 @@ impl Task {
                 let refusal = Refusal::from(error);
                 self.end_exec(id, exit_code_of(&refusal));
                 self.publish();
-                return Err(Refusal {
-                    message: format!(
-                        "OCI runtime exec failed: exec failed: unable to start container process: {}",
-                        refusal.message
-                    ),
-                    ..refusal
-                });
+                return Err(exec_failed(refusal));
             }
         };
         // It may have ended already; the notice then waits behind this command.
@@ -160,6 +159,17 @@ impl Task {
             return Err(Refusal::conflict(format!("exec command {id} is not running")));
         }
         self.resize(Some(id.into()), rows, columns).await
+    }
+}
+
+/// Docker's words around what the runtime says, which clients look for.
+pub(super) fn exec_failed(refusal: Refusal) -> Refusal {
+    Refusal {
+        message: format!(
+            "OCI runtime exec failed: exec failed: unable to start container process: {}",
+            refusal.message
+        ),
+        ..refusal
     }
 }
 

@@ -3,9 +3,14 @@
 mod cleanup;
 mod exec;
 mod files;
+mod health;
+mod joins;
+mod lease;
+mod reach;
 mod restart;
 mod start;
 mod task;
+mod update;
 mod volumes;
 
 use std::collections::BTreeMap;
@@ -21,6 +26,9 @@ use shim_protocol::Attach;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use exec::{ExecPhase, ExecView};
+pub(crate) use files::Files as GivenFiles;
+pub use lease::Lease;
+pub use reach::Reached;
 pub use task::Task;
 
 use crate::net::Endpoint;
@@ -38,6 +46,8 @@ pub struct View {
     /// While it runs on the bridge.
     pub endpoint: Option<Arc<Endpoint>>,
     pub execs: Arc<BTreeMap<String, ExecView>>,
+    /// None if it was never checked.
+    pub health: Option<model::health::Health>,
     pub restart_count: u32,
     /// Times that its task has ended.
     pub exits: u64,
@@ -72,6 +82,11 @@ pub struct Remembered {
     /// Stopped by a person: `unless-stopped` does not start it with the daemon.
     pub stopped_by_hand: bool,
     pub restart_count: u32,
+    /// It waited to be started again by its policy.
+    #[serde(default)]
+    pub restarting: bool,
+    #[serde(default)]
+    pub health: Option<model::health::Health>,
 }
 
 pub type Answer<T> = oneshot::Sender<Result<T, Refusal>>;
@@ -105,11 +120,21 @@ pub enum Command {
         signal: i32,
         answer: Answer<()>,
     },
-    /// The next exit is wanted: no restart policy acts on it.
-    MarkStopped,
+    /// The next exit is wanted: no restart policy acts on it. Answered with what it does then.
+    MarkStopped {
+        answer: Answer<Phase>,
+    },
     Freeze {
         frozen: bool,
         answer: Answer<()>,
+    },
+    /// Freezes it until it is thawed, or the daemon ends.
+    Hold {
+        answer: Answer<()>,
+    },
+    /// Lends its files.
+    Reach {
+        answer: Answer<Reached>,
     },
     Attach {
         client: Client,
@@ -141,9 +166,10 @@ pub enum Command {
         name: String,
         answer: Answer<()>,
     },
-    UpdateRestart {
-        policy: api_types::container::RestartPolicy,
-        answer: Answer<()>,
+    /// Answered with warnings.
+    Update {
+        request: Box<api_types::container::ContainerUpdate>,
+        answer: Answer<Vec<String>>,
     },
     Remove {
         force: bool,
@@ -167,6 +193,8 @@ pub enum Command {
 pub enum StartedBy {
     Person,
     Policy,
+    /// With the daemon's own start.
+    Daemon,
 }
 
 /// The way to a container's task.
@@ -221,18 +249,20 @@ impl Handle {
             Phase::Running { .. } | Phase::Restarting { .. } => {}
             _ => return Err(Refusal::new(Kind::NotModified, "container is already stopped")),
         }
-        self.tell(Command::MarkStopped).await;
+        // It may have ended since, or have been started again.
+        let Phase::Running { frozen, .. } = self.ask(|answer| Command::MarkStopped { answer }).await? else {
+            return Ok(());
+        };
+        let view = self.view();
         let signal = signal.unwrap_or_else(|| view.record.stop_signal());
         let exits = view.exits;
         let ended = |view: &View| view.exits > exits || !matches!(view.phase, Phase::Running { .. });
-        if let Phase::Running { frozen, .. } = view.phase {
-            if frozen {
-                // A frozen process sees no signal but SIGKILL.
-                self.ask(|answer| Command::Freeze { frozen: false, answer }).await?;
-            }
-            if self.ask(|answer| Command::Signal { signal, answer }).await.is_err() && ended(&self.view()) {
-                return Ok(());
-            }
+        if frozen {
+            // A frozen process sees no signal but SIGKILL.
+            self.ask(|answer| Command::Freeze { frozen: false, answer }).await?;
+        }
+        if self.ask(|answer| Command::Signal { signal, answer }).await.is_err() && ended(&self.view()) {
+            return Ok(());
         }
         if let Some(seconds) = grace {
             let grace = std::time::Duration::from_secs(seconds);

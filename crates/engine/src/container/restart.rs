@@ -1,18 +1,14 @@
-//! Restart policies: Docker's back-off of 100 ms, doubled up to a minute, and back after ten good seconds.
+//! Restart policies at work: waiting for the next start, and being started.
 
 use std::time::Duration;
 
 use model::phase::Ending;
-use model::time::{NANOS, UnixNanos};
+use model::restart::{Ended, after_exit};
+use model::time::UnixNanos;
 
 use super::StartedBy;
 use super::task::Task;
 use crate::clock;
-
-pub const DELAY_FIRST: Duration = Duration::from_millis(100);
-const DELAY_MAX: Duration = Duration::from_secs(60);
-/// A run this long counts as a good one.
-const GOOD_RUN: i64 = 10 * NANOS;
 
 /// Sleeps until an instant of the wall clock; for ever if there is none.
 pub async fn sleep_until(at: Option<UnixNanos>) {
@@ -26,33 +22,17 @@ pub async fn sleep_until(at: Option<UnixNanos>) {
 }
 
 impl Task {
-    /// When the policy starts it again after this ending, if at all.
+    /// When the policy starts it again after this ending, if at all. Counts the restart, as Docker does, from here on.
     pub(super) fn next_restart(&mut self, ending: &Ending) -> Option<UnixNanos> {
-        if self.stopped_by_hand {
+        let ended = Ended { code: ending.code, by_hand: self.stopped_by_hand, count: self.restart_count };
+        if !after_exit(&self.record.host_config.restart_policy, ended) {
             return None;
         }
-        let policy = &self.record.host_config.restart_policy;
-        let wanted = match policy.name.as_str() {
-            "always" | "unless-stopped" => true,
-            "on-failure" => {
-                let most = policy.maximum_retry_count;
-                ending.code != 0 && (most == 0 || i64::from(self.restart_count) < most)
-            }
-            _ => false,
-        };
-        if !wanted {
-            return None;
-        }
-        if ending.finished_at - ending.started_at >= GOOD_RUN {
-            self.restart_delay = DELAY_FIRST;
-        }
-        let delay = self.restart_delay;
-        self.restart_delay = (delay * 2).min(DELAY_MAX);
-        Some(clock::now() + delay.as_nanos() as i64)
+        self.restart_count += 1;
+        Some(clock::now() + self.backoff.next(ending))
     }
 
     pub(super) async fn restart_now(&mut self) {
-        self.restart_count += 1;
         if let Err(error) = self.start(StartedBy::Policy).await {
             tracing::warn!(container = %self.record.id, %error, "could not be started by its restart policy");
         }

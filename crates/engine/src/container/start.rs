@@ -1,10 +1,10 @@
 //! Starting a container: each step hands back its undo, and a failure anywhere undoes what was done.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use model::create::{LogSettings, NetworkChoice};
+use model::create::NetworkChoice;
 use model::phase::Ending;
 use model::spec::{Place, StartFacts};
 use model::{Phase, Refusal};
@@ -13,6 +13,7 @@ use shim_protocol::{Command as ToShim, Create, LogDriver, LogTarget, Reply, Stdi
 use super::StartedBy;
 use super::exec::exit_code_of;
 use super::files::Files;
+use super::joins;
 use super::task::Task;
 use crate::net::Endpoint;
 use crate::paths::ENDPOINT_NAME;
@@ -21,15 +22,23 @@ use crate::{blocking, failpoint, host};
 
 /// How long the end of an earlier shim may take.
 const SETTLING: std::time::Duration = std::time::Duration::from_secs(10);
+/// How long those who still copy its files may take.
+const COPYING: std::time::Duration = std::time::Duration::from_secs(30);
 
 impl Task {
     pub(super) async fn start(&mut self, by: StartedBy) -> Result<(), Refusal> {
         self.phase.may_start()?;
-        if by == StartedBy::Person {
+        if by != StartedBy::Policy {
             self.stopped_by_hand = false;
-            self.restart_delay = super::restart::DELAY_FIRST;
+            self.restart_count = 0;
+            self.backoff = Default::default();
         }
         self.settle().await;
+        if !self.leases.returned(COPYING).await {
+            let name = &self.record.name;
+            let why = format!("cannot start container {name}: its files are still being copied");
+            return Err(Refusal::conflict(why).hint("wait until the copy has ended, or end it"));
+        }
         match self.start_steps().await {
             Ok(()) => Ok(()),
             Err(refusal) => {
@@ -66,6 +75,7 @@ impl Task {
     }
 
     async fn start_steps(&mut self) -> Result<(), Refusal> {
+        self.take_name();
         let endpoint = self.allocate_network().await?;
         let result = self.start_with(endpoint.as_ref()).await;
         match result {
@@ -73,6 +83,7 @@ impl Task {
                 (self.shim, self.settled) = (Some(shim), false);
                 self.endpoint = endpoint;
                 self.phase = Phase::Running { pid, started_at, frozen: false };
+                self.begin_health(started_at);
                 self.emit_network("connect");
                 self.emit("start", &[]);
                 self.publish();
@@ -82,11 +93,32 @@ impl Task {
                 Ok(())
             }
             Err(refusal) => {
+                self.engine.shipping().ended(&self.record.id);
                 self.release_network(endpoint).await;
                 self.engine.discard_task_directory(&self.record.id);
                 Err(refusal)
             }
         }
+    }
+
+    /// Who shares a network has the host name that goes with it.
+    fn take_name(&mut self) {
+        let config = &self.record.config;
+        let (host, domain) = match &self.record.network {
+            NetworkChoice::Host if config.hostname.is_empty() => {
+                (crate::net::host_name(), config.domainname.clone())
+            }
+            NetworkChoice::Container(other) => match self.engine.find(other) {
+                Ok(other) => {
+                    let config = &other.view().record.config;
+                    (config.hostname.clone(), config.domainname.clone())
+                }
+                Err(_) => return,
+            },
+            _ => return,
+        };
+        let config = &mut Arc::make_mut(&mut self.record).config;
+        (config.hostname, config.domainname) = (host, domain);
     }
 
     /// An address and host ports; bookkeeping only.
@@ -99,6 +131,9 @@ impl Task {
     }
 
     async fn start_with(&mut self, endpoint: Option<&Arc<Endpoint>>) -> Result<(Shim, i32, i64), Refusal> {
+        if let Some(spool) = self.engine.log_spool(&self.record)? {
+            self.engine.shipping().begin(&self.record, spool).await?;
+        }
         let places = self.attach_volumes().await?;
         let started = self.start_on(endpoint, &places).await;
         if started.is_err() {
@@ -192,9 +227,13 @@ impl Task {
         let io = |error: std::io::Error| {
             Refusal::from_error("cannot prepare the container's run directory", &error)
         };
-        // What an earlier end left there must not be taken for this one's.
-        self.engine.discard_task_directory(&record.id);
-        std::fs::create_dir_all(&run_directory).map_err(io)?;
+        if let Err(error) = std::fs::create_dir(&run_directory) {
+            if error.kind() == std::io::ErrorKind::AlreadyExists {
+                // What an earlier end left there must not be taken for this one's.
+                self.engine.discard_task_directory(&record.id);
+            }
+            std::fs::create_dir_all(&run_directory).map_err(io)?;
+        }
         if let Some(endpoint) = endpoint {
             // Before anything of it exists in the kernel, so that a next daemon can find and undo it.
             let text = serde_json::to_vec(&**endpoint).map_err(|error| io(error.into()))?;
@@ -207,17 +246,26 @@ impl Task {
             "" => self.engine.options().cgroup_parent.as_str(),
             own => own,
         };
+        let (init, init_path) = self.init();
+        let ipc_of = match record.host_config.ipc_mode.strip_prefix("container:") {
+            Some(other) => Some(joins::ipc(&self.engine, other)?),
+            None => None,
+        };
         let facts = StartFacts {
             cgroup_path: format!("{}/{}", cgroup_parent.trim_end_matches('/'), record.id),
             cgroup_v2: self.engine.facts().cgroup_v2,
             join_network: match &record.network {
-                NetworkChoice::Container(other) => Some(self.namespace_of(other, "net")?),
+                NetworkChoice::Container(other) => {
+                    Some(namespace(joins::network(&self.engine, other)?, "net"))
+                }
                 _ => None,
             },
             join_pid: match record.host_config.pid_mode.strip_prefix("container:") {
-                Some(other) => Some(self.namespace_of(other, "pid")?),
+                Some(other) => Some(namespace(joins::pids(&self.engine, other)?, "pid")),
                 None => None,
             },
+            join_ipc: ipc_of.map(|pid| namespace(pid, "ipc")),
+            init_path,
             resolv_conf: Some(&files.resolv_conf),
             hostname: Some(&files.hostname),
             hosts: Some(&files.hosts),
@@ -240,18 +288,22 @@ impl Task {
             log: log_target(self)?,
             attach: Vec::new(),
             netlink: endpoint.is_some(),
+            init,
+            shared_memory_of: ipc_of,
         })
     }
 
-    fn namespace_of(&self, name: &str, kind: &str) -> Result<PathBuf, Refusal> {
-        let other = self.engine.find(name)?.view();
-        let pid = other.phase.pid().ok_or_else(|| {
-            Refusal::conflict(format!(
-                "cannot join the {kind} namespace of a non running container: {}",
-                other.id()
-            ))
-        })?;
-        Ok(PathBuf::from(format!("/proc/{pid}/ns/{kind}")))
+    /// Whether an init of Corten's own stands before the program, or which of the host's. In a PID namespace that is
+    /// somebody else's, there is one already.
+    fn init(&self) -> (bool, Option<&Path>) {
+        let host = &self.record.host_config;
+        match &self.engine.options().init_path {
+            _ if host.resources.init != Some(true) || !matches!(host.pid_mode.as_str(), "" | "private") => {
+                (false, None)
+            }
+            Some(path) => (false, Some(path)),
+            None => (true, None),
+        }
     }
 
     /// Binds by `-v` make the missing directory on the host, as Docker does.
@@ -291,6 +343,10 @@ impl Task {
     }
 }
 
+fn namespace(pid: i32, kind: &str) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}/ns/{kind}"))
+}
+
 /// Whether a process has ended, or does within a moment: its namespaces go before it can be seen to have ended.
 async fn ends_soon(pid: i32) -> bool {
     for _ in 0..50 {
@@ -303,52 +359,20 @@ async fn ends_soon(pid: i32) -> bool {
 }
 
 fn log_target(task: &Task) -> Result<LogTarget, Refusal> {
-    let (record, engine) = (&task.record, &task.engine);
-    let config = &record.host_config.log_config;
-    let settings = LogSettings::of(config)?;
+    let Some(files) = task.engine.log_files(&task.record)? else { return Ok(LogTarget::default()) };
+    crate::shipping::make_folder(&files.path)?;
     Ok(LogTarget {
-        driver: match config.driver.as_str() {
-            "none" => LogDriver::None,
-            "local" => LogDriver::Local,
-            _ => LogDriver::JsonFile,
+        driver: match files.driver {
+            logs::Driver::JsonFile => LogDriver::JsonFile,
+            logs::Driver::Local => LogDriver::Local,
         },
-        path: engine.log_path(record),
-        size_max: settings.size_max,
-        files_max: settings.files_max,
-        compress: settings.compress,
-        attributes: log_attributes(task),
+        path: files.path,
+        size_max: files.size_max,
+        files_max: files.files_max,
+        compress: files.compress,
+        numbered: files.numbered,
+        attributes: files.attributes,
     })
-}
-
-/// What `labels`, `env` and `tag` add to each line.
-fn log_attributes(task: &Task) -> std::collections::BTreeMap<String, String> {
-    let record = &task.record;
-    let options = &record.host_config.log_config.config;
-    let mut all = std::collections::BTreeMap::new();
-    for name in options.get("labels").into_iter().flat_map(|names| names.split(',')) {
-        if let Some(value) =
-            record.config.labels.iter().flatten().find(|(key, _)| *key == name).map(|(_, value)| value)
-        {
-            all.insert(name.to_string(), value.clone());
-        }
-    }
-    for name in options.get("env").into_iter().flat_map(|names| names.split(',')) {
-        let variables = record.config.env.iter().flatten();
-        if let Some((_, value)) =
-            variables.filter_map(|one| one.split_once('=')).find(|(key, _)| *key == name)
-        {
-            all.insert(name.to_string(), value.into());
-        }
-    }
-    if let Some(tag) = options.get("tag") {
-        let short: String = record.id.chars().take(12).collect();
-        let tag = tag
-            .replace("{{.ID}}", &short)
-            .replace("{{.FullID}}", &record.id)
-            .replace("{{.Name}}", &record.name);
-        all.insert("tag".into(), tag);
-    }
-    all
 }
 
 /// Docker's words around what the runtime says, which clients look for.

@@ -11,6 +11,7 @@ use shim_protocol::{Command as ToShim, Exit, Notice, Reply};
 use tokio::sync::{mpsc, watch};
 
 use super::exec::Exec;
+use super::health::Care;
 use super::{Client, Command, Handle, INBOX, Remembered, View};
 use crate::Engine;
 use crate::net::Endpoint;
@@ -27,10 +28,12 @@ pub struct Task {
     pub(super) early: Vec<Client>,
     pub(super) stopped_by_hand: bool,
     pub(super) restart_count: u32,
-    pub(super) restart_delay: std::time::Duration,
+    pub(super) backoff: model::restart::Backoff,
+    pub(super) care: Care,
     exits: u64,
     removed: bool,
     pub(super) settled: bool,
+    pub(super) leases: super::lease::Leases,
     inbox: mpsc::Receiver<Command>,
     /// Counts the shims that it has had.
     shim_number: u64,
@@ -48,6 +51,7 @@ impl Task {
             phase: phase.clone(),
             endpoint: None,
             execs: Arc::default(),
+            health: remembered.health.clone(),
             restart_count: remembered.restart_count,
             exits: 0,
             removed: false,
@@ -64,10 +68,12 @@ impl Task {
             early: Vec::new(),
             stopped_by_hand: remembered.stopped_by_hand,
             restart_count: remembered.restart_count,
-            restart_delay: super::restart::DELAY_FIRST,
+            backoff: Default::default(),
+            care: Care::new(remembered.health.clone()),
             exits: 0,
             removed: false,
             settled: true,
+            leases: super::lease::Leases::default(),
             inbox,
             shim_number: 0,
             shim_events: mpsc::unbounded_channel(),
@@ -83,11 +89,13 @@ impl Task {
                 Phase::Restarting { until, .. } => Some(*until),
                 _ => None,
             };
+            let probe_at = self.care.due();
             tokio::select! {
                 // What the shim says comes first: a command must see the state that already holds.
                 biased;
                 Some((number, event)) = self.shim_events.1.recv() => self.shim_event(number, event).await,
                 () = super::restart::sleep_until(restart_at), if restart_at.is_some() => self.restart_now().await,
+                () = super::health::sleep_until(probe_at), if probe_at.is_some() => self.probe().await,
                 command = self.inbox.recv() => match command {
                     Some(Command::Forget { done }) => {
                         let _ = done.send(());
@@ -116,9 +124,18 @@ impl Task {
             Command::Signal { signal, answer } => {
                 let _ = answer.send(self.signal(signal).await);
             }
-            Command::MarkStopped => self.mark_stopped(),
+            Command::MarkStopped { answer } => {
+                self.mark_stopped();
+                let _ = answer.send(Ok(self.phase.clone()));
+            }
             Command::Freeze { frozen, answer } => {
-                let _ = answer.send(self.freeze(frozen).await);
+                let _ = answer.send(self.freeze(ToShim::Freeze(frozen), frozen).await);
+            }
+            Command::Hold { answer } => {
+                let _ = answer.send(self.freeze(ToShim::Hold, true).await);
+            }
+            Command::Reach { answer } => {
+                let _ = answer.send(self.reach().await);
             }
             Command::Attach { client, answer } => {
                 let _ = answer.send(self.attach(client).await);
@@ -138,8 +155,8 @@ impl Task {
             Command::Rename { name, answer } => {
                 let _ = answer.send(self.rename(name).await);
             }
-            Command::UpdateRestart { policy, answer } => {
-                let _ = answer.send(self.update_restart(policy).await);
+            Command::Update { request, answer } => {
+                let _ = answer.send(self.update(*request).await);
             }
             Command::Remove { force, volumes, answer } => {
                 let _ = answer.send(self.remove(force, volumes).await);
@@ -168,6 +185,7 @@ impl Task {
             phase: self.phase.clone(),
             endpoint: self.endpoint.clone(),
             execs: Arc::new(self.execs.iter().map(|(id, exec)| (id.clone(), exec.view())).collect()),
+            health: self.care.health.clone(),
             restart_count: self.restart_count,
             exits: self.exits,
             removed: self.removed,
@@ -204,6 +222,8 @@ impl Task {
                 running: self.phase.is_running(),
                 stopped_by_hand: self.stopped_by_hand,
                 restart_count: self.restart_count,
+                restarting: matches!(self.phase, Phase::Restarting { .. }),
+                health: self.care.health.clone(),
             },
         );
     }
@@ -224,7 +244,10 @@ impl Task {
         }
         match event {
             Event::Notice(Notice::Exited(exit)) => self.exited(exit).await,
-            Event::Notice(Notice::ExecExited { exec, code }) => self.exec_exited(&exec, code),
+            Event::Notice(Notice::ExecExited { exec, code, captured }) => {
+                self.exec_exited(&exec, code);
+                self.probe_ended(&exec, code, captured).await;
+            }
             Event::Notice(Notice::Detached { exec: None }) => self.emit("detach", &[]),
             Event::Notice(Notice::Detached { exec: Some(exec) }) => {
                 self.emit("exec_detach", &[("execID", exec)]);
@@ -264,7 +287,9 @@ impl Task {
         if let Some(shim) = self.shim.take() {
             shim.close();
         }
+        self.engine.shipping().ended(&self.record.id);
         self.end_execs();
+        self.stop_health();
         let mut endpoint = self.endpoint.take();
         if endpoint.as_ref().is_some_and(|endpoint| endpoint.publishes()) {
             // Before anybody is told: they may publish the ports anew at once.
@@ -330,11 +355,13 @@ impl Task {
         if let Phase::Restarting { last, .. } = &self.phase {
             self.phase = Phase::Exited(last.clone());
             self.publish();
+        }
+        if !self.record.host_config.auto_remove {
             self.remember();
         }
     }
 
-    async fn freeze(&mut self, frozen: bool) -> Result<(), Refusal> {
+    async fn freeze(&mut self, how: ToShim, frozen: bool) -> Result<(), Refusal> {
         let id = &self.record.id;
         let was = match &self.phase {
             Phase::Running { frozen, .. } => *frozen,
@@ -352,9 +379,15 @@ impl Task {
         }
         let shim =
             self.shim.clone().ok_or_else(|| Refusal::conflict(format!("Container {id} is not running")))?;
-        shim.call(ToShim::Freeze(frozen), &[], Vec::new()).await?;
+        shim.call(how, &[], Vec::new()).await?;
         if let Phase::Running { frozen: place, .. } = &mut self.phase {
             *place = frozen;
+        }
+        if frozen {
+            self.stop_health();
+            self.keep_health().await;
+        } else {
+            self.resume_health();
         }
         self.emit(if frozen { "pause" } else { "unpause" }, &[]);
         self.publish();
@@ -424,16 +457,6 @@ impl Task {
         Ok(())
     }
 
-    async fn update_restart(&mut self, policy: api_types::container::RestartPolicy) -> Result<(), Refusal> {
-        let mut record = (*self.record).clone();
-        record.host_config.restart_policy = policy;
-        self.engine.store_record(&record).await?;
-        self.record = Arc::new(record);
-        self.publish();
-        self.emit("update", &[]);
-        Ok(())
-    }
-
     async fn remove(&mut self, force: bool, volumes: bool) -> Result<(), Refusal> {
         if force && (self.phase.is_running() || matches!(self.phase, Phase::Restarting { .. })) {
             self.kill_for_removal().await?;
@@ -449,7 +472,7 @@ impl Task {
         let auto_remove = std::mem::take(&mut record.host_config.auto_remove);
         if self.phase.is_running() {
             if let Phase::Running { frozen: true, .. } = self.phase {
-                self.freeze(false).await?;
+                self.freeze(ToShim::Freeze(false), false).await?;
             }
             let killed = self.signal(model::signal::KILL).await;
             let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
@@ -484,6 +507,7 @@ impl Task {
         (self.shim, self.settled) = (Some(shim), false);
         let started_at = i64::try_from(started_at).unwrap_or(i64::MAX);
         self.phase = Phase::Running { pid: state.pid, started_at, frozen: state.frozen };
+        self.adopt_health();
         if let Some(exit) = state.exit {
             self.exited(exit).await;
         }

@@ -45,6 +45,10 @@ pub fn mounts(host: &HostConfig, _cgroup_v2: bool) -> Vec<Mount> {
     match host.ipc_mode.as_str() {
         "none" => {}
         "host" => all.push(mount("/dev/shm", "bind", "/dev/shm", &["rbind", "rprivate"])),
+        // The source is the other container's, which the shim opens there.
+        mode if mode.starts_with("container:") => {
+            all.push(mount("/dev/shm", "bind", "/dev/shm", &["bind", "rprivate"]));
+        }
         _ => {
             let size = format!("size={}", host.shm_size);
             all.push(mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &size]));

@@ -1,0 +1,203 @@
+//! Looking after a running container's health: probes as execs, one at a time, between which nothing runs.
+
+use std::time::Duration;
+
+use model::health::{Check, Health, OUTPUT_MAX, Outcome};
+use model::time::UnixNanos;
+use model::{Phase, Refusal};
+use shim_protocol::{Capture, Captured, Command as ToShim, Reply};
+use tokio::time::Instant;
+
+use super::task::Task;
+use crate::{blocking, clock};
+
+/// The health of a container in its run directory, for the next daemon.
+const HEALTH_NAME: &str = "health.json";
+
+/// What a container's task knows of its health.
+#[derive(Debug, Default)]
+pub struct Care {
+    /// The last known health, also of a container that has ended; none if it was never checked.
+    pub health: Option<Health>,
+    /// While it is looked at.
+    watch: Option<Watch>,
+}
+
+#[derive(Debug)]
+struct Watch {
+    check: Check,
+    started_at: UnixNanos,
+    next: Next,
+}
+
+#[derive(Debug)]
+enum Next {
+    /// A probe is due then.
+    Probe(Instant),
+    /// A probe runs; its exec's ID.
+    Result { exec: String, began: UnixNanos },
+}
+
+impl Care {
+    pub fn new(health: Option<Health>) -> Care {
+        Care { health, watch: None }
+    }
+
+    /// When the next probe is due, if one is.
+    pub fn due(&self) -> Option<Instant> {
+        match self.watch.as_ref()?.next {
+            Next::Probe(at) => Some(at),
+            Next::Result { .. } => None,
+        }
+    }
+
+    /// Watches on, with the next probe a pause after `since`.
+    fn watch(&mut self, check: Check, started_at: UnixNanos, since: UnixNanos) {
+        let Some(health) = &self.health else { return };
+        let now = clock::now();
+        let pause = health.pause(&check, started_at, now) - (now - since);
+        let at = Instant::now() + Duration::from_nanos(u64::try_from(pause).unwrap_or(0));
+        self.watch = Some(Watch { check, started_at, next: Next::Probe(at) });
+    }
+}
+
+/// Waits until then; for ever if there is no then.
+pub async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Task {
+    /// The container has started.
+    pub(super) fn begin_health(&mut self, started_at: UnixNanos) {
+        let Some(check) = Check::of(&self.record.config) else { return };
+        self.care.health = Some(Health::begin(self.care.health.as_ref()));
+        self.care.watch(check, started_at, started_at);
+    }
+
+    /// The container ended, or is paused.
+    pub(super) fn stop_health(&mut self) {
+        if self.care.watch.take().is_some()
+            && let Some(health) = &mut self.care.health
+        {
+            health.stop();
+        }
+    }
+
+    /// The container goes on after a pause.
+    pub(super) fn resume_health(&mut self) {
+        if let (Some(check), Phase::Running { started_at, .. }) =
+            (Check::of(&self.record.config), &self.phase)
+        {
+            self.care.watch(check, *started_at, clock::now());
+        }
+    }
+
+    /// Goes on where an earlier daemon left it.
+    pub(super) fn adopt_health(&mut self) {
+        let Phase::Running { started_at, frozen, .. } = self.phase else { return };
+        let Some(check) = Check::of(&self.record.config) else { return };
+        let kept = std::fs::read(self.engine.paths().task(&self.record.id).join(HEALTH_NAME)).ok();
+        let kept = kept.and_then(|bytes| serde_json::from_slice::<Health>(&bytes).ok());
+        let health = kept.unwrap_or_else(|| Health::begin(self.care.health.as_ref()));
+        let since = health.last_looked().unwrap_or(started_at).max(started_at);
+        self.care.health = Some(health);
+        self.care.watch(check, started_at, since);
+        if frozen {
+            self.stop_health();
+        }
+    }
+
+    /// A probe is due.
+    pub(super) async fn probe(&mut self) {
+        let Some(watch) = &self.care.watch else { return };
+        let (command, timeout) = (watch.check.command.clone(), watch.check.timeout);
+        let (exec, began) = (clock::new_id(), clock::now());
+        self.emit_exec("exec_create", &command, &exec);
+        if let Err(refusal) = self.start_probe(&exec, &command, timeout).await {
+            return self.looked(Outcome::failed(began, clock::now(), &refusal.message)).await;
+        }
+        self.emit_exec("exec_start", &command, &exec);
+        if let Some(watch) = &mut self.care.watch {
+            watch.next = Next::Result { exec, began };
+        }
+    }
+
+    fn emit_exec(&self, action: &str, command: &[String], exec: &str) {
+        self.emit(&format!("{action}: {}", command.join(" ")), &[("execID", exec.into())]);
+    }
+
+    async fn start_probe(&mut self, exec: &str, command: &[String], timeout: i64) -> Result<(), Refusal> {
+        if command.is_empty() {
+            return Err(Refusal::invalid("No exec command specified"));
+        }
+        let shim = self.shim.clone().ok_or_else(|| Refusal::system("the container's shim is gone"))?;
+        let request =
+            api_types::exec::ExecCreate { cmd: command.to_vec(), ..api_types::exec::ExecCreate::default() };
+        let process = model::spec::exec_process(&self.record, &request)?;
+        let filter = self.engine.seccomp(&self.record)?;
+        let capture =
+            Capture { bytes_max: OUTPUT_MAX, timeout_nanoseconds: u64::try_from(timeout).unwrap_or(0) };
+        let command = shim_protocol::Exec {
+            id: exec.into(),
+            process,
+            attach: None,
+            stdin_open: false,
+            capture: Some(capture),
+        };
+        let started =
+            shim.call(ToShim::Exec(Box::new(command)), filter.as_deref().unwrap_or(&[]), Vec::new()).await;
+        match started {
+            Ok((Reply::ExecStarted { .. }, _)) => Ok(()),
+            Ok(_) => Err(Refusal::system("the shim gave an odd answer")),
+            Err(error) => Err(super::exec::exec_failed(error.into())),
+        }
+    }
+
+    /// An exec has ended: takes its result if it was the probe.
+    pub(super) async fn probe_ended(&mut self, id: &str, code: i32, captured: Option<Captured>) {
+        let Some(Watch { next: Next::Result { exec, began }, check, .. }) = &self.care.watch else { return };
+        if exec != id {
+            return;
+        }
+        let (began, now) = (*began, clock::now());
+        let (output, truncated, timed_out) = match &captured {
+            Some(captured) => (captured.output.as_str(), captured.truncated, captured.timed_out),
+            None => ("", false, false),
+        };
+        let outcome = match timed_out {
+            true => Outcome::timed_out(began, now, check.timeout, output, truncated),
+            false => Outcome::exited(began, now, code, output, truncated),
+        };
+        self.looked(outcome).await;
+    }
+
+    async fn looked(&mut self, outcome: Outcome) {
+        let (Some(health), Some(watch)) = (&mut self.care.health, &mut self.care.watch) else { return };
+        let changed = health.take(&watch.check, watch.started_at, outcome);
+        let pause = health.pause(&watch.check, watch.started_at, clock::now());
+        watch.next = Next::Probe(Instant::now() + Duration::from_nanos(u64::try_from(pause).unwrap_or(0)));
+        if let Some(status) = changed {
+            self.emit(&format!("health_status: {}", status.word()), &[]);
+        }
+        self.publish();
+        self.keep_health().await;
+    }
+
+    /// Leaves the health where the next daemon finds it; that is in memory, and nobody waits for it on a disk.
+    pub(super) async fn keep_health(&self) {
+        let Some(bytes) = self.care.health.as_ref().and_then(|health| serde_json::to_vec(health).ok()) else {
+            return;
+        };
+        let path = self.engine.paths().task(&self.record.id).join(HEALTH_NAME);
+        let kept = blocking(move || {
+            crate::paths::replace(&path, &bytes)
+                .map_err(|error| Refusal::from_error("cannot keep the container's health", &error))
+        });
+        if let Err(error) = kept.await {
+            tracing::debug!(container = %self.record.id, %error, "its health will be forgotten with this daemon");
+        }
+    }
+}
