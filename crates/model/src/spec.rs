@@ -36,7 +36,6 @@ pub enum Place {
 pub struct StartFacts<'a> {
     /// Below the root of each cgroup hierarchy.
     pub cgroup_path: String,
-    pub cgroup_v2: bool,
     /// `/proc/<pid>/ns/net` of the container whose network is shared.
     pub join_network: Option<PathBuf>,
     pub join_pid: Option<PathBuf>,
@@ -51,8 +50,6 @@ pub struct StartFacts<'a> {
     pub all_devices: &'a dyn Fn() -> Vec<LinuxDevice>,
     /// Where volumes and images are found, by the destinations of their mounts.
     pub places: &'a BTreeMap<PathBuf, Place>,
-    /// No user namespace of its own, and the kernel's namespaced network sysctls may be set.
-    pub time_namespace: bool,
 }
 
 /// Builds the spec. Seccomp is not in it: the filter travels compiled.
@@ -271,9 +268,6 @@ fn namespaces(record: &Record, facts: &StartFacts<'_>) -> Vec<LinuxNamespace> {
     if host.cgroupns_mode == "private" {
         all.push(new(LinuxNamespaceKind::Cgroup));
     }
-    if facts.time_namespace {
-        all.push(new(LinuxNamespaceKind::Time));
-    }
     all
 }
 
@@ -293,7 +287,7 @@ fn rootfs_propagation(mounts: &[ContainerMount]) -> String {
 
 fn mounts(record: &Record, facts: &StartFacts<'_>) -> Vec<Mount> {
     let host = &record.host_config;
-    let mut all = defaults::mounts(host, facts.cgroup_v2);
+    let mut all = defaults::mounts(host);
     let own = |path: &Path| record.mounts.iter().any(|mount| mount.destination == path);
     all.retain(|mount| !own(&mount.destination));
     for (source, destination) in [

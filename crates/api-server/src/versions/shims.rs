@@ -3,7 +3,6 @@
 use api_types::container::{ContainerCreate, ContainerSummary, ContainerUpdate};
 use api_types::events::EventMessage;
 use api_types::image::{ImageInspect, ImageSummary};
-use api_types::network::Network;
 use api_types::stats::ContainerStats;
 use serde_json::{Map, Value};
 
@@ -72,11 +71,6 @@ pub fn event(event: &EventMessage, version: Version) -> EventMessage {
         event.from = event.actor.attributes.get("image").cloned().filter(|_| event.kind == "container");
     }
     event
-}
-
-/// Lists have had no containers since 1.28.
-pub fn network_list(answer: &Network) -> Value {
-    serde_json::to_value(answer).unwrap_or_default()
 }
 
 /// 1.52 says what system the numbers are of.

@@ -253,7 +253,6 @@ impl Task {
         };
         let facts = StartFacts {
             cgroup_path: format!("{}/{}", cgroup_parent.trim_end_matches('/'), record.id),
-            cgroup_v2: self.engine.facts().cgroup_v2,
             join_network: match &record.network {
                 NetworkChoice::Container(other) => {
                     Some(namespace(joins::network(&self.engine, other)?, "net"))
@@ -272,7 +271,6 @@ impl Task {
             device: &host::device,
             all_devices: &host::all_devices,
             places,
-            time_namespace: false,
         };
         let spec = model::spec::runtime_spec(record, &facts)?;
         Ok(Create {
