@@ -13,6 +13,7 @@ mod autostart;
 mod commands;
 mod config;
 mod context_store;
+mod credentials;
 mod fail;
 mod opts;
 mod output;

@@ -5,6 +5,7 @@ mod executor;
 mod inherited;
 mod listen;
 mod log;
+mod registries;
 mod reload;
 mod settings;
 mod signals;
@@ -120,7 +121,7 @@ async fn serve(program: &'static str, mut config: Config, log: log::Log) -> Resu
             signals::Wanted::End => break,
             signals::Wanted::Reload => {
                 inherited::notify("RELOADING=1");
-                config = reload::reload(config, &app.engine, &log);
+                config = reload::reload(config, &app.engine, &app.transfers, &log);
                 inherited::notify("READY=1");
             }
             signals::Wanted::Report => signals::report(&app.engine),
@@ -183,6 +184,9 @@ async fn open_app(config: &Config, paths: Paths) -> Result<App> {
     make_directory(&paths.run, 0o711)?;
     let parts = open_parts(&paths)?;
     let builder = Arc::new(build::Builder::open(parts.images.clone(), &paths.data.join("builds"))?);
+    let setup = registries::setup(config, &settings::read(config)?, VERSION)?;
+    let transfers = transfer::Transfers::new(parts.images.clone(), setup);
+    let search_index = config.text("search-index").unwrap_or(registry::HUB_INDEX).into();
     let options = options(config, paths)?;
     let min = config
         .text("min-api-version")
@@ -207,7 +211,15 @@ async fn open_app(config: &Config, paths: Paths) -> Result<App> {
     let executor = Arc::new(move |host| -> Box<dyn build::Executor> {
         Box::new(executor::Executor { engine: for_builds.clone(), runtime: runtime.clone(), host })
     });
-    Ok(App { engine, builder, executor, about: Arc::new(about), authorization: Default::default() })
+    Ok(App {
+        engine,
+        builder,
+        executor,
+        about: Arc::new(about),
+        authorization: Default::default(),
+        transfers,
+        search_index,
+    })
 }
 
 fn make_directory(directory: &Path, mode: u32) -> Result<()> {

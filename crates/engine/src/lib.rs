@@ -32,6 +32,7 @@ pub mod stats;
 mod system;
 mod top;
 
+mod usage;
 pub mod volumes;
 
 use std::collections::BTreeMap;
@@ -101,6 +102,7 @@ struct Inner {
     shipping: shipping::Shipping,
     networks: networks::Networks,
     volumes: volumes::Volumes,
+    meter: usage::Meter,
     execs: Mutex<execs::Execs>,
     /// States to be written with the next lazy commit.
     remembered: Mutex<BTreeMap<String, Remembered>>,

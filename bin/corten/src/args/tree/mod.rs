@@ -9,6 +9,7 @@ mod context;
 mod create_flags;
 mod image;
 mod network;
+mod registry;
 mod system;
 mod volume;
 
@@ -81,12 +82,18 @@ pub static ROOT: Command = Command {
         &container::TOP_LS,
         &image::TOP_BUILD,
         &image::TOP_PULL,
+        &image::TOP_PUSH,
         &image::TOP_LS,
+        &registry::LOGIN,
+        &registry::LOGOUT,
+        &registry::SEARCH,
         &VERSION,
         &system::TOP_INFO,
+        &image::BUILDER,
         &container::GROUP,
         &context::GROUP,
         &image::GROUP,
+        &registry::MANIFEST,
         &network::GROUP,
         &system::GROUP,
         &volume::GROUP,
