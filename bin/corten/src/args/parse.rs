@@ -38,26 +38,23 @@ pub struct Mistake {
 }
 
 /// Commands of Docker that have no counterpart yet, by the group they would be in.
-const UNSUPPORTED: &[(&str, &[&str])] = &[
-    (
-        "",
-        &[
-            "bake",
-            "buildx",
-            "checkpoint",
-            "compose",
-            "config",
-            "node",
-            "plugin",
-            "secret",
-            "service",
-            "stack",
-            "swarm",
-            "trust",
-        ],
-    ),
-    ("volume", &["update"]),
-];
+const UNSUPPORTED: &[(&str, &[&str])] = &[(
+    "",
+    &[
+        "bake",
+        "buildx",
+        "checkpoint",
+        "compose",
+        "config",
+        "node",
+        "plugin",
+        "secret",
+        "service",
+        "stack",
+        "swarm",
+        "trust",
+    ],
+)];
 
 fn is_unsupported(group: &str, name: &str) -> bool {
     UNSUPPORTED.iter().any(|(known, names)| *known == group && names.contains(&name))
@@ -447,7 +444,6 @@ mod tests {
         assert!(matches!(line("network"), Ok(Parsed::Help { asked: false, .. })));
         assert!(matches!(line("-v"), Ok(Parsed::Version)));
         assert!(matches!(line("buildx x"), Ok(Parsed::Outside { name, .. }) if name == "buildx"));
-        assert!(matches!(line("volume update x"), Ok(Parsed::Unsupported(name)) if name == "volume update"));
     }
 
     proptest! {
