@@ -8,7 +8,7 @@ use model::{Kind, Refusal};
 use crate::App;
 use crate::authorization::{Content, Peer, Question};
 use crate::handlers::{
-    build, containers, debug, execs, files, images, networks, registry, stats, system, volumes,
+    build, containers, debug, execs, files, images, networks, registry, stats, system, usage, volumes,
 };
 use crate::query::{Query, decode};
 use crate::request::{Drained, Request};
@@ -128,7 +128,7 @@ async fn dispatch(app: &App, mut request: Request) -> Outcome {
         },
         "build" => match (&method, &parts[1..]) {
             (&Method::POST, []) => build::build(app, request).await,
-            (&Method::POST, ["prune"]) => Err(Refusal::not_implemented("pruning the build cache")),
+            (&Method::POST, ["prune"]) => usage::prune_build_cache(app, &request),
             (&Method::POST, ["cancel"]) => Err(Refusal::not_implemented("cancelling a build")),
             _ => Err(not_found()),
         },
@@ -143,7 +143,7 @@ async fn system_route(app: &App, mut request: Request, method: &Method, parts: &
         (&Method::GET, ["info"]) => system::info(app).await,
         (&Method::GET, ["events"]) => system::events(app, &request),
         (&Method::GET, ["debug", rest @ ..]) => debug::debug(app, rest),
-        (&Method::GET, ["system", "df"]) => Err(Refusal::not_implemented("GET /system/df")),
+        (&Method::GET, ["system", "df"]) => usage::df(app, &request).await,
         (&Method::POST, ["auth"]) => registry::auth(app, &mut request).await,
         (&Method::POST, ["commit"]) => files::commit(app, request).await,
         (&Method::POST, ["session"] | ["grpc"]) => Err(Refusal::not_implemented("BuildKit")),
@@ -243,7 +243,7 @@ fn network_route(app: &App, request: &Request, method: &Method, parts: &[&str]) 
     match (method, parts) {
         (&Method::GET, [] | [""]) => networks::list(app, request),
         (&Method::POST, ["create"]) => Err(Refusal::not_implemented("creating networks")),
-        (&Method::POST, ["prune"]) => Err(Refusal::not_implemented("pruning networks")),
+        (&Method::POST, ["prune"]) => networks::prune(app, request),
         (&Method::GET, [name]) => networks::inspect(app, name),
         (&Method::DELETE, [name]) => networks::remove(app, name),
         (&Method::POST, [name, "connect" | "disconnect"]) => {

@@ -120,6 +120,15 @@ impl Engine {
         using.map(|view| (view.id().to_string(), view.phase.is_running())).collect()
     }
 
+    /// How many containers are made from each image, by its ID.
+    pub fn image_users(&self) -> std::collections::HashMap<String, usize> {
+        let mut users = std::collections::HashMap::new();
+        for handle in self.registry().all() {
+            *users.entry(handle.view().record.image_id.clone()).or_default() += 1;
+        }
+        users
+    }
+
     pub fn container_count(&self) -> usize {
         self.registry().len()
     }
@@ -144,6 +153,7 @@ impl Engine {
             handle.tell(Command::Forget { done }).await;
             let _ = told.await;
         }
+        self.shipping().shut_down().await;
         let limit = self.settings().shutdown_seconds.map(Duration::from_secs);
         let deadline = limit.map(|limit| tokio::time::Instant::now() + limit.min(LONGEST));
         while self.0.background.running.load(Ordering::Acquire) > 0

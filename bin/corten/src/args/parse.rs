@@ -37,7 +37,6 @@ const UNSUPPORTED: &[(&str, &[&str])] = &[
         "",
         &[
             "bake",
-            "builder",
             "buildx",
             "checkpoint",
             "compose",
@@ -53,7 +52,6 @@ const UNSUPPORTED: &[(&str, &[&str])] = &[
         ],
     ),
     ("system", &["dial-stdio"]),
-    ("volume", &["update"]),
 ];
 
 fn is_unsupported(group: &str, name: &str) -> bool {

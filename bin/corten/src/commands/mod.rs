@@ -43,6 +43,7 @@ use crate::fail::Fail;
 pub enum Verb {
     Attach,
     Build,
+    BuilderPrune,
     Commit,
     CompletionBash,
     CompletionFish,
@@ -106,6 +107,7 @@ pub enum Verb {
     VolumeLs,
     VolumePrune,
     VolumeRm,
+    VolumeUpdate,
     Wait,
 }
 
@@ -167,7 +169,9 @@ pub async fn run(app: App, command: &Command, matches: Matches) -> Result<i32, F
         Verb::VolumeLs => volume::ls(&app, &matches).await,
         Verb::VolumeCreate => volume::create(&app, &matches).await,
         Verb::VolumeRm => volume::rm(&app, &matches).await,
-        Verb::ContainerPrune
+        Verb::VolumeUpdate => volume::update(&app, &matches).await,
+        Verb::BuilderPrune
+        | Verb::ContainerPrune
         | Verb::ImagePrune
         | Verb::NetworkPrune
         | Verb::VolumePrune

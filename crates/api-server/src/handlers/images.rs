@@ -72,6 +72,22 @@ pub async fn list(app: &App, request: &Request) -> Outcome {
     json(&answers)
 }
 
+/// Bytes of all layers, and every image with what it shares and how many containers it has.
+pub async fn usage(app: &App, version: Version) -> Result<(i64, Vec<ImageSummary>), Refusal> {
+    blocking(app, move |engine| {
+        let found = engine.images().list(&ListFilter::default()).map_err(refusal)?;
+        let (shared, users) = (engine.images().shared_sizes(), engine.image_users());
+        let answers = found.iter().map(|one| {
+            let mut answer = summary(engine, one, version);
+            answer.shared_size = shared.get(&one.image.id).map_or(0, |bytes| *bytes as i64);
+            answer.containers = users.get(&answer.id).map_or(0, |count| *count as i64);
+            answer
+        });
+        Ok((engine.images().layers_size() as i64, answers.collect()))
+    })
+    .await
+}
+
 fn summary(engine: &Engine, found: &images::Summary, version: Version) -> ImageSummary {
     let image = &found.image;
     let id = image.id.to_string();

@@ -10,4 +10,5 @@ pub mod networks;
 pub mod registry;
 pub mod stats;
 pub mod system;
+pub mod usage;
 pub mod volumes;

@@ -186,6 +186,30 @@ pub const PRUNE: Command = Command {
     ..BLANK
 };
 
+const CACHE_PRUNE_FLAGS: &[Flag] = &[
+    flag("all", Bool, "Remove all unused build cache, not just dangling ones").short('a'),
+    flag("filter", List("filter"), "Provide filter values (e.g. \"until=24h\")").check(check::filter),
+    flag("force", Bool, "Do not prompt for confirmation").short('f'),
+    flag("keep-storage", Bytes, "Amount of disk space to keep for cache"),
+];
+
+const CACHE_PRUNE: Command = Command {
+    name: "prune",
+    short: "Remove build cache",
+    flags: &[CACHE_PRUNE_FLAGS],
+    verb: Some(Verb::BuilderPrune),
+    ..BLANK
+};
+
+pub const BUILDER: Command = Command {
+    name: "builder",
+    short: "Manage builds",
+    count: Count::Any,
+    subs: &[&BUILD, &CACHE_PRUNE],
+    section: Section::Management,
+    ..BLANK
+};
+
 const PULL_FLAGS: &[Flag] = &[
     flag("all-tags", Bool, "Download all tagged images in the repository").short('a'),
     flag("platform", Str, "Set platform if server is multi-platform capable"),

@@ -88,6 +88,7 @@ pub static ROOT: Command = Command {
         &registry::SEARCH,
         &VERSION,
         &system::TOP_INFO,
+        &image::BUILDER,
         &container::GROUP,
         &image::GROUP,
         &registry::MANIFEST,
