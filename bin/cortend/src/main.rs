@@ -211,8 +211,10 @@ async fn open_app(config: &Config, paths: Paths, remap: Option<Remap>) -> Result
         min_version,
     };
     let (for_builds, runtime) = (engine.clone(), tokio::runtime::Handle::current());
-    let executor = Arc::new(move |host| -> Box<dyn build::Executor> {
-        Box::new(executor::Executor { engine: for_builds.clone(), runtime: runtime.clone(), host })
+    let for_base_images = transfers.clone();
+    let executor = Arc::new(move |setting| -> Box<dyn build::Executor> {
+        let (engine, runtime, transfers) = (for_builds.clone(), runtime.clone(), for_base_images.clone());
+        Box::new(executor::Executor { engine, runtime, transfers, setting })
     });
     Ok(App {
         engine,

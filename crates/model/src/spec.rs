@@ -38,7 +38,6 @@ pub enum Place {
 pub struct StartFacts<'a> {
     /// Below the root of each cgroup hierarchy.
     pub cgroup_path: String,
-    pub cgroup_v2: bool,
     /// `/proc/<pid>/ns/net` of the container whose network is shared.
     pub join_network: Option<PathBuf>,
     pub join_pid: Option<PathBuf>,
@@ -55,8 +54,6 @@ pub struct StartFacts<'a> {
     pub all_devices: &'a dyn Fn() -> Vec<LinuxDevice>,
     /// Where volumes and images are found, by the destinations of their mounts.
     pub places: &'a BTreeMap<PathBuf, Place>,
-    /// No user namespace of its own, and the kernel's namespaced network sysctls may be set.
-    pub time_namespace: bool,
     /// The users of the container's own namespace.
     pub remap: Option<&'a Remap>,
     /// `/proc/<pid>/ns/user` of the container that it shares a namespace with.
@@ -284,9 +281,6 @@ fn namespaces(record: &Record, facts: &StartFacts<'_>) -> Vec<LinuxNamespace> {
     if host.cgroupns_mode == "private" {
         all.push(new(LinuxNamespaceKind::Cgroup));
     }
-    if facts.time_namespace {
-        all.push(new(LinuxNamespaceKind::Time));
-    }
     all
 }
 
@@ -306,7 +300,7 @@ fn rootfs_propagation(mounts: &[ContainerMount]) -> String {
 
 fn mounts(record: &Record, facts: &StartFacts<'_>, writable_cgroups: bool) -> Vec<Mount> {
     let host = &record.host_config;
-    let mut all = defaults::mounts(host, facts.cgroup_v2);
+    let mut all = defaults::mounts(host);
     for mount in all.iter_mut().filter(|mount| writable_cgroups && mount.kind == "cgroup") {
         mount.options.retain(|option| option != "ro");
     }

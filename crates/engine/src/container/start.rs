@@ -259,7 +259,6 @@ impl Task {
                 true => format!("{cgroup_parent}:corten:{}", record.id),
                 false => format!("{}/{}", cgroup_parent.trim_end_matches('/'), record.id),
             },
-            cgroup_v2: self.engine.facts().cgroup_v2,
             join_network: match &record.network {
                 NetworkChoice::Container(other) => {
                     Some(namespace(joins::network(&self.engine, other)?, "net"))
@@ -279,7 +278,6 @@ impl Task {
             device_nodes: &host::device_nodes,
             all_devices: &host::all_devices,
             places,
-            time_namespace: false,
             remap,
             join_user: if remap.is_some() { self.shared_users(ipc_of)? } else { None },
             data_root: &paths.data,
