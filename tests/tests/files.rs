@@ -572,6 +572,37 @@ fn a_daemon_that_dies_in_a_commit_leaves_nothing_frozen() {
     bed.run(&["rmi", "-f", "cut"]);
 }
 
+#[test]
+fn many_copy_into_one_container_at_once() {
+    let bed = Bed::new();
+    for phase in ["created", "running"] {
+        bed.run(&["create", "--name", phase, "busybox", "sleep", "100000"]).ok();
+        if phase == "running" {
+            bed.run(&["start", phase]).ok();
+        }
+        std::thread::scope(|scope| {
+            for worker in 0..6 {
+                let bed = &bed;
+                scope.spawn(move || {
+                    for turn in 0..10 {
+                        // Directories of the image, so that each write copies something up.
+                        let names = [format!("etc/{worker}-{turn}"), format!("home/user/{worker}/{turn}")];
+                        let entries = names.map(|name| Entry::file(&name, 0o644, "x".repeat(100_000)));
+                        put(bed, phase, "/", "", &layer(&entries)).expect(200);
+                        get(bed, phase, "/home").expect(200);
+                    }
+                });
+            }
+        });
+        let names = members(&get(&bed, phase, "/").expect(200).body);
+        for (worker, turn) in (0..6).flat_map(|worker| (0..10).map(move |turn| (worker, turn))) {
+            for name in [format!("/etc/{worker}-{turn}"), format!("/home/user/{worker}/{turn}")] {
+                assert!(names.contains(&name), "{phase}: {name} is lost");
+            }
+        }
+    }
+}
+
 // --- safety
 
 /// In a decoy on the host; nothing that a container or an archive does may read or change it.

@@ -1,6 +1,7 @@
 //! Who has hold of a container's files: they must be out of them before its root is mounted anew or removed.
 
-use std::sync::Arc;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// How often it is looked whether the last one has let go; nobody waits but who finds somebody there.
@@ -8,17 +9,38 @@ const LOOK: Duration = Duration::from_millis(10);
 
 /// Counts the leases of one container.
 #[derive(Debug, Default)]
-pub struct Leases(Arc<()>);
+pub struct Leases(Arc<Slot>);
+
+/// What those share who have hold of the files of one container.
+#[derive(Debug, Default)]
+struct Slot {
+    /// The root of a container that does not run, while anybody has it open.
+    root: Mutex<Weak<OwnedFd>>,
+}
 
 /// The right to read and write a container's files; let go of by being dropped.
 #[derive(Debug)]
 pub struct Lease {
-    _held: Arc<()>,
+    slot: Arc<Slot>,
+}
+
+impl Lease {
+    /// The root that all share: opened by the first, and kept until the last has dropped it. Two mounts of the same
+    /// layer would get in each other's way. Blocks as long as `open` does.
+    pub fn share_root<E>(&self, open: impl FnOnce() -> Result<OwnedFd, E>) -> Result<Arc<OwnedFd>, E> {
+        let mut shared = self.slot.root.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(root) = shared.upgrade() {
+            return Ok(root);
+        }
+        let root = Arc::new(open()?);
+        *shared = Arc::downgrade(&root);
+        Ok(root)
+    }
 }
 
 impl Leases {
     pub fn lend(&self) -> Lease {
-        Lease { _held: self.0.clone() }
+        Lease { slot: self.0.clone() }
     }
 
     fn are_out(&self) -> bool {
@@ -61,5 +83,16 @@ mod tests {
             drop(lease);
         });
         assert!(leases.returned(Duration::from_secs(60)).await);
+    }
+
+    #[test]
+    fn a_root_is_opened_once_for_all() {
+        let open = || std::fs::File::open("/").map(OwnedFd::from);
+        let leases = Leases::default();
+        let (one, two) = (leases.lend(), leases.lend());
+        let root = one.share_root(open).unwrap();
+        assert!(Arc::ptr_eq(&root, &two.share_root(open).unwrap()));
+        drop(root);
+        assert!(two.share_root(|| Err::<OwnedFd, _>("opened anew")).is_err());
     }
 }

@@ -14,6 +14,7 @@ mod path;
 mod stat;
 
 use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -48,6 +49,8 @@ struct Opened {
     root: Root,
     is_running: bool,
     record: Arc<Record>,
+    /// Of a container that does not run, shared with all who have it open; dropped before the lease is.
+    _mounted: Option<Arc<OwnedFd>>,
     /// The user and group of the host that are the root of the container's user namespace, where its files are seen
     /// through that: (0, 0) else.
     offset: (u32, u32),
@@ -156,25 +159,42 @@ impl Files {
             let facts = self.0.facts();
             let remap = model::remap::of(&record.host_config, facts.remap.as_ref());
             let offset = remap.map_or((0, 0), model::remap::Remap::root);
-            return Ok(Opened { name, root, is_running: true, record, offset, _lease: lease });
+            return Ok(Opened {
+                name,
+                root,
+                is_running: true,
+                record,
+                offset,
+                _mounted: None,
+                _lease: lease,
+            });
         }
         settle(&handle).await?;
         let files = self.clone();
         blocking(move || {
-            let root = files.open_stopped(&record)?;
+            let mounted = lease.share_root(|| {
+                let root = files.0.snapshots().open_root(&record.id);
+                root.map_err(|error| cannot_open(&record, &error))
+            })?;
+            let root = mounted.try_clone().map_err(|error| cannot_open(&record, &error))?;
+            let root = files.with_mounts(Root::from_descriptor(root), &record)?;
             // Its layers are opened as they are on disk, where they have the container's own numbers.
-            Ok(Opened { name, root, is_running: false, record, offset: (0, 0), _lease: lease })
+            Ok(Opened {
+                name,
+                root,
+                is_running: false,
+                record,
+                offset: (0, 0),
+                _mounted: Some(mounted),
+                _lease: lease,
+            })
         })
         .await
     }
 
     /// The root of a container that does not run, with what is mounted in it from the host.
-    fn open_stopped(&self, record: &Record) -> Result<Root, Refusal> {
-        let cannot = |error: &dyn std::error::Error| {
-            Refusal::from_error(&format!("cannot open the files of container {}", record.name), error)
-        };
-        let root = self.0.snapshots().open_root(&record.id).map_err(|error| cannot(&error))?;
-        let mut root = Root::from_descriptor(root);
+    fn with_mounts(&self, mut root: Root, record: &Record) -> Result<Root, Refusal> {
+        let cannot = |error: &dyn std::error::Error| cannot_open(record, error);
         let given = GivenFiles::of(self.0.paths(), record);
         for (source, target) in [
             (&given.resolv_conf, "/etc/resolv.conf"),
@@ -207,7 +227,11 @@ impl Files {
     }
 }
 
-fn open_source(source: &Path, below: &Path) -> std::io::Result<std::os::fd::OwnedFd> {
+fn cannot_open(record: &Record, error: &dyn std::error::Error) -> Refusal {
+    Refusal::from_error(&format!("cannot open the files of container {}", record.name), error)
+}
+
+fn open_source(source: &Path, below: &Path) -> std::io::Result<OwnedFd> {
     let handle = rustix::fs::open(source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     if below.as_os_str().is_empty() { Ok(handle) } else { Root::from_descriptor(handle).locate(below) }
 }
