@@ -24,6 +24,11 @@ pub enum Kind {
     Restart,
     LogWrite,
     LogRead,
+    CopyLargeIn,
+    CopyLargeOut,
+    CopySmallIn,
+    CopySmallOut,
+    LogShipped,
     DaemonMemory,
     ShimMemory,
     ShimShare,
@@ -31,7 +36,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 26] = [
         Self::ApiBridge,
         Self::ApiNone,
         Self::ApiHost,
@@ -49,6 +54,11 @@ impl Kind {
         Self::Restart,
         Self::LogWrite,
         Self::LogRead,
+        Self::CopyLargeIn,
+        Self::CopyLargeOut,
+        Self::CopySmallIn,
+        Self::CopySmallOut,
+        Self::LogShipped,
         Self::DaemonMemory,
         Self::ShimMemory,
         Self::ShimShare,
@@ -60,6 +70,7 @@ impl Kind {
         match self {
             Self::OneByOne | Self::EightAtATime => "ms each",
             Self::LogWrite | Self::LogRead => "MB/s",
+            Self::LogShipped => "lines/s",
             Self::DaemonMemory | Self::ShimMemory | Self::ShimShare => "MB",
             Self::StatsLoad => "% of a core",
             _ => "ms",
@@ -67,7 +78,7 @@ impl Kind {
     }
 
     pub fn more_is_better(self) -> bool {
-        self.unit() == "MB/s"
+        matches!(self.unit(), "MB/s" | "lines/s")
     }
 }
 
