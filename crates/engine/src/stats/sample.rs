@@ -1,7 +1,7 @@
 //! One look at a container.
 
 use std::fs::File;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 
 use model::time::UnixNanos;
 use sandbox::cgroup::{Gauge, Stats};
@@ -124,9 +124,8 @@ fn read_all<'b>(file: &File, buffer: &'b mut Vec<u8>) -> &'b str {
     buffer.clear();
     loop {
         let have = buffer.len();
-        buffer.resize(have + 4096, 0);
-        let count = file.read_at(&mut buffer[have..], have as u64).unwrap_or(0);
-        buffer.truncate(have + count);
+        buffer.reserve(4096);
+        let count = rustix::io::pread(file, rustix::buffer::spare_capacity(buffer), have as u64).unwrap_or(0);
         // A line more would have fitted.
         if count < 2048 || buffer.len() > LONGEST {
             return std::str::from_utf8(buffer).unwrap_or_default();

@@ -1,6 +1,7 @@
 //! What a container used, from the files of its cgroups.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
@@ -39,7 +40,7 @@ pub struct MemoryStats {
     /// Times that the limit was in the way (v1), or that it made the kernel look for somebody to kill (v2).
     pub failures: u64,
     /// `memory.stat` as the kernel wrote it: see [`MemoryStats::fields`].
-    pub detail: String,
+    pub detail: Arc<str>,
 }
 
 impl MemoryStats {
@@ -107,14 +108,14 @@ const FILE_MAX: usize = 256 << 10;
 /// A cgroup's files, kept open: asking again costs one system call for each, and no path is walked.
 ///
 /// Open files do not hold the cgroup: once it is removed, they read as if it had never been used. Some numbers change
-/// seldom and only for reasons that can be seen elsewhere; they are read again when there is one, and every
-/// [`WHOLE_EVERY`] times in any case.
+/// only for reasons that can be seen elsewhere; they are read again when there is one, and every [`WHOLE_EVERY`] times
+/// in any case. A container that has had no processor time and has as much memory as before has done nothing.
 #[derive(Debug)]
 pub struct Gauge {
     unified: bool,
     /// In the order of [`FILES_1`] or [`FILES_2`]; none for what the kernel does not have.
     files: Vec<Option<OwnedFd>>,
-    seldom: Seldom,
+    last: Last,
     /// Readings until everything is read again.
     until_whole: u32,
 }
@@ -123,18 +124,12 @@ const WHOLE_EVERY: u32 = 10;
 /// A charge that fails is never larger than this, in bytes: a huge page and what is charged ahead.
 const CHARGE_MAX: u64 = 4 << 20;
 
-/// What changes seldom, as it was read last.
+/// What was read last.
 #[derive(Debug, Default)]
-struct Seldom {
-    memory_limit: u64,
-    memory_failures: u64,
-    pids_limit: u64,
-    periods: u64,
-    throttled_periods: u64,
-    throttled_nanoseconds: u64,
+struct Last {
+    stats: Stats,
     /// The text that `block_io` was read from; the other file changes with it.
     block_io_text: String,
-    block_io: BlockIoStats,
 }
 
 impl Gauge {
@@ -153,7 +148,7 @@ impl Gauge {
             let path = last.1.as_ref()?.join(file);
             rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()
         });
-        Gauge { unified, files: files.collect(), seldom: Seldom::default(), until_whole: 0 }
+        Gauge { unified, files: files.collect(), last: Last::default(), until_whole: 0 }
     }
 
     /// The next reading is of everything: limits have changed.
@@ -165,7 +160,14 @@ impl Gauge {
     pub fn read(&mut self, buffer: &mut Vec<u8>) -> Stats {
         let whole = self.until_whole == 0;
         self.until_whole = if whole { WHOLE_EVERY - 1 } else { self.until_whole - 1 };
-        if self.unified { self.version2(whole, buffer) } else { self.version1(whole, buffer) }
+        let mut last = std::mem::take(&mut self.last);
+        if self.unified {
+            self.version2(&mut last, whole, buffer);
+        } else {
+            self.version1(&mut last, whole, buffer);
+        }
+        self.last = last;
+        self.last.stats.clone()
     }
 
     fn text<'b>(&self, at: usize, buffer: &'b mut Vec<u8>) -> &'b str {
@@ -176,94 +178,75 @@ impl Gauge {
         std::str::from_utf8(buffer).unwrap_or_default()
     }
 
-    fn version1(&mut self, whole: bool, buffer: &mut Vec<u8>) -> Stats {
-        let per_cpu: Vec<u64> = self.text(0, buffer).split_ascii_whitespace().map(number).collect();
-        let times = self.text(1, buffer);
-        let ticks = |name| field(times, name).saturating_mul(TICK_NANOSECONDS);
-        let (user_nanoseconds, system_nanoseconds) = (ticks("user"), ticks("system"));
-        // Without a quota there are no periods.
-        if whole || self.seldom.periods > 0 {
-            let text = self.text(2, buffer);
-            self.seldom.periods = field(text, "nr_periods");
-            self.seldom.throttled_periods = field(text, "nr_throttled");
-            self.seldom.throttled_nanoseconds = field(text, "throttled_time");
-        }
-        let (usage, usage_max) = (number(self.text(3, buffer)), number(self.text(4, buffer)));
+    fn version1(&self, last: &mut Last, whole: bool, buffer: &mut Vec<u8>) {
+        let Stats { cpu, memory, pids, block_io } = &mut last.stats;
+        let before = (cpu.usage_nanoseconds, memory.usage);
+        cpu.per_cpu_nanoseconds.clear();
+        let text = self.text(0, buffer);
+        cpu.per_cpu_nanoseconds.extend(text.split_ascii_whitespace().map(number));
+        cpu.usage_nanoseconds = cpu.per_cpu_nanoseconds.iter().sum();
+        memory.usage = number(self.text(3, buffer));
         if whole {
-            self.seldom.memory_limit = number(self.text(5, buffer));
-            self.seldom.pids_limit = number_or_max(self.text(9, buffer));
+            memory.limit = number(self.text(5, buffer));
+            pids.limit = number_or_max(self.text(9, buffer));
         }
-        if whole || usage_max.saturating_add(CHARGE_MAX) >= self.seldom.memory_limit {
-            self.seldom.memory_failures = number(self.text(6, buffer));
+        if whole || before != (cpu.usage_nanoseconds, memory.usage) {
+            let text = self.text(1, buffer);
+            let ticks = |name| field(text, name).saturating_mul(TICK_NANOSECONDS);
+            (cpu.user_nanoseconds, cpu.system_nanoseconds) = (ticks("user"), ticks("system"));
+            memory.usage_max = number(self.text(4, buffer));
+            memory.detail = self.text(7, buffer).into();
+            pids.current = number(self.text(8, buffer));
         }
-        let detail = self.text(7, buffer).to_owned();
-        let current = number(self.text(8, buffer));
+        // Without a quota there are no periods.
+        if whole || cpu.periods > 0 {
+            let text = self.text(2, buffer);
+            cpu.periods = field(text, "nr_periods");
+            cpu.throttled_periods = field(text, "nr_throttled");
+            cpu.throttled_nanoseconds = field(text, "throttled_time");
+        }
+        if whole || memory.usage_max.saturating_add(CHARGE_MAX) >= memory.limit {
+            memory.failures = number(self.text(6, buffer));
+        }
         let text = self.text(10, buffer);
-        if text != self.seldom.block_io_text {
-            self.seldom.block_io_text = text.to_owned();
+        if text != last.block_io_text {
             let entries = |text: &str| text.lines().filter_map(block_io_line).collect();
-            self.seldom.block_io.service_bytes = entries(&self.seldom.block_io_text);
-            self.seldom.block_io.serviced = entries(self.text(11, buffer));
+            text.clone_into(&mut last.block_io_text);
+            block_io.service_bytes = entries(text);
+            block_io.serviced = entries(self.text(11, buffer));
         }
-        let usage_nanoseconds = per_cpu.iter().sum();
-        let cpu = CpuStats {
-            usage_nanoseconds,
-            user_nanoseconds,
-            system_nanoseconds,
-            per_cpu_nanoseconds: per_cpu,
-            ..self.throttling()
-        };
-        self.stats(cpu, usage, usage_max, detail, current)
     }
 
-    fn version2(&mut self, whole: bool, buffer: &mut Vec<u8>) -> Stats {
+    fn version2(&self, last: &mut Last, whole: bool, buffer: &mut Vec<u8>) {
+        let Stats { cpu, memory, pids, block_io } = &mut last.stats;
+        let before = (cpu.usage_nanoseconds, memory.usage);
         let text = self.text(0, buffer);
         let microseconds = |name| field(text, name).saturating_mul(1000);
-        let times = ["usage_usec", "user_usec", "system_usec", "throttled_usec"].map(microseconds);
-        let periods = ["nr_periods", "nr_throttled"].map(|name| field(text, name));
-        [self.seldom.periods, self.seldom.throttled_periods] = periods;
-        self.seldom.throttled_nanoseconds = times[3];
-        let usage = number(self.text(1, buffer));
-        if whole {
-            self.seldom.memory_limit = number_or_max(self.text(2, buffer));
-            self.seldom.pids_limit = number_or_max(self.text(6, buffer));
-        }
-        if whole || usage.saturating_add(CHARGE_MAX) >= self.seldom.memory_limit {
-            self.seldom.memory_failures = field(self.text(3, buffer), "oom");
-        }
-        let detail = self.text(4, buffer).to_owned();
-        let current = number(self.text(5, buffer));
-        let text = self.text(7, buffer);
-        if text != self.seldom.block_io_text {
-            self.seldom.block_io_text = text.to_owned();
-            self.seldom.block_io = io_stat(&self.seldom.block_io_text);
-        }
-        let cpu = CpuStats {
-            usage_nanoseconds: times[0],
-            user_nanoseconds: times[1],
-            system_nanoseconds: times[2],
-            ..self.throttling()
+        *cpu = CpuStats {
+            usage_nanoseconds: microseconds("usage_usec"),
+            user_nanoseconds: microseconds("user_usec"),
+            system_nanoseconds: microseconds("system_usec"),
+            per_cpu_nanoseconds: Vec::new(),
+            periods: field(text, "nr_periods"),
+            throttled_periods: field(text, "nr_throttled"),
+            throttled_nanoseconds: microseconds("throttled_usec"),
         };
-        self.stats(cpu, usage, 0, detail, current)
-    }
-
-    fn throttling(&self) -> CpuStats {
-        CpuStats {
-            periods: self.seldom.periods,
-            throttled_periods: self.seldom.throttled_periods,
-            throttled_nanoseconds: self.seldom.throttled_nanoseconds,
-            ..CpuStats::default()
+        memory.usage = number(self.text(1, buffer));
+        if whole {
+            memory.limit = number_or_max(self.text(2, buffer));
+            pids.limit = number_or_max(self.text(6, buffer));
         }
-    }
-
-    fn stats(&self, cpu: CpuStats, usage: u64, usage_max: u64, detail: String, current: u64) -> Stats {
-        let seldom = &self.seldom;
-        let (limit, failures) = (seldom.memory_limit, seldom.memory_failures);
-        Stats {
-            cpu,
-            memory: MemoryStats { usage, usage_max, limit, failures, detail },
-            pids: PidsStats { current, limit: seldom.pids_limit },
-            block_io: seldom.block_io.clone(),
+        if whole || before != (cpu.usage_nanoseconds, memory.usage) {
+            memory.detail = self.text(4, buffer).into();
+            pids.current = number(self.text(5, buffer));
+        }
+        if whole || memory.usage.saturating_add(CHARGE_MAX) >= memory.limit {
+            memory.failures = field(self.text(3, buffer), "oom");
+        }
+        let text = self.text(7, buffer);
+        if text != last.block_io_text {
+            text.clone_into(&mut last.block_io_text);
+            *block_io = io_stat(text);
         }
     }
 }
@@ -277,9 +260,8 @@ fn read_all(file: &OwnedFd, buffer: &mut Vec<u8>) {
         }
         // Most files are shorter than the first round's room.
         let room = have.max(4096);
-        buffer.resize(have + room, 0);
-        let count = rustix::io::pread(file, &mut buffer[have..], have as u64).unwrap_or(0);
-        buffer.truncate(have + count);
+        buffer.reserve(room);
+        let count = rustix::io::pread(file, rustix::buffer::spare_capacity(buffer), have as u64).unwrap_or(0);
         // The kernel writes a cgroup's file as one piece: a short read is its end.
         if count < room {
             return;
@@ -380,7 +362,7 @@ mod tests {
         #[test]
         fn any_text_is_read_without_a_panic(text in "\\PC{0,200}") {
             let _ = (io_stat(&text), block_io_line(&text), field(&text, "a"), number_or_max(&text));
-            let memory = MemoryStats { detail: text, ..MemoryStats::default() };
+            let memory = MemoryStats { detail: text.into(), ..MemoryStats::default() };
             let _ = memory.fields().count();
         }
     }

@@ -92,6 +92,10 @@ impl Scope {
             properties.extend(limits(resources, unified));
             properties.extend(devices(&settings::with_default_devices(resources).devices));
         }
+        if !properties.iter().any(|(name, _)| *name == "TasksMax") {
+            // Else systemd's default for services would be the container's limit.
+            properties.push(("TasksMax", Value::U64(u64::MAX)));
+        }
         let mut body = Writer::default();
         body.text(&self.name);
         body.text("replace");
