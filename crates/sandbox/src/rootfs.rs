@@ -30,6 +30,8 @@ pub(crate) struct NewRoot {
     null: OwnedFd,
     /// Mounts that turn read-only when everything below them is in place.
     read_only_later: Vec<OwnedFd>,
+    /// The root is to be shared, which it must not be yet when it becomes the root (`pivot_root(2)`).
+    shared_later: Option<bool>,
 }
 
 /// An empty filesystem that stays so.
@@ -61,6 +63,7 @@ pub(crate) fn begin(sources: &Sources) -> Result<NewRoot, Error> {
         devpts: None,
         null: duplicate(&sources.null)?,
         read_only_later: Vec::new(),
+        shared_later: None,
     })
 }
 
@@ -329,6 +332,10 @@ impl NewRoot {
             Some((Propagation::Private, _)) | None if wanted.is_empty() || wanted.ends_with("private") => {
                 Ok(())
             }
+            Some((Propagation::Shared, recursive)) => {
+                self.shared_later = Some(recursive);
+                Ok(())
+            }
             Some((kind, recursive)) => {
                 let change = Change { propagation: Some(kind), ..Change::default() };
                 sys::mount::change(self.mount.as_fd(), recursive, &change)
@@ -347,6 +354,10 @@ impl NewRoot {
             rustix::mount::unmount(".", UnmountFlags::DETACH).step(|| "detach the host's mounts".into())?;
         } else {
             rustix::process::chroot(".").step(|| "chroot".into())?;
+        }
+        if let Some(recursive) = self.shared_later {
+            let change = Change { propagation: Some(Propagation::Shared), ..Change::default() };
+            sys::mount::change(self.mount.as_fd(), recursive, &change).step(|| "share the root".into())?;
         }
         rustix::process::chdir("/").step(|| "enter the root filesystem".into())
     }

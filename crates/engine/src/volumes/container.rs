@@ -164,7 +164,11 @@ impl Volumes {
         for volume in &wanted {
             match table.get(&volume.name) {
                 Some(entry) => volume.fits(&entry.record)?,
-                None => volume.check()?,
+                // Not "not found": clients would pull the image and ask again.
+                None => volume.check().map_err(|refused| match refused.kind {
+                    Kind::NotFound => Refusal { kind: Kind::Invalid, ..refused },
+                    _ => refused,
+                })?,
             }
         }
         let mut missing = Vec::new();
