@@ -358,6 +358,15 @@ fn options_mount_a_filesystem_or_a_directory() {
     bed.run(&["rm", "-f", "second"]).ok();
     assert!(!mounts(&bed).contains("/volumes/ram/_data"), "nothing is left mounted");
 
+    // A copy into a stopped container goes to the filesystem, not below it.
+    bed.run(&["create", "--name", "stopped", "-v", "ram:/ram", "busybox"]).ok();
+    let here = bed.folder("here").join("file");
+    std::fs::write(&here, "copied").expect("a file");
+    bed.run(&["cp", &here.display().to_string(), "stopped:/ram/file"]).ok();
+    eventually("it is unmounted", || !mounts(&bed).contains("/volumes/ram/_data"));
+    assert_eq!(std::fs::read_dir(mountpoint(&bed, "ram")).expect("the directory").count(), 0);
+    bed.run(&["rm", "stopped"]).ok();
+
     let folder = bed.folder("host");
     std::fs::write(folder.join("file"), "bound\n").expect("a file");
     let device = format!("device={}", folder.display());

@@ -16,7 +16,7 @@ use sys::mount::{Attributes, Change, Propagation};
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Step};
 use crate::options::{Options, propagation};
-use crate::sources::{Sources, clone_below, clone_tree, new_mount};
+use crate::sources::{Sources, clone_below, clone_tree, new_layers, new_mount};
 
 /// A root under construction, and handles of what was mounted in it.
 #[derive(Debug)]
@@ -92,8 +92,8 @@ impl NewRoot {
                 }
                 Ok(())
             }
-            kind if options.subpath.is_some() => {
-                let made = new_mount(kind, mount.source.as_deref(), options, options.set)?;
+            "overlay" if options.subpath.is_some() => {
+                let made = new_layers(options, options.set)?;
                 let whole = Root::from_descriptor(made);
                 let part = clone_below(&whole, options.subpath.unwrap_or_default(), false, mount)?;
                 self.place_bind(destination, &part)
@@ -113,7 +113,10 @@ impl NewRoot {
                 if options.read_only && !matches!(kind, "tmpfs" | "devpts" | "mqueue") {
                     options.flags.push("ro");
                 }
-                let made = new_mount(kind, mount.source.as_deref(), &options, attributes)?;
+                let made = match kind {
+                    "overlay" => new_layers(&options, attributes)?,
+                    _ => new_mount(kind, mount.source.as_deref(), &options, attributes)?,
+                };
                 if options.copy_up {
                     crate::copy_up::copy(target.as_fd(), made.as_fd(), &options)
                         .step(|| format!("fill {} from the image", destination.display()))?;

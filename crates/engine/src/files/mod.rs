@@ -26,6 +26,7 @@ use model::{Kind, Refusal};
 use rustix::fs::{FileType, Mode, OFlags, StatVfsMountFlags};
 
 use crate::container::{Command, GivenFiles, Handle, Lease};
+use crate::volumes::Held;
 use crate::{Engine, blocking};
 
 pub use commit::Commit;
@@ -49,6 +50,8 @@ struct Opened {
     is_running: bool,
     record: Arc<Record>,
     _lease: Lease,
+    /// Of a container that does not run: its volumes that had to be mounted.
+    _volumes: Option<Held>,
 }
 
 /// How an archive is to be copied in.
@@ -150,13 +153,14 @@ impl Files {
         let (name, lease) = (container.to_string(), reached.lease);
         if let Some(root) = reached.root {
             let root = Root::from_descriptor(root);
-            return Ok(Opened { name, root, is_running: true, record, _lease: lease });
+            return Ok(Opened { name, root, is_running: true, record, _lease: lease, _volumes: None });
         }
         settle(&handle).await?;
         let files = self.clone();
         blocking(move || {
+            let volumes = files.0.hold_volumes(&record)?;
             let root = files.open_stopped(&record)?;
-            Ok(Opened { name, root, is_running: false, record, _lease: lease })
+            Ok(Opened { name, root, is_running: false, record, _lease: lease, _volumes: Some(volumes) })
         })
         .await
     }
