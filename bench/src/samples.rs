@@ -24,13 +24,19 @@ pub enum Kind {
     Restart,
     LogWrite,
     LogRead,
+    CopyLargeIn,
+    CopyLargeOut,
+    CopySmallIn,
+    CopySmallOut,
+    LogShipped,
     DaemonMemory,
     ShimMemory,
     ShimShare,
+    StatsLoad,
 }
 
 impl Kind {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 26] = [
         Self::ApiBridge,
         Self::ApiNone,
         Self::ApiHost,
@@ -48,9 +54,15 @@ impl Kind {
         Self::Restart,
         Self::LogWrite,
         Self::LogRead,
+        Self::CopyLargeIn,
+        Self::CopyLargeOut,
+        Self::CopySmallIn,
+        Self::CopySmallOut,
+        Self::LogShipped,
         Self::DaemonMemory,
         Self::ShimMemory,
         Self::ShimShare,
+        Self::StatsLoad,
     ];
 
     /// The unit, which also tells whether more is better.
@@ -58,13 +70,15 @@ impl Kind {
         match self {
             Self::OneByOne | Self::EightAtATime => "ms each",
             Self::LogWrite | Self::LogRead => "MB/s",
+            Self::LogShipped => "lines/s",
             Self::DaemonMemory | Self::ShimMemory | Self::ShimShare => "MB",
+            Self::StatsLoad => "% of a core",
             _ => "ms",
         }
     }
 
     pub fn more_is_better(self) -> bool {
-        self.unit() == "MB/s"
+        matches!(self.unit(), "MB/s" | "lines/s")
     }
 }
 

@@ -1,5 +1,6 @@
 //! The daemon: read the configuration, open the parts, serve until told to stop.
 
+mod cgroups;
 mod config;
 mod executor;
 mod inherited;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use api_server::{About, App, Version};
 use config::{Config, Invocation};
-use engine::{CgroupDriver, Engine, Options, Parts, Paths};
+use engine::{Engine, Options, Parts, Paths};
 use snapshots::Snapshotter;
 use tokio::sync::watch;
 
@@ -247,10 +248,12 @@ fn open_parts(paths: &Paths) -> Result<Parts> {
 }
 
 fn options(config: &Config, paths: Paths) -> Result<Options> {
+    let (cgroup_driver, cgroup_parent) =
+        cgroups::read(&config.list("exec-opt"), config.text("cgroup-parent"), engine::is_systemd_running())?;
     Ok(Options {
         shim: shim_program(config)?,
-        cgroup_driver: CgroupDriver::Cgroupfs,
-        cgroup_parent: config.text("cgroup-parent").unwrap_or("/corten").into(),
+        cgroup_driver,
+        cgroup_parent,
         network: settings::network(config, &paths)?,
         init_path: config.text("init-path").map(PathBuf::from),
         settings: settings::read(config)?,

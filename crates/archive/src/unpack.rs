@@ -107,7 +107,7 @@ pub fn unpack(stream: impl Read, root: &Root, options: &UnpackOptions<'_>) -> Re
         directories: Vec::new(),
         seen: HashSet::new(),
         total: Unpacked::default(),
-        buffer: vec![0; 128 << 10],
+        buffer: vec![0; 256 << 10],
     };
     while let Some(mut entry) = reader.next_entry()? {
         if let Some((old, new)) = options.rename {

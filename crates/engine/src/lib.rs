@@ -57,7 +57,7 @@ pub use image::{
 pub use list::ListQuery;
 pub use paths::Paths;
 pub use prune::until as prune_until;
-pub use sandbox::cgroup::Driver as CgroupDriver;
+pub use sandbox::cgroup::{Driver as CgroupDriver, is_systemd_running};
 pub use system::Facts;
 
 const CONTAINERS: &str = "containers";

@@ -153,6 +153,7 @@ impl Engine {
             handle.tell(Command::Forget { done }).await;
             let _ = told.await;
         }
+        self.shipping().shut_down().await;
         let limit = self.settings().shutdown_seconds.map(Duration::from_secs);
         let deadline = limit.map(|limit| tokio::time::Instant::now() + limit.min(LONGEST));
         while self.0.background.running.load(Ordering::Acquire) > 0
