@@ -358,6 +358,15 @@ fn options_mount_a_filesystem_or_a_directory() {
     bed.run(&["rm", "-f", "second"]).ok();
     assert!(!mounts(&bed).contains("/volumes/ram/_data"), "nothing is left mounted");
 
+    // A copy into a stopped container goes to the filesystem, not below it.
+    bed.run(&["create", "--name", "stopped", "-v", "ram:/ram", "busybox"]).ok();
+    let here = bed.folder("here").join("file");
+    std::fs::write(&here, "copied").expect("a file");
+    bed.run(&["cp", &here.display().to_string(), "stopped:/ram/file"]).ok();
+    eventually("it is unmounted", || !mounts(&bed).contains("/volumes/ram/_data"));
+    assert_eq!(std::fs::read_dir(mountpoint(&bed, "ram")).expect("the directory").count(), 0);
+    bed.run(&["rm", "stopped"]).ok();
+
     let folder = bed.folder("host");
     std::fs::write(folder.join("file"), "bound\n").expect("a file");
     let device = format!("device={}", folder.display());
@@ -665,4 +674,79 @@ fn a_prune_takes_what_nobody_uses() {
         bed.cli(client, &["builder", "prune", "-f"]).ok();
         bed.cli(client, &["network", "prune", "-f"]).ok();
     });
+}
+
+#[test]
+fn mounts_spread_where_the_host_lets_them() {
+    let bed = Bed::new();
+    if !is_corten(&bed) {
+        return;
+    }
+    let folder = bed.folder("host");
+    let path = folder.display();
+    let shell = |script: &str| bed.host().shell(script).ok().to_owned();
+    shell(&format!("busybox mount -t tmpfs host {path}"));
+    has(
+        &bed.run(&["run", "--rm", "-v", &format!("{path}:/h:shared"), "busybox", "true"]).said(),
+        &["is mounted on", "but it is not a shared mount"],
+    );
+    shell(&format!("busybox mount --make-shared {path}"));
+    let bind = format!("{path}:/h:rshared");
+    bed.run(&["run", "-d", "--name", "web", "--privileged", "-v", &bind, "busybox", "sleep", "1000"]).ok();
+    bed.run(&["exec", "web", "sh", "-c", "mkdir /h/in && mount -t tmpfs in /h/in && touch /h/in/made"]).ok();
+    assert_eq!(shell(&format!("ls {path}/in")), "made");
+    let slave = format!("{path}:/h:rslave");
+    bed.run(&["run", "-d", "--name", "follower", "-v", &slave, "busybox", "sleep", "1000"]).ok();
+    shell(&format!("mkdir {path}/out && busybox mount -t tmpfs out {path}/out && touch {path}/out/made"));
+    assert_eq!(bed.run(&["exec", "follower", "ls", "/h/out"]).ok(), "made");
+    bed.run(&["rm", "-f", "web", "follower"]).ok();
+    shell(&format!("busybox umount {path}/out; busybox umount {path}/in; busybox umount {path}"));
+}
+
+#[test]
+fn older_clients_get_what_there_was() {
+    let bed = Bed::new();
+    let create = |version: &str, mount: Value| {
+        let body = json!({ "Image": "busybox", "HostConfig": { "Mounts": [mount] } }).to_string();
+        let kind = "Content-Type: application/json\r\n";
+        let answer =
+            bed.http().exchange("POST", &format!("/v{version}/containers/create"), kind, body.as_bytes());
+        let answer = answer.expect("an answer");
+        if answer.status == 201 {
+            bed.http()
+                .delete(&format!("/containers/{}?v=1", answer.json()["Id"].as_str().expect("id")))
+                .expect(204);
+        }
+        answer
+    };
+    let image = json!({ "Type": "image", "Source": "busybox", "Target": "/i" });
+    has(&create("1.47", image.clone()).refused(400), &["Mount type \"Image\" needs API v1.48 or newer"]);
+    create("1.48", image).expect(201);
+    let part =
+        json!({ "Type": "volume", "Source": "data", "Target": "/d", "VolumeOptions": { "Subpath": "x" } });
+    has(&create("1.44", part.clone()).refused(400), &["VolumeOptions.Subpath needs API v1.45 or newer"]);
+    create("1.45", part).expect(201);
+    let mixed = json!({ "Type": "volume", "Target": "/d", "BindOptions": { "NonRecursive": true } });
+    create("1.41", mixed.clone()).expect(201);
+    has(&create("1.42", mixed).refused(400), &["field BindOptions must not be specified"]);
+    let missing = json!({ "Type": "bind", "Source": "/gone", "Target": "/d", "BindOptions": { "CreateMountpoint": true } });
+    has(&create("1.41", missing.clone()).refused(400), &["bind source path does not exist: /gone"]);
+    create("1.42", missing).expect(201);
+}
+
+#[test]
+fn a_build_keeps_what_its_steps_put_into_a_volume() {
+    let bed = Bed::new();
+    let folder = bed.folder("context");
+    let text = "FROM busybox\nRUN mkdir /d && echo a > /d/a\nVOLUME /d\nRUN echo b > /d/b\n";
+    std::fs::write(folder.join("Dockerfile"), text).expect("a file");
+    bed.run(&["build", "-q", "-t", "built", &folder.display().to_string()]).ok();
+    assert_eq!(volumes(&bed), [""; 0]);
+    if is_corten(&bed) {
+        assert_eq!(bed.run(&["run", "--rm", "built", "ls", "/d"]).ok(), "a\nb");
+    }
+    bed.run(&["create", "--name", "web", "built"]).ok();
+    assert_eq!(mount(&bed, "web", "/d")["Type"], "volume");
+    bed.run(&["rm", "-v", "web"]).ok();
+    assert_eq!(volumes(&bed), [""; 0]);
 }

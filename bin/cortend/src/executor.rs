@@ -48,7 +48,7 @@ fn request(step: &RunStep<'_>, image: String, host: &HostConfig) -> ContainerCre
     config.healthcheck = Some(HealthConfig { test: Some(vec!["NONE".into()]), ..HealthConfig::default() });
     config.volumes = None;
     let host = HostConfig { network_mode: step.network.into(), ..host.clone() };
-    ContainerCreate { config, host_config: Some(host), networking_config: None }
+    ContainerCreate { config, host_config: Some(host), no_image_volumes: true, ..ContainerCreate::default() }
 }
 
 impl build::Executor for Executor {

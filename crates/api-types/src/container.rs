@@ -88,6 +88,10 @@ pub struct ContainerCreate {
     pub config: ContainerConfig,
     pub host_config: Option<HostConfig>,
     pub networking_config: Option<NetworkingConfig>,
+    /// Not on the wire: make no volumes where the image wants some. Builds set it, so that what a step writes there
+    /// stays.
+    #[serde(skip)]
+    pub no_image_volumes: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

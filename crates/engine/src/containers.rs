@@ -355,13 +355,15 @@ impl Engine {
         let (mut task, handle) = Task::new(self.clone(), record, phase, &remembered);
         self.registry().insert(&id, handle.clone());
         self.adopt(&mut task, &id).await;
+        let view = handle.view();
+        if view.phase.is_running() {
+            // Before its end can be heard of.
+            self.volumes().adopt_running(&view.record);
+        }
         tokio::spawn(task.run());
         let view = handle.view();
         if let Ok(Some(spool)) = self.log_spool(&view.record) {
             self.shipping().resume(&view.record, spool, view.phase.is_running()).await;
-        }
-        if view.phase.is_running() {
-            self.volumes().adopt_running(&view.record);
         }
         let due = match view.phase {
             Phase::Exited(_) if view.record.host_config.auto_remove => Due::Removal,

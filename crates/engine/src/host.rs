@@ -3,6 +3,7 @@
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use model::Refusal;
 use model::create::limits::Controllers;
 use model::spec::DeviceError;
 use oci::runtime::{LinuxDevice, LinuxDeviceKind};
@@ -217,9 +218,67 @@ fn mount_of(mounts: &str, controller: &str) -> Option<String> {
     })
 }
 
+/// Refuses a bind that is to spread mounts from a place of the host that does not.
+pub fn check_propagation(path: &Path, propagation: &str) -> Result<(), Refusal> {
+    let (both_ways, wanted) = match propagation {
+        "shared" | "rshared" => (true, "shared"),
+        "slave" | "rslave" => (false, "shared or slave"),
+        _ => return Ok(()),
+    };
+    let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let Some((point, spreads)) = mount_above(&table, &path) else { return Ok(()) };
+    if spreads.shared || (spreads.slave && !both_ways) {
+        return Ok(());
+    }
+    Err(Refusal::system(format!(
+        "path {} is mounted on {} but it is not a {wanted} mount",
+        path.display(),
+        point.display()
+    ))
+    .hint(format!("make it one: mount --make-shared {}", point.display())))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Spreads {
+    shared: bool,
+    slave: bool,
+}
+
+/// The mount that a path lies on, by the kernel's table (`proc_pid_mountinfo(5)`), and how it spreads.
+fn mount_above(table: &str, path: &Path) -> Option<(PathBuf, Spreads)> {
+    let mut found: Option<(PathBuf, Spreads)> = None;
+    for line in table.lines() {
+        let Some((fields, _)) = line.split_once(" - ") else { continue };
+        let Some(point) = fields.split(' ').nth(4) else { continue };
+        let point = PathBuf::from(point.replace("\\040", " "));
+        let has = |tag: &str| fields.split(' ').skip(6).any(|field| field.starts_with(tag));
+        let deeper = found.as_ref().is_none_or(|(known, _)| point.starts_with(known));
+        if path.starts_with(&point) && deeper {
+            found = Some((point, Spreads { shared: has("shared:"), slave: has("master:") }));
+        }
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_innermost_mount_counts() {
+        let table = "21 1 8:1 / / rw shared:1 - ext4 /dev/a rw\n\
+                     22 21 0:5 / /mnt/a\\040b rw master:3 - tmpfs x rw\n\
+                     23 21 0:6 / /mnt/plain rw - tmpfs x rw\n";
+        let check = |path: &str| {
+            let (point, spreads) = mount_above(table, Path::new(path)).unwrap();
+            (point.display().to_string(), spreads.shared, spreads.slave)
+        };
+        assert_eq!(check("/etc"), ("/".into(), true, false));
+        assert_eq!(check("/mnt/a b/c"), ("/mnt/a b".into(), false, true));
+        assert_eq!(check("/mnt/plain"), ("/mnt/plain".into(), false, false));
+        assert_eq!(check("/mnt/plainer"), ("/".into(), true, false));
+    }
 
     #[test]
     fn hierarchies_are_found_by_their_controllers() {

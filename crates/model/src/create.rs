@@ -137,6 +137,9 @@ pub fn create(request: ContainerCreate, given: Given<'_>) -> Result<(Record, Vec
     let mut host = request.host_config.unwrap_or_default();
     check_shared_network(&config, &host)?;
     inherit(&mut config, &given.image.config);
+    if request.no_image_volumes {
+        config.volumes = None;
+    }
     if config.cmd.iter().flatten().chain(config.entrypoint.iter().flatten()).next().is_none() {
         return Err(Refusal::invalid("no command specified"));
     }

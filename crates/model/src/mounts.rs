@@ -125,7 +125,11 @@ pub fn resolve(
     }
     for (target, options) in host.tmpfs.iter().flatten() {
         let destination = destination(target, target)?;
-        let options = options.split(',').filter(|option| !option.is_empty()).map(String::from).collect();
+        let options: Vec<String> =
+            options.split(',').filter(|option| !option.is_empty()).map(String::from).collect();
+        if let Some(odd) = options.iter().find(|option| !is_tmpfs_option(option)) {
+            return Err(Refusal::invalid(format!("invalid tmpfs option [{odd:?}]")));
+        }
         own.push(ContainerMount {
             destination,
             source: Source::Tmpfs { options },
@@ -438,6 +442,43 @@ fn tmpfs_options(mount: &Mount, invalid: &dyn Fn(&str) -> Refusal) -> Result<Vec
         }
     }
     Ok(all)
+}
+
+/// Whether a tmpfs understands an option.
+fn is_tmpfs_option(option: &str) -> bool {
+    const KEYS: [&str; 8] = ["mode", "uid", "gid", "nr_inodes", "nr_blocks", "size", "mpol", "huge"];
+    const FLAGS: [&str; 27] = [
+        "ro",
+        "rw",
+        "suid",
+        "nosuid",
+        "dev",
+        "nodev",
+        "exec",
+        "noexec",
+        "sync",
+        "async",
+        "dirsync",
+        "remount",
+        "mand",
+        "nomand",
+        "atime",
+        "noatime",
+        "diratime",
+        "nodiratime",
+        "relatime",
+        "norelatime",
+        "strictatime",
+        "nostrictatime",
+        "defaults",
+        "tmpcopyup",
+        "notmpcopyup",
+        "bind",
+        "rbind",
+    ];
+    let (key, has_value) = option.split_once('=').map_or((option, false), |(key, _)| (key, true));
+    let known: &[&str] = if has_value { &KEYS } else { &FLAGS };
+    known.contains(&key) || PROPAGATIONS.contains(&option)
 }
 
 /// The `Mounts` member of inspect and list. `volume` finds where a volume's content is.

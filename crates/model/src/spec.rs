@@ -291,7 +291,8 @@ fn rootfs_propagation(mounts: &[ContainerMount]) -> String {
         Source::Tmpfs { .. } | Source::Volume { .. } | Source::Image { .. } => None,
     });
     let widest = propagations.fold("", |widest, one| match one {
-        "shared" | "rshared" => "rshared",
+        // Not those below: other mounts keep what they were given.
+        "shared" | "rshared" => "shared",
         "slave" | "rslave" if widest.is_empty() => "rslave",
         _ => widest,
     });

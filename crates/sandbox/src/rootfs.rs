@@ -16,7 +16,7 @@ use sys::mount::{Attributes, Change, Propagation};
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Step};
 use crate::options::{Options, propagation};
-use crate::sources::{Sources, clone_below, clone_tree, new_mount};
+use crate::sources::{Sources, clone_below, clone_tree, new_layers, new_mount};
 
 /// A root under construction, and handles of what was mounted in it.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub(crate) struct NewRoot {
     null: OwnedFd,
     /// Mounts that turn read-only when everything below them is in place.
     read_only_later: Vec<OwnedFd>,
+    /// The root is to be shared, which it must not be yet when it becomes the root (`pivot_root(2)`).
+    shared_later: Option<bool>,
     /// SELinux's, of new filesystems; empty: none.
     label: String,
 }
@@ -63,6 +65,7 @@ pub(crate) fn begin(sources: &Sources, label: &str) -> Result<NewRoot, Error> {
         devpts: None,
         null: duplicate(&sources.null)?,
         read_only_later: Vec::new(),
+        shared_later: None,
         label: label.to_owned(),
     })
 }
@@ -92,8 +95,8 @@ impl NewRoot {
                 }
                 Ok(())
             }
-            kind if options.subpath.is_some() => {
-                let made = new_mount(kind, mount.source.as_deref(), options, options.set)?;
+            "overlay" if options.subpath.is_some() => {
+                let made = new_layers(options, options.set)?;
                 let whole = Root::from_descriptor(made);
                 let part = clone_below(&whole, options.subpath.unwrap_or_default(), false, mount)?;
                 self.place_bind(destination, &part)
@@ -116,7 +119,10 @@ impl NewRoot {
                 if options.read_only && !matches!(kind, "tmpfs" | "devpts" | "mqueue") {
                     options.flags.push("ro");
                 }
-                let made = new_mount(kind, mount.source.as_deref(), &options, attributes)?;
+                let made = match kind {
+                    "overlay" => new_layers(&options, attributes)?,
+                    _ => new_mount(kind, mount.source.as_deref(), &options, attributes)?,
+                };
                 if options.copy_up {
                     crate::copy_up::copy(target.as_fd(), made.as_fd(), &options)
                         .step(|| format!("fill {} from the image", destination.display()))?;
@@ -335,6 +341,10 @@ impl NewRoot {
             Some((Propagation::Private, _)) | None if wanted.is_empty() || wanted.ends_with("private") => {
                 Ok(())
             }
+            Some((Propagation::Shared, recursive)) => {
+                self.shared_later = Some(recursive);
+                Ok(())
+            }
             Some((kind, recursive)) => {
                 let change = Change { propagation: Some(kind), ..Change::default() };
                 sys::mount::change(self.mount.as_fd(), recursive, &change)
@@ -353,6 +363,10 @@ impl NewRoot {
             rustix::mount::unmount(".", UnmountFlags::DETACH).step(|| "detach the host's mounts".into())?;
         } else {
             rustix::process::chroot(".").step(|| "chroot".into())?;
+        }
+        if let Some(recursive) = self.shared_later {
+            let change = Change { propagation: Some(Propagation::Shared), ..Change::default() };
+            sys::mount::change(self.mount.as_fd(), recursive, &change).step(|| "share the root".into())?;
         }
         rustix::process::chdir("/").step(|| "enter the root filesystem".into())
     }

@@ -643,6 +643,28 @@ fn mount_overlay(
         .step(|| "mount the overlay".into())
 }
 
+/// A read-only overlay of layers that the options name one by one (`lowerdir+`), as a detached mount.
+pub(crate) fn new_layers(options: &Options<'_>, attributes: Attributes) -> Result<OwnedFd, Error> {
+    let source = Some(Path::new("overlay"));
+    let refused = match new_mount("overlay", source, options, attributes) {
+        Err(Error::Invalid(refused)) => Error::Invalid(refused),
+        other => return other,
+    };
+    // Kernels before 6.8 take all of them in one option of 255 bytes.
+    let layers: Vec<&Path> =
+        options.data.iter().filter_map(|option| option.strip_prefix("lowerdir+=")).map(Path::new).collect();
+    if layers.is_empty() {
+        return Err(refused);
+    }
+    let mut opened = Vec::new();
+    let joined = format!("lowerdir={}", open_layers(&layers, &mut opened)?);
+    if joined.len() > 255 {
+        return Err(Error::invalid(TOO_MANY_LAYERS));
+    }
+    let options = Options { data: vec![joined.into()], ..options.clone() };
+    new_mount("overlay", source, &options, attributes)
+}
+
 /// A new filesystem as a detached mount.
 pub(crate) fn new_mount(
     kind: &str,

@@ -137,6 +137,7 @@ pub fn create(matches: &Matches) -> Result<ContainerCreate, String> {
         config,
         host_config: Some(host),
         networking_config: Some(NetworkingConfig { endpoints_config: endpoints }),
+        ..ContainerCreate::default()
     })
 }
 

@@ -51,6 +51,7 @@ pub async fn create(app: &App, mut request: Request) -> Outcome {
         }
     }
     versions::container_create(&mut body, request.version);
+    versions::container_mounts(&mut body, request.version)?;
     let (id, warnings) = app.engine.create(&name, body).await?;
     created(&ContainerCreateResponse { id, warnings })
 }

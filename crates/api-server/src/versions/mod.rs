@@ -7,8 +7,8 @@ use std::fmt;
 use model::Refusal;
 
 pub use shims::{
-    container_create, container_summary, disk_usage, event, image_summary, inspect_container, inspect_image,
-    stats, update,
+    container_create, container_mounts, container_summary, disk_usage, event, image_summary,
+    inspect_container, inspect_image, stats, update,
 };
 
 /// `1.55`

@@ -5,6 +5,7 @@ use api_types::events::EventMessage;
 use api_types::image::{ImageInspect, ImageSummary};
 use api_types::stats::ContainerStats;
 use api_types::system::{DiskUsage, Usage};
+use model::Refusal;
 use serde_json::{Map, Value};
 
 use super::Version;
@@ -25,6 +26,34 @@ pub fn container_summary(answer: &mut ContainerSummary, version: Version) {
     if version < Version::new(1, 52) {
         answer.health = None;
     }
+}
+
+/// Refuses mounts that a request of that version cannot ask for, and gives the others the meaning that they had.
+pub fn container_mounts(request: &mut ContainerCreate, version: Version) -> Result<(), Refusal> {
+    let mounts = request.host_config.iter_mut().flat_map(|host| host.mounts.iter_mut().flatten());
+    for mount in mounts {
+        if version < Version::new(1, 48) && mount.kind == "image" {
+            return Err(Refusal::invalid("Mount type \"Image\" needs API v1.48 or newer"));
+        }
+        let subpath = mount.volume_options.as_ref().is_some_and(|options| !options.subpath.is_empty());
+        if version < Version::new(1, 45) && subpath {
+            return Err(Refusal::invalid("VolumeOptions.Subpath needs API v1.45 or newer"));
+        }
+        if version < Version::new(1, 42) {
+            // Options of another kind of mount were not looked at.
+            mount.bind_options = mount.bind_options.take().filter(|_| mount.kind == "bind");
+            mount.volume_options = mount.volume_options.take().filter(|_| mount.kind == "volume");
+            mount.tmpfs_options = mount.tmpfs_options.take().filter(|_| mount.kind == "tmpfs");
+            if let Some(options) = &mut mount.bind_options {
+                options.create_mountpoint = false;
+            }
+        }
+        if version < Version::new(1, 44) && mount.kind == "bind" {
+            // What is mounted below a read-only bind was writable then.
+            mount.bind_options.get_or_insert_default().read_only_non_recursive = true;
+        }
+    }
+    Ok(())
 }
 
 /// What a request could not say then is not heard; what had another default then keeps it.

@@ -353,9 +353,11 @@ impl Task {
     /// Binds by `-v` make the missing directory on the host, as Docker does.
     fn make_bind_sources(&self) -> Result<(), Refusal> {
         for mount in &self.record.mounts {
-            let model::mounts::Source::Bind { path, create, .. } = &mount.source else { continue };
+            let model::mounts::Source::Bind { path, create, propagation, .. } = &mount.source else {
+                continue;
+            };
             match std::fs::symlink_metadata(path) {
-                Ok(_) => {}
+                Ok(_) => host::check_propagation(path, propagation)?,
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound && *create => {
                     std::fs::create_dir_all(path).map_err(|error| {
                         let what = format!("error while creating mount source path '{}'", path.display());

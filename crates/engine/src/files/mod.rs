@@ -27,6 +27,7 @@ use model::{Kind, Refusal};
 use rustix::fs::{FileType, Mode, OFlags, StatVfsMountFlags};
 
 use crate::container::{Command, GivenFiles, Handle, Lease};
+use crate::volumes::Held;
 use crate::{Engine, blocking};
 
 pub use commit::Commit;
@@ -55,6 +56,8 @@ struct Opened {
     /// through that: (0, 0) else.
     offset: (u32, u32),
     _lease: Lease,
+    /// Of a container that does not run: its volumes that had to be mounted.
+    _volumes: Option<Held>,
 }
 
 /// How an archive is to be copied in.
@@ -167,11 +170,13 @@ impl Files {
                 offset,
                 _mounted: None,
                 _lease: lease,
+                _volumes: None,
             });
         }
         settle(&handle).await?;
         let files = self.clone();
         blocking(move || {
+            let volumes = files.0.hold_volumes(&record)?;
             let mounted = lease.share_root(|| {
                 let root = files.0.snapshots().open_root(&record.id);
                 root.map_err(|error| cannot_open(&record, &error))
@@ -187,6 +192,7 @@ impl Files {
                 offset: (0, 0),
                 _mounted: Some(mounted),
                 _lease: lease,
+                _volumes: Some(volumes),
             })
         })
         .await

@@ -164,7 +164,11 @@ impl Volumes {
         for volume in &wanted {
             match table.get(&volume.name) {
                 Some(entry) => volume.fits(&entry.record)?,
-                None => volume.check()?,
+                // Not "not found": clients would pull the image and ask again.
+                None => volume.check().map_err(|refused| match refused.kind {
+                    Kind::NotFound => Refusal { kind: Kind::Invalid, ..refused },
+                    _ => refused,
+                })?,
             }
         }
         let mut missing = Vec::new();
@@ -387,7 +391,41 @@ impl Volumes {
     }
 }
 
+/// Volumes that are mounted for somebody who reaches into a container that does not run. Dropping it unmounts them,
+/// in the background.
+pub(crate) struct Held {
+    engine: Engine,
+    key: String,
+    names: Vec<String>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.names.is_empty() {
+            return;
+        }
+        let (key, names) = (std::mem::take(&mut self.key), std::mem::take(&mut self.names));
+        self.engine.in_background(move |engine| {
+            names.iter().for_each(|name| engine.volumes().unmount(&key, name));
+        });
+    }
+}
+
 impl Engine {
+    /// Mounts the filesystems among a container's volumes, so that what is read and written there is the volume's. Blocks.
+    pub(crate) fn hold_volumes(&self, record: &Record) -> Result<Held, Refusal> {
+        let mut held = Held { engine: self.clone(), key: crate::clock::new_id(), names: Vec::new() };
+        for name in rules::names(record) {
+            let Some(volume) = self.volumes().get(&name) else { continue };
+            let Some(filesystem) = filesystem(volume.backing()) else { continue };
+            let doing =
+                format!("error while mounting volume '{}'", self.volumes().mountpoint(&name).display());
+            self.volumes().mount(&held.key, &name, &filesystem, &doing)?;
+            held.names.push(name);
+        }
+        Ok(held)
+    }
+
     /// Where volumes and images of a container are, by destination; mounts what is to be mounted. Blocks.
     pub(crate) fn attach_volumes(&self, record: &Record) -> Result<BTreeMap<PathBuf, Place>, Refusal> {
         let mut places = self.volumes().attach(record)?;

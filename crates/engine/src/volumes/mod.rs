@@ -23,7 +23,7 @@ use model::volumes::{Backing, VolumeRecord};
 
 use crate::{Engine, clock};
 
-pub(crate) use container::Reserved;
+pub(crate) use container::{Held, Reserved};
 
 const TABLE: &str = "volumes";
 

@@ -105,6 +105,21 @@ pub fn mounts_spread_as_they_are_told(host: &Host) {
                     propagation == "rprivate" && !output.contains("master:") && !output.contains("shared:");
                 assert!(quiet || output.contains(expected), "{propagation}: {output}");
             }
+            // Also where the root itself is shared.
+            let output = host.shell("grep -e ' / / ' -e ' /spread ' /proc/self/mountinfo", |spec| {
+                spec.linux.get_or_insert_default().rootfs_propagation = "shared".into();
+                spec.mounts.push(Mount {
+                    destination: "/spread".into(),
+                    kind: "bind".into(),
+                    source: Some(shared.clone()),
+                    options: vec!["rbind".into(), "rshared".into()],
+                    ..Mount::default()
+                });
+            });
+            assert!(
+                output.lines().count() == 2 && output.lines().all(|line| line.contains("shared:")),
+                "{output}"
+            );
             remove_parent_cgroups();
             0
         },
