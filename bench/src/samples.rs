@@ -24,14 +24,19 @@ pub enum Kind {
     Restart,
     LogWrite,
     LogRead,
+    CopyLargeIn,
+    CopyLargeOut,
+    CopySmallIn,
+    CopySmallOut,
     LogShipped,
     DaemonMemory,
     ShimMemory,
     ShimShare,
+    StatsLoad,
 }
 
 impl Kind {
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 26] = [
         Self::ApiBridge,
         Self::ApiNone,
         Self::ApiHost,
@@ -49,10 +54,15 @@ impl Kind {
         Self::Restart,
         Self::LogWrite,
         Self::LogRead,
+        Self::CopyLargeIn,
+        Self::CopyLargeOut,
+        Self::CopySmallIn,
+        Self::CopySmallOut,
         Self::LogShipped,
         Self::DaemonMemory,
         Self::ShimMemory,
         Self::ShimShare,
+        Self::StatsLoad,
     ];
 
     /// The unit, which also tells whether more is better.
@@ -62,6 +72,7 @@ impl Kind {
             Self::LogWrite | Self::LogRead => "MB/s",
             Self::LogShipped => "lines/s",
             Self::DaemonMemory | Self::ShimMemory | Self::ShimShare => "MB",
+            Self::StatsLoad => "% of a core",
             _ => "ms",
         }
     }

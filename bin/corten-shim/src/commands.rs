@@ -86,6 +86,7 @@ impl Shim {
             log,
             attach,
             netlink,
+            systemd_cgroup,
             init,
             shared_memory_of,
         } = create;
@@ -109,6 +110,9 @@ impl Shim {
         let mut plan = Plan::new(&id, &spec, source(rootfs), stdio);
         plan.seccomp = Some(filter).filter(|filter| !filter.is_empty());
         plan.netlink = netlink;
+        if systemd_cgroup {
+            plan.cgroup_driver = sandbox::cgroup::Driver::Systemd;
+        }
         plan.bundle = &run_directory;
         if let Some(pid) = shared_memory_of {
             let place = Path::new("/dev/shm");

@@ -223,18 +223,27 @@ impl Container {
             self.phase = phase;
             return;
         };
-        self.oom_watch = None;
+        // Before anything else: systemd removes the cgroup of a scope that is empty.
+        let oom_killed = self.was_killed_for_memory(ended);
         self.streams.close_input();
         self.drain(FIRST, buffer);
         if !self.has_own_pids() {
             // Nobody else ends the others.
             let _ = self.cgroup.kill_all(rustix::process::Signal::KILL.as_raw());
         }
-        let oom_killed = self.cgroup.oom_kills() > 0;
         let (code, signal) = code(ended);
         let started_at_nanoseconds = self.started_at.unwrap_or(0);
         let exit = Exit { code, signal, oom_killed, started_at_nanoseconds, at_nanoseconds };
         self.phase = Phase::Ending { running, exit, until: Instant::now() + LATE_OUTPUT };
+    }
+
+    /// Whether the kernel ended a process of the container for want of memory. If the cgroup is gone already, with the
+    /// counter, what is known is that the counter had changed when a process was killed.
+    fn was_killed_for_memory(&mut self, ended: Ended) -> bool {
+        let kills = self.cgroup.oom_kills().max(self.oom_kills);
+        let told = self.oom_watch.take().is_some_and(|watch| watch.has_news());
+        let killed = code(ended).1 == Some(rustix::process::Signal::KILL.as_raw());
+        kills > 0 || (told && killed && !self.cgroup.exists())
     }
 
     /// Whether the first process's end was everybody's: it is the first of a PID namespace.

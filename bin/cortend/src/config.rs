@@ -134,6 +134,13 @@ const SETTINGS: &[Setting] = &[
     .nothing("packets with a firewall mark are treated as all others"),
     setting("cdi-spec-dir", None, "cdi-spec-dirs", Kind::List, "CDI specification directories to use")
         .nothing("devices by CDI are not supported yet"),
+    setting(
+        "certs-dir",
+        None,
+        "certs-dir",
+        Kind::List,
+        "Folder with a folder for each registry's certificates",
+    ),
     setting("cgroup-parent", None, "cgroup-parent", Kind::Text, "Set parent cgroup for all containers"),
     setting("config-file", None, "", Kind::Text, "Daemon configuration file"),
     setting("containerd", None, "containerd", Kind::Text, "containerd grpc address").nothing(NO_CONTAINERD),
@@ -411,6 +418,7 @@ const SETTINGS: &[Setting] = &[
         "Enable rootless mode; typically used with RootlessKit",
     )
     .refused("running without root privileges is not supported yet"),
+    setting("search-index", None, "search-index", Kind::Text, "Address that images are searched at"),
     setting(
         "seccomp-profile",
         None,

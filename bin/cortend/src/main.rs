@@ -1,10 +1,12 @@
 //! The daemon: read the configuration, open the parts, serve until told to stop.
 
+mod cgroups;
 mod config;
 mod executor;
 mod inherited;
 mod listen;
 mod log;
+mod registries;
 mod reload;
 mod settings;
 mod signals;
@@ -16,7 +18,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use api_server::{About, App, Version};
 use config::{Config, Invocation};
-use engine::{CgroupDriver, Engine, Options, Parts, Paths};
+use engine::{Engine, Options, Parts, Paths};
 use snapshots::Snapshotter;
 use tokio::sync::watch;
 
@@ -120,7 +122,7 @@ async fn serve(program: &'static str, mut config: Config, log: log::Log) -> Resu
             signals::Wanted::End => break,
             signals::Wanted::Reload => {
                 inherited::notify("RELOADING=1");
-                config = reload::reload(config, &app.engine, &log);
+                config = reload::reload(config, &app.engine, &app.transfers, &log);
                 inherited::notify("READY=1");
             }
             signals::Wanted::Report => signals::report(&app.engine),
@@ -183,6 +185,9 @@ async fn open_app(config: &Config, paths: Paths) -> Result<App> {
     make_directory(&paths.run, 0o711)?;
     let parts = open_parts(&paths)?;
     let builder = Arc::new(build::Builder::open(parts.images.clone(), &paths.data.join("builds"))?);
+    let setup = registries::setup(config, &settings::read(config)?, VERSION)?;
+    let transfers = transfer::Transfers::new(parts.images.clone(), setup);
+    let search_index = config.text("search-index").unwrap_or(registry::HUB_INDEX).into();
     let options = options(config, paths)?;
     let min = config
         .text("min-api-version")
@@ -207,7 +212,15 @@ async fn open_app(config: &Config, paths: Paths) -> Result<App> {
     let executor = Arc::new(move |host| -> Box<dyn build::Executor> {
         Box::new(executor::Executor { engine: for_builds.clone(), runtime: runtime.clone(), host })
     });
-    Ok(App { engine, builder, executor, about: Arc::new(about), authorization: Default::default() })
+    Ok(App {
+        engine,
+        builder,
+        executor,
+        about: Arc::new(about),
+        authorization: Default::default(),
+        transfers,
+        search_index,
+    })
 }
 
 fn make_directory(directory: &Path, mode: u32) -> Result<()> {
@@ -235,10 +248,12 @@ fn open_parts(paths: &Paths) -> Result<Parts> {
 }
 
 fn options(config: &Config, paths: Paths) -> Result<Options> {
+    let (cgroup_driver, cgroup_parent) =
+        cgroups::read(&config.list("exec-opt"), config.text("cgroup-parent"), engine::is_systemd_running())?;
     Ok(Options {
         shim: shim_program(config)?,
-        cgroup_driver: CgroupDriver::Cgroupfs,
-        cgroup_parent: config.text("cgroup-parent").unwrap_or("/corten").into(),
+        cgroup_driver,
+        cgroup_parent,
         network: settings::network(config, &paths)?,
         init_path: config.text("init-path").map(PathBuf::from),
         settings: settings::read(config)?,

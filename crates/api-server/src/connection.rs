@@ -15,6 +15,11 @@ use tokio_rustls::TlsAcceptor;
 use crate::authorization::Peer;
 use crate::{App, route};
 
+/// Bytes that are read from a connection at once at most; so many only if they come that fast.
+pub const BUFFER_MAX: usize = 512 << 10;
+/// Bytes of an answer that the kernel takes from us before a local client has read them.
+const LOCAL_SEND_BUFFER: usize = 1 << 20;
+
 /// Where clients connect.
 pub enum Listener {
     Unix(UnixListener),
@@ -45,6 +50,8 @@ async fn accept_one(listener: &Listener, app: &Arc<App>) -> io::Result<()> {
     match listener {
         Listener::Unix(listener) => {
             let (stream, _) = listener.accept().await?;
+            // Archives go through in fewer, larger steps; who may not have so much has what the machine gives.
+            let _ = rustix::net::sockopt::set_socket_send_buffer_size_force(&stream, LOCAL_SEND_BUFFER);
             tokio::spawn(converse(stream, app.clone(), Peer::default()));
         }
         Listener::Tcp(listener) => {
@@ -86,6 +93,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S,
         .half_close(true)
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)
+        .max_buf_size(BUFFER_MAX)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     if let Err(error) = connection.await {

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use api_types::container::HostConfig;
 use build::{Builder, Executor};
 use engine::Engine;
+use transfer::Transfers;
 
 pub use authorization::{Authorization, find as find_plugin};
 pub use connection::{Listener, serve};
@@ -45,5 +46,8 @@ pub struct App {
     /// Makes what runs the commands of a build, in containers of this kind.
     pub executor: Arc<dyn Fn(HostConfig) -> Box<dyn Executor> + Send + Sync>,
     pub about: Arc<About>,
+    pub transfers: Transfers,
+    /// Where images are searched for.
+    pub search_index: Arc<str>,
     pub authorization: Arc<Authorization>,
 }

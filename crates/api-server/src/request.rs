@@ -4,15 +4,14 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
-use futures_util::TryStreamExt;
+use bytes::{Buf, Bytes};
 use http::{HeaderMap, Method, header};
-use http_body_util::{BodyExt, BodyStream, Limited};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Frame, Incoming};
 use hyper::upgrade::OnUpgrade;
 use model::Refusal;
 use serde::de::DeserializeOwned;
-use tokio_util::io::{StreamReader, SyncIoBridge};
+use tokio::sync::mpsc;
 
 use crate::query::Query;
 use crate::versions::Version;
@@ -87,6 +86,29 @@ impl Body for Drained {
     }
 }
 
+/// Pieces of a body, each of at most [`crate::connection::BUFFER_MAX`] bytes, that wait for who reads them.
+const PIECES_AHEAD: usize = 8;
+
+/// A body as something to read.
+struct Pieces {
+    receive: mpsc::Receiver<io::Result<Bytes>>,
+    piece: Bytes,
+}
+
+impl io::Read for Pieces {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() {
+            match self.receive.blocking_recv() {
+                Some(piece) => self.piece = piece?,
+                None => return Ok(0),
+            }
+        }
+        let count = self.piece.len().min(buffer.len());
+        self.piece.copy_to_slice(&mut buffer[..count]);
+        Ok(count)
+    }
+}
+
 pub struct Request {
     pub method: Method,
     /// Decoded parts of the path, without the version.
@@ -146,10 +168,25 @@ impl Request {
             .to_bytes())
     }
 
-    /// The body for code that blocks; read it on a blocking thread.
+    /// The body for code that blocks; read it on a blocking thread. What comes is taken off the connection while that
+    /// thread works on what came before.
     pub fn into_reader(self) -> impl io::Read + Send {
-        let frames = TryStreamExt::map_err(BodyStream::new(self.body), io::Error::other);
-        let data = frames.try_filter_map(async |frame| Ok(frame.into_data().ok()));
-        SyncIoBridge::new(StreamReader::new(Box::pin(data)))
+        let (send, receive) = mpsc::channel(PIECES_AHEAD);
+        let mut body = self.body;
+        tokio::spawn(async move {
+            while let Some(frame) = body.frame().await {
+                let piece = match frame.map(Frame::into_data) {
+                    Ok(Ok(data)) => Ok(data),
+                    // Trailers; nobody here reads them.
+                    Ok(Err(_)) => continue,
+                    Err(error) => Err(io::Error::other(error)),
+                };
+                let ends = piece.is_err();
+                if send.send(piece).await.is_err() || ends {
+                    break;
+                }
+            }
+        });
+        Pieces { receive, piece: Bytes::new() }
     }
 }

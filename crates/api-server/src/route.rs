@@ -7,7 +7,9 @@ use model::{Kind, Refusal};
 
 use crate::App;
 use crate::authorization::{Content, Peer, Question};
-use crate::handlers::{build, containers, debug, execs, files, images, networks, stats, system, volumes};
+use crate::handlers::{
+    build, containers, debug, execs, files, images, networks, registry, stats, system, usage, volumes,
+};
 use crate::query::{Query, decode};
 use crate::request::{Drained, Request};
 use crate::respond::{self, Answer, Outcome, not_found};
@@ -126,7 +128,7 @@ async fn dispatch(app: &App, mut request: Request) -> Outcome {
         },
         "build" => match (&method, &parts[1..]) {
             (&Method::POST, []) => build::build(app, request).await,
-            (&Method::POST, ["prune"]) => Err(Refusal::not_implemented("pruning the build cache")),
+            (&Method::POST, ["prune"]) => usage::prune_build_cache(app, &request),
             (&Method::POST, ["cancel"]) => Err(Refusal::not_implemented("cancelling a build")),
             _ => Err(not_found()),
         },
@@ -141,8 +143,8 @@ async fn system_route(app: &App, mut request: Request, method: &Method, parts: &
         (&Method::GET, ["info"]) => system::info(app).await,
         (&Method::GET, ["events"]) => system::events(app, &request),
         (&Method::GET, ["debug", rest @ ..]) => debug::debug(app, rest),
-        (&Method::GET, ["system", "df"]) => Err(Refusal::not_implemented("GET /system/df")),
-        (&Method::POST, ["auth"]) => Err(Refusal::not_implemented("POST /auth")),
+        (&Method::GET, ["system", "df"]) => usage::df(app, &request).await,
+        (&Method::POST, ["auth"]) => registry::auth(app, &mut request).await,
         (&Method::POST, ["commit"]) => files::commit(app, request).await,
         (&Method::POST, ["session"] | ["grpc"]) => Err(Refusal::not_implemented("BuildKit")),
         (
@@ -164,7 +166,9 @@ async fn system_route(app: &App, mut request: Request, method: &Method, parts: &
         }
         (&Method::GET, ["plugins"]) => respond::json(&Vec::<()>::new()),
         (_, ["plugins", ..]) => Err(Refusal::not_implemented("plugins")),
-        (&Method::GET, ["distribution", .., "json"]) => Err(Refusal::not_implemented("GET /distribution")),
+        (&Method::GET, ["distribution", name @ .., "json"]) => {
+            registry::inspect(app, &request, &name.join("/")).await
+        }
         _ => Err(not_found()),
     }
 }
@@ -218,7 +222,7 @@ async fn image_route(app: &App, request: Request, method: &Method, parts: &[&str
         (&Method::POST, ["create"]) => return images::create(app, request).await,
         (&Method::POST, ["prune"]) => return images::prune(app, &request).await,
         (&Method::GET, ["get"]) => return images::save(app, request.query.all("names"), &request),
-        (&Method::GET, ["search"]) => return Err(Refusal::not_implemented("searching for images")),
+        (&Method::GET, ["search"]) => return registry::search(app, &request).await,
         _ => {}
     }
     let Some((verb, name)) = parts.split_last() else { return Err(not_found()) };
@@ -229,7 +233,7 @@ async fn image_route(app: &App, request: Request, method: &Method, parts: &[&str
         (&Method::GET, "history") => images::history(app, &name).await,
         (&Method::GET, "get") => images::save(app, vec![name], &request),
         (&Method::POST, "tag") => images::tag(app, &request, &name).await,
-        (&Method::POST, "push") => Err(Refusal::not_implemented("pushing images")),
+        (&Method::POST, "push") => registry::push(app, &request, &name),
         (&Method::GET, "attestations") => Err(Refusal::not_implemented("attestations")),
         _ => Err(not_found()),
     }
@@ -239,7 +243,7 @@ fn network_route(app: &App, request: &Request, method: &Method, parts: &[&str]) 
     match (method, parts) {
         (&Method::GET, [] | [""]) => networks::list(app, request),
         (&Method::POST, ["create"]) => Err(Refusal::not_implemented("creating networks")),
-        (&Method::POST, ["prune"]) => Err(Refusal::not_implemented("pruning networks")),
+        (&Method::POST, ["prune"]) => networks::prune(app, request),
         (&Method::GET, [name]) => networks::inspect(app, name),
         (&Method::DELETE, [name]) => networks::remove(app, name),
         (&Method::POST, [name, "connect" | "disconnect"]) => {

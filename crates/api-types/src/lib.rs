@@ -12,6 +12,7 @@ pub mod exec;
 pub mod image;
 mod keys;
 pub mod network;
+pub mod registry;
 pub mod stats;
 pub mod system;
 pub mod volume;

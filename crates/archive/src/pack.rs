@@ -290,10 +290,15 @@ impl<W: Write> Packer<W> {
 
     /// The attributes that travel: see `unpack`, which sets the same ones.
     fn xattrs(&self, descriptor: BorrowedFd<'_>, path: &[u8]) -> Result<Xattrs, Error> {
+        // Most files have none, which is found out without a buffer.
+        match rustix::fs::flistxattr(descriptor, &mut [0u8; 0][..]) {
+            Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+            Ok(_) => {}
+            Err(errno) => return Err(failed("list attributes of", path, errno)),
+        }
         let mut list = vec![0u8; 64 << 10];
         let count = match rustix::fs::flistxattr(descriptor, &mut list[..]) {
             Ok(count) => count,
-            Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
             Err(errno) => return Err(failed("list attributes of", path, errno)),
         };
         let mut found = Vec::new();

@@ -249,6 +249,11 @@ fn missing_directories_look_like_those_below() {
     std::os::unix::fs::chown(lower.path("tmp/in"), Some(5), Some(6)).unwrap();
     let place = Place::new();
     let lowers = [lower.root()];
+    let unknown = UnpackOptions { lowers_unknown: true, ..layer() };
+    let whole = archive(&[(file("top"), b"x")]);
+    Place::new().unpack(&whole, &unknown).unwrap();
+    let refused = Place::new().unpack(&archive(&[(file("tmp/file"), b"x")]), &unknown);
+    assert!(matches!(refused, Err(Error::LowersNeeded)));
     let options = UnpackOptions { lowers: &lowers, ..layer() };
     place.unpack(&archive(&[(file("tmp/in/new/file"), b"x")]), &options).unwrap();
     assert_eq!(fs::metadata(place.path("tmp")).unwrap().mode() & 0o7777, 0o1777);

@@ -73,6 +73,8 @@ pub struct UnpackOptions<'a> {
     pub destination: &'a [u8],
     /// Layers below, topmost first: a directory on a member's path that the archive does not carry is made like theirs.
     pub lowers: &'a [Root],
+    /// The layers below are not known yet: an archive that needs them is refused with [`Error::LowersNeeded`].
+    pub lowers_unknown: bool,
     /// Refuse to put a file where a directory is, and a directory where a file is.
     pub keep_kinds: bool,
     /// Leave the destination itself as it is, whatever the archive says of it.
@@ -105,7 +107,7 @@ pub fn unpack(stream: impl Read, root: &Root, options: &UnpackOptions<'_>) -> Re
         directories: Vec::new(),
         seen: HashSet::new(),
         total: Unpacked::default(),
-        buffer: vec![0; 128 << 10],
+        buffer: vec![0; 256 << 10],
     };
     while let Some(mut entry) = reader.next_entry()? {
         if let Some((old, new)) = options.rename {
@@ -279,6 +281,9 @@ impl Unpacker<'_> {
     fn like_lower(&mut self, parent: BorrowedFd<'_>, name: &CString, path: &[u8]) -> Result<OwnedFd, Error> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let made = rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(failed("open", path))?;
+        if self.options.lowers_unknown {
+            return Err(Error::LowersNeeded);
+        }
         for lower in self.options.lowers {
             let Ok(found) = open_in(lower, path, OFlags::PATH | OFlags::NOFOLLOW) else { continue };
             let Ok(stat) = rustix::fs::fstat(&found) else { continue };

@@ -189,6 +189,7 @@ fn open_blocking(options: Options, parts: Parts) -> Result<Engine, Refusal> {
         shipping: Default::default(),
         networks,
         volumes,
+        meter: Default::default(),
         execs: Mutex::default(),
         remembered: Mutex::default(),
         background: Default::default(),

@@ -32,6 +32,7 @@ pub mod stats;
 mod system;
 mod top;
 
+mod usage;
 pub mod volumes;
 
 use std::collections::BTreeMap;
@@ -56,7 +57,7 @@ pub use image::{
 pub use list::ListQuery;
 pub use paths::Paths;
 pub use prune::until as prune_until;
-pub use sandbox::cgroup::Driver as CgroupDriver;
+pub use sandbox::cgroup::{Driver as CgroupDriver, is_systemd_running};
 pub use system::Facts;
 
 const CONTAINERS: &str = "containers";
@@ -101,6 +102,7 @@ struct Inner {
     shipping: shipping::Shipping,
     networks: networks::Networks,
     volumes: volumes::Volumes,
+    meter: usage::Meter,
     execs: Mutex<execs::Execs>,
     /// States to be written with the next lazy commit.
     remembered: Mutex<BTreeMap<String, Remembered>>,

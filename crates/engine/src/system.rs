@@ -120,6 +120,15 @@ impl Engine {
         using.map(|view| (view.id().to_string(), view.phase.is_running())).collect()
     }
 
+    /// How many containers are made from each image, by its ID.
+    pub fn image_users(&self) -> std::collections::HashMap<String, usize> {
+        let mut users = std::collections::HashMap::new();
+        for handle in self.registry().all() {
+            *users.entry(handle.view().record.image_id.clone()).or_default() += 1;
+        }
+        users
+    }
+
     pub fn container_count(&self) -> usize {
         self.registry().len()
     }

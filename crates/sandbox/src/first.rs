@@ -239,7 +239,7 @@ impl First<'_> {
     }
 
     fn join_cgroup(&self) -> Result<(), Error> {
-        if !self.cgroup.is_unified() {
+        if !self.cgroup.takes_newborns() {
             let Order::Join(tasks) = self.channel.next()? else { return Err(unexpected()) };
             enter_cgroups(&tasks)?;
         }

@@ -124,6 +124,8 @@ pub(crate) struct Pending {
     pub resources: Option<LinuxResources>,
     /// The cgroup is to be made.
     pub cgroup: bool,
+    /// The container's.
+    pub id: String,
     /// To be run.
     pub hooks: Hooks,
     /// What they are told.

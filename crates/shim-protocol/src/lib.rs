@@ -86,6 +86,9 @@ pub struct Create {
     pub attach: Vec<Attach>,
     /// The daemon wants a netlink socket from inside the network namespace with [`Reply::Created`].
     pub netlink: bool,
+    /// Cgroups are made by systemd; the spec's path is `slice:prefix:name`.
+    #[serde(default)]
+    pub systemd_cgroup: bool,
     /// The first process is an init, which the shim has, with the spec's process below it.
     #[serde(default)]
     pub init: bool,

@@ -155,6 +155,9 @@ pub trait Snapshotter: Debug + Send + Sync {
 
     fn stage(&self, parent: Option<&Digest>) -> Result<Stage, Error>;
 
+    /// Puts a stage that was begun on nothing onto a layer that has come to be there meanwhile.
+    fn reparent(&self, stage: Stage, parent: &Digest) -> Result<Stage, Error>;
+
     /// Names a filled stage. `bytes` is kept and reported as [`Layer::bytes`].
     fn commit(&self, stage: Stage, chain: &Digest, bytes: u64) -> Result<(), Error>;
 

@@ -288,6 +288,12 @@ impl Snapshotter for Overlay {
         Ok(stage)
     }
 
+    fn reparent(&self, mut stage: Stage, parent: &Digest) -> Result<Stage, Error> {
+        stage.lowers = self.chain_directories(&self.lock(), Some(parent))?;
+        stage.parent = Some(parent.clone());
+        Ok(stage)
+    }
+
     fn commit(&self, stage: Stage, chain: &Digest, bytes: u64) -> Result<(), Error> {
         if let Some(present) = self.layer(chain)
             && present.parent != stage.parent

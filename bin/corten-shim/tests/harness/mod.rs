@@ -157,6 +157,7 @@ impl Bed {
             init: false,
             shared_memory_of: None,
             netlink: self.netlink,
+            systemd_cgroup: false,
         }
     }
 

@@ -16,14 +16,18 @@ pub mod ignore;
 pub mod images;
 pub mod info;
 pub mod inspect;
+pub mod login;
 pub mod logs;
+pub mod manifest;
 pub mod network;
 pub mod network_create;
 pub mod prune;
 pub mod ps;
 pub mod pull;
+pub mod push;
 pub mod run;
 pub mod schema;
+pub mod search;
 pub mod start;
 pub mod stats;
 pub mod system;
@@ -39,6 +43,7 @@ use crate::fail::Fail;
 pub enum Verb {
     Attach,
     Build,
+    BuilderPrune,
     Commit,
     CompletionBash,
     CompletionFish,
@@ -61,7 +66,14 @@ pub enum Verb {
     Inspect,
     Kill,
     Load,
+    Login,
+    Logout,
     Logs,
+    ManifestAnnotate,
+    ManifestCreate,
+    ManifestInspect,
+    ManifestPush,
+    ManifestRm,
     NetworkConnect,
     NetworkCreate,
     NetworkDisconnect,
@@ -73,12 +85,14 @@ pub enum Verb {
     Port,
     Ps,
     Pull,
+    Push,
     Rename,
     Restart,
     Rm,
     Rmi,
     Run,
     Save,
+    Search,
     Start,
     Stats,
     Stop,
@@ -93,6 +107,7 @@ pub enum Verb {
     VolumeLs,
     VolumePrune,
     VolumeRm,
+    VolumeUpdate,
     Wait,
 }
 
@@ -132,6 +147,15 @@ pub async fn run(app: App, command: &Command, matches: Matches) -> Result<i32, F
         Verb::Tag => images::tag(&app, &matches).await,
         Verb::History => history::history(&app, &matches).await,
         Verb::Pull => pull::command(&app, &matches).await,
+        Verb::Push => push::command(&app, &matches).await,
+        Verb::Search => search::search(&app, &matches).await,
+        Verb::Login => login::login(&app, &matches).await,
+        Verb::Logout => login::logout(&app, &matches).await,
+        Verb::ManifestAnnotate => manifest::annotate(&app, &matches).await,
+        Verb::ManifestCreate => Box::pin(manifest::create(&app, &matches)).await,
+        Verb::ManifestInspect => Box::pin(manifest::inspect(&app, &matches)).await,
+        Verb::ManifestPush => Box::pin(manifest::push(&app, &matches)).await,
+        Verb::ManifestRm => manifest::rm(&app, &matches),
         Verb::Load => transfer::load(&app, &matches).await,
         Verb::Save => transfer::save(&app, &matches).await,
         Verb::Import => transfer::import(&app, &matches).await,
@@ -145,7 +169,9 @@ pub async fn run(app: App, command: &Command, matches: Matches) -> Result<i32, F
         Verb::VolumeLs => volume::ls(&app, &matches).await,
         Verb::VolumeCreate => volume::create(&app, &matches).await,
         Verb::VolumeRm => volume::rm(&app, &matches).await,
-        Verb::ContainerPrune
+        Verb::VolumeUpdate => volume::update(&app, &matches).await,
+        Verb::BuilderPrune
+        | Verb::ContainerPrune
         | Verb::ImagePrune
         | Verb::NetworkPrune
         | Verb::VolumePrune

@@ -7,6 +7,8 @@ pub mod execs;
 pub mod files;
 pub mod images;
 pub mod networks;
+pub mod registry;
 pub mod stats;
 pub mod system;
+pub mod usage;
 pub mod volumes;

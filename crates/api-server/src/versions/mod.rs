@@ -7,7 +7,7 @@ use std::fmt;
 use model::Refusal;
 
 pub use shims::{
-    container_create, container_summary, event, image_summary, inspect_container, inspect_image,
+    container_create, container_summary, disk_usage, event, image_summary, inspect_container, inspect_image,
     network_list, stats, update,
 };
 

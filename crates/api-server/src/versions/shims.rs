@@ -5,6 +5,7 @@ use api_types::events::EventMessage;
 use api_types::image::{ImageInspect, ImageSummary};
 use api_types::network::Network;
 use api_types::stats::ContainerStats;
+use api_types::system::{DiskUsage, Usage};
 use serde_json::{Map, Value};
 
 use super::Version;
@@ -72,6 +73,38 @@ pub fn event(event: &EventMessage, version: Version) -> EventMessage {
         event.from = event.actor.attributes.get("image").cloned().filter(|_| event.kind == "container");
     }
     event
+}
+
+/// 1.52 made one object of each kind, with sums. It still answers the lists of before as well, unless it is asked for
+/// the objects' details.
+pub fn disk_usage(mut found: DiskUsage, version: Version, verbose: bool) -> Value {
+    let new = version >= Version::new(1, 52);
+    if !new || !verbose {
+        found.layers_size = Some(found.layers_size.unwrap_or(0));
+        found.images = Some(items(&mut found.image_usage));
+        found.containers = Some(items(&mut found.container_usage));
+        found.volumes = Some(items(&mut found.volume_usage));
+        found.build_cache = Some(items(&mut found.build_cache_usage));
+    } else {
+        found.layers_size = None;
+    }
+    if !new {
+        (found.image_usage, found.container_usage) = (None, None);
+        (found.volume_usage, found.build_cache_usage) = (None, None);
+    }
+    let mut answer = serde_json::to_value(&found).unwrap_or_default();
+    if version < Version::new(1, 42) {
+        answer["BuilderSize"] = 0.into();
+    }
+    answer
+}
+
+/// The old list; null if the kind was not asked for.
+fn items<T: serde::Serialize>(usage: &mut Option<Usage<T>>) -> Value {
+    match usage {
+        Some(usage) => serde_json::to_value(usage.items.take().unwrap_or_default()).unwrap_or_default(),
+        None => Value::Null,
+    }
 }
 
 /// Lists have had no containers since 1.28.

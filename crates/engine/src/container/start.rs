@@ -246,13 +246,17 @@ impl Task {
             "" => self.engine.options().cgroup_parent.as_str(),
             own => own,
         };
+        let systemd_cgroup = self.engine.options().cgroup_driver == crate::CgroupDriver::Systemd;
         let (init, init_path) = self.init();
         let ipc_of = match record.host_config.ipc_mode.strip_prefix("container:") {
             Some(other) => Some(joins::ipc(&self.engine, other)?),
             None => None,
         };
         let facts = StartFacts {
-            cgroup_path: format!("{}/{}", cgroup_parent.trim_end_matches('/'), record.id),
+            cgroup_path: match systemd_cgroup {
+                true => format!("{cgroup_parent}:corten:{}", record.id),
+                false => format!("{}/{}", cgroup_parent.trim_end_matches('/'), record.id),
+            },
             cgroup_v2: self.engine.facts().cgroup_v2,
             join_network: match &record.network {
                 NetworkChoice::Container(other) => {
@@ -288,6 +292,7 @@ impl Task {
             log: log_target(self)?,
             attach: Vec::new(),
             netlink: endpoint.is_some(),
+            systemd_cgroup,
             init,
             shared_memory_of: ipc_of,
         })

@@ -8,6 +8,7 @@ mod container;
 mod create_flags;
 mod image;
 mod network;
+mod registry;
 mod system;
 mod volume;
 
@@ -80,11 +81,17 @@ pub static ROOT: Command = Command {
         &container::TOP_LS,
         &image::TOP_BUILD,
         &image::TOP_PULL,
+        &image::TOP_PUSH,
         &image::TOP_LS,
+        &registry::LOGIN,
+        &registry::LOGOUT,
+        &registry::SEARCH,
         &VERSION,
         &system::TOP_INFO,
+        &image::BUILDER,
         &container::GROUP,
         &image::GROUP,
+        &registry::MANIFEST,
         &network::GROUP,
         &system::GROUP,
         &volume::GROUP,
