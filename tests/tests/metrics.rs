@@ -25,7 +25,17 @@ fn what_happens_is_counted() {
     assert_eq!(value("engine_daemon_container_states_containers{state=\"running\"}"), 1.0);
     assert_eq!(value("engine_daemon_container_actions_seconds_count{action=\"create\"}"), 1.0);
     assert_eq!(value("engine_daemon_container_actions_seconds_bucket{action=\"start\",le=\"+Inf\"}"), 1.0);
+    let own = |name: &str| {
+        let text = fetch("/metrics");
+        let line = text.lines().find(|line| line.starts_with(name) && line.contains("name=\"web\""));
+        line.unwrap_or_else(|| panic!("{name} of web is not in:\n{text}")).to_owned()
+    };
+    has(&own("corten_container_memory_bytes"), &["image=\"busybox\"", "id=\""]);
+    assert!(own("corten_container_pids").ends_with(" 1"), "{}", own("corten_container_pids"));
+    own("corten_container_cpu_seconds_total");
+    own("corten_container_network_receive_bytes_total");
     bed.run(&["rm", "-f", "web"]).ok();
+    assert!(!fetch("/metrics").contains("name=\"web\""));
     assert_eq!(value("engine_daemon_container_actions_seconds_count{action=\"delete\"}"), 1.0);
     assert!(value("engine_daemon_events_total") >= events + 4.0, "create, start, die, destroy");
     assert!(value("process_resident_memory_bytes") > 1e6 && value("process_start_time_seconds") > 1.7e9);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use testkit::http::API;
-use testkit::{Bed, Deadline, bed::source, engine, run};
+use testkit::{Bed, BedOptions, Deadline, bed::source, engine, image, run};
 use tests::is_corten;
 
 /// What a try finds.
@@ -86,10 +86,11 @@ fn knows(names: &[&str]) -> bool {
 
 #[test]
 fn the_page_is_true() {
-    let bed = Bed::new();
+    let bed = Bed::with(BedOptions { flags: vec!["--debug".to_owned()], ..BedOptions::default() });
     if !is_corten(&bed) {
         return;
     }
+    bed.load(&image::busybox());
     let page = std::fs::read_to_string(source("docs/parity.md")).expect("docs/parity.md");
     let (mut wrong, mut written) = (Vec::new(), String::new());
     for line in page.lines() {

@@ -7,6 +7,7 @@ use api_client::{Client, Endpoint, TlsFiles};
 
 use crate::args::Matches;
 use crate::config::{self, Config};
+use crate::context_store::Store;
 use crate::credentials::Credentials;
 use crate::fail::Fail;
 
@@ -24,7 +25,7 @@ pub struct App {
     client: OnceCell<Client>,
 }
 
-fn env(name: &str) -> Option<String> {
+pub fn env(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
@@ -100,21 +101,33 @@ impl App {
             return Err(initialize("Specify only one -H".to_owned()));
         }
         let context = self.context();
+        if !self.global.str("context").is_empty() && !hosts.is_empty() {
+            return Err(Fail::text("conflicting options: cannot specify both --host and --context"));
+        }
         if context != "default" {
-            let found = config::context(&self.folder(), &context).ok_or_else(|| {
-                initialize(format!(
-                    "context \"{context}\": context not found: open {}: no such file or directory",
-                    self.folder()
-                        .join("contexts/meta")
-                        .join(crate::opts::context_id(&context))
-                        .join("meta.json")
-                        .display()
-                ))
-            })?;
-            let endpoint =
-                Endpoint::parse(&found.host, found.tls).map_err(|error| initialize(error.to_string()))?;
+            let store = Store::new(&self.folder());
+            let found = store.get(&context).map_err(initialize)?;
+            if found.host().is_empty() {
+                return self.default_endpoint();
+            }
+            let endpoint = Endpoint::parse(found.host(), store.tls(&found))
+                .map_err(|error| initialize(error.to_string()))?;
             return Ok((endpoint, false));
         }
+        self.default_endpoint()
+    }
+
+    /// Where the default context leads, as text.
+    pub fn default_host(&self) -> String {
+        self.default_endpoint().map_or_else(|_| String::new(), |(endpoint, _)| endpoint.to_string())
+    }
+
+    /// Without looking at contexts: flags, the environment, or the sockets that there are.
+    fn default_endpoint(&self) -> Result<(Endpoint, bool), Fail> {
+        let initialize = |text: String| {
+            Fail::text(format!("Failed to initialize: unable to resolve docker endpoint: {text}"))
+        };
+        let hosts = self.global.list("host");
         let given = hosts.first().cloned().or_else(|| env("DOCKER_HOST")).or_else(|| env("CORTEN_HOST"));
         if let Some(host) = given {
             let host = if host.contains("://") { host } else { format!("tcp://{host}") };
@@ -167,6 +180,12 @@ impl App {
         }
         let client = self.connect_to(self.endpoint()?.0);
         Ok(self.client.get_or_init(|| client))
+    }
+
+    /// Where a plugin finds the daemon, if it would look elsewhere by itself.
+    pub fn host_for_plugins(&self) -> Option<String> {
+        let chosen = self.context() != "default" || self.global.has("host") || env("DOCKER_HOST").is_some();
+        (!chosen && std::path::Path::new(OWN_SOCKET).exists()).then(|| format!("unix://{OWN_SOCKET}"))
     }
 
     pub fn debug(&self) -> bool {

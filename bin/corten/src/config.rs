@@ -1,6 +1,6 @@
 //! The client's configuration: `~/.docker/config.json` and contexts. Read only by commands that need it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -35,6 +35,50 @@ impl Config {
     /// A text member; empty if it is not there.
     pub fn text(&self, key: &str) -> &str {
         self.0.get(key).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// A list of texts.
+    pub fn list(&self, key: &str) -> Vec<String> {
+        let list = self.0.get(key).and_then(Value::as_array).into_iter().flatten();
+        list.filter_map(|item| item.as_str().map(str::to_owned)).collect()
+    }
+
+    /// Changes the file, and leaves everything in it that is not ours to change. A link to it stays a link.
+    pub fn change(
+        folder: &Path,
+        change: impl FnOnce(&mut serde_json::Map<String, Value>),
+    ) -> Result<(), String> {
+        use std::io::Write as _;
+        use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+        let path = folder.join("config.json");
+        let path = std::fs::canonicalize(&path).unwrap_or(path);
+        let failed = |error: std::io::Error| format!("cannot write {}: {error}", path.display());
+        let mut map = match std::fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map_err(|error| format!("Error parsing config file ({}): {error}", path.display()))?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                serde_json::Map::from_iter([("auths".to_owned(), serde_json::json!({}))])
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        change(&mut map);
+        if let Some(parent) = path.parent() {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(failed)?;
+        }
+        let mut text = Vec::new();
+        let tabs = serde_json::ser::PrettyFormatter::with_indent(b"\t");
+        let mut writer = serde_json::Serializer::with_formatter(&mut text, tabs);
+        serde::Serialize::serialize(&map, &mut writer).map_err(|error| failed(error.into()))?;
+        let partial = path.with_extension(format!("json-{}", std::process::id()));
+        let mut options = std::fs::OpenOptions::new();
+        let written = options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&partial)
+            .and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()));
+        written.and_then(|()| std::fs::rename(&partial, &path)).map_err(failed)
     }
 
     /// Whether a member is there at all.
@@ -84,33 +128,6 @@ impl Config {
 fn read(path: &Path) -> Option<Vec<u8>> {
     let size = std::fs::metadata(path).ok()?.len();
     (size <= MAX_FILE).then(|| std::fs::read(path).ok()).flatten()
-}
-
-/// A context: where it leads, and its TLS files if it has any.
-#[derive(Debug)]
-pub struct Context {
-    pub host: String,
-    pub tls: Option<api_client::TlsFiles>,
-}
-
-/// Looks a named context up.
-pub fn context(folder: &Path, name: &str) -> Option<Context> {
-    let id = crate::opts::context_id(name);
-    let meta: Value =
-        serde_json::from_slice(&read(&folder.join("contexts/meta").join(&id).join("meta.json"))?).ok()?;
-    let endpoint = meta.get("Endpoints")?.get("docker")?;
-    let host = endpoint.get("Host")?.as_str()?.to_owned();
-    let insecure = endpoint.get("SkipTLSVerify").and_then(Value::as_bool).unwrap_or(false);
-    let files = folder.join("contexts/tls").join(&id).join("docker");
-    let existing = |name: &str| Some(files.join(name)).filter(|path: &PathBuf| path.exists());
-    let tls = api_client::TlsFiles {
-        ca: existing("ca.pem"),
-        cert: existing("cert.pem"),
-        key: existing("key.pem"),
-        insecure,
-    };
-    let any = insecure || tls.ca.is_some() || tls.cert.is_some();
-    Some(Context { host, tls: any.then_some(tls) })
 }
 
 #[cfg(test)]

@@ -12,10 +12,12 @@ mod args;
 mod autostart;
 mod commands;
 mod config;
+mod context_store;
 mod credentials;
 mod fail;
 mod opts;
 mod output;
+mod plugins;
 mod progress;
 mod streams;
 mod table;
@@ -26,6 +28,7 @@ mod units;
 
 use std::process::ExitCode;
 
+use args::Matches;
 use args::help::{Setting, render};
 use args::parse::Parsed;
 use fail::Fail;
@@ -54,12 +57,25 @@ fn main() -> ExitCode {
             eprintln!("corten: '{name}' is not supported yet");
             ExitCode::FAILURE
         }
+        Ok(Parsed::Outside { global, name, otherwise }) => {
+            let app = app::App::new(program, global, Vec::new());
+            if let Some(plugin) = plugins::find(app.config(), &app.folder(), &name) {
+                let host = app.host_for_plugins();
+                return exit(Err(plugins::become_one(&plugin, &words, host.as_deref())), program);
+            }
+            eprintln!("{}", otherwise.text);
+            code(otherwise.code)
+        }
         Ok(Parsed::Help { command, path, asked, deprecated_h }) => {
             if deprecated_h {
                 eprintln!("Flag shorthand -h has been deprecated, use --help");
             }
             let config = config::folder();
-            let setting = Setting { program, columns: term::columns().unwrap_or(80), config: &config };
+            let app = app::App::new(program, Matches::default(), Vec::new());
+            let plugins =
+                if path.is_empty() { plugins::all(app.config(), &app.folder()) } else { Vec::new() };
+            let columns = term::columns().unwrap_or(80);
+            let setting = Setting { program, columns, config: &config, plugins: &plugins };
             let text = render(&setting, command, &path);
             if asked {
                 output::out(&text)

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-const DAY: i64 = 86_400;
+use calendar::{SECONDS_PER_DAY as DAY, Timestamp, date};
 
 /// Now, in nanoseconds since 1970.
 pub fn now_nanos() -> i64 {
@@ -16,56 +16,9 @@ pub fn now() -> i64 {
     now_nanos() / 1_000_000_000
 }
 
-/// Days since 1970 of a date of the Gregorian calendar.
-fn days(year: i64, month: i64, day: i64) -> i64 {
-    // Years begin in March, so that the leap day is the last of them.
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let of_era = year.rem_euclid(400);
-    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
-}
-
-/// Year, month and day of a day since 1970.
-fn date(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468;
-    let era = days.div_euclid(146_097);
-    let of_era = days.rem_euclid(146_097);
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (year + era * 400 + i64::from(month <= 2), month, day)
-}
-
 /// Seconds and nanoseconds of an RFC 3339 time.
 pub fn parse_rfc3339(text: &str) -> Option<(i64, i64)> {
-    let number = |from: usize, to: usize| text.get(from..to)?.parse::<i64>().ok();
-    let bytes = text.as_bytes();
-    if bytes.len() < 20 || bytes[4] != b'-' || bytes[7] != b'-' || bytes[13] != b':' || bytes[16] != b':' {
-        return None;
-    }
-    let day = days(number(0, 4)?, number(5, 7)?, number(8, 10)?);
-    let seconds = day * DAY + number(11, 13)? * 3600 + number(14, 16)? * 60 + number(17, 19)?;
-    let mut rest = text.get(19..)?;
-    let mut nanos = 0;
-    if let Some(fraction) = rest.strip_prefix('.') {
-        let length = fraction.bytes().take_while(u8::is_ascii_digit).count();
-        let digits = &fraction[..length.min(9)];
-        nanos = format!("{digits:0<9}").parse().ok()?;
-        rest = &fraction[length..];
-    }
-    let offset = match rest.as_bytes() {
-        [b'Z' | b'z'] => 0,
-        [sign @ (b'+' | b'-'), zone @ ..] if zone.len() == 5 && zone[2] == b':' => {
-            let hours: i64 = rest.get(1..3)?.parse().ok()?;
-            let minutes: i64 = rest.get(4..6)?.parse().ok()?;
-            (hours * 3600 + minutes * 60) * if *sign == b'-' { -1 } else { 1 }
-        }
-        _ => return None,
-    };
-    Some((seconds - offset, nanos))
+    Timestamp::parse(text).map(|at| (at.seconds, at.nanos.into()))
 }
 
 /// A point in time with the offset and name of the zone it is shown in.
@@ -260,12 +213,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn dates_round_trip(day in -800_000i64..3_000_000) {
-            let (year, month, date) = super::date(day);
-            prop_assert_eq!(days(year, month, date), day);
-        }
-
         #[test]
         fn parsers_never_panic(text in "\\PC{0,30}", bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
             let _ = (parse_rfc3339(&text), to_api(&text, 0), tzif(&bytes, 0));

@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::pin::Pin;
+use std::process::Stdio;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::{Body, Endpoint, Error, Transport, tls};
 
@@ -19,18 +21,65 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 const SEND_BUFFER: usize = 1 << 20;
 
 /// The transports behind one type.
-pub(crate) enum Stream {
+pub struct Stream(Inner);
+
+enum Inner {
     Unix(UnixStream),
     Tcp(TcpStream),
     Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    Ssh(Box<Tunnel>),
+}
+
+/// A program whose standard input and output lead to a daemon. It ends with its stream.
+struct Tunnel {
+    _program: Child,
+    input: Option<ChildStdin>,
+    output: ChildStdout,
+}
+
+impl AsyncRead for Tunnel {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.output).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Tunnel {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        match &mut self.input {
+            Some(input) => Pin::new(input).poll_write(cx, buf),
+            None => Poll::Ready(Err(ErrorKind::BrokenPipe.into())),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        match &mut self.input {
+            Some(input) => Pin::new(input).poll_flush(cx),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        // A pipe has no half to close but itself.
+        self.input = None;
+        Poll::Ready(Ok(()))
+    }
 }
 
 macro_rules! each {
     ($self:expr, $stream:ident => $call:expr) => {
-        match $self.get_mut() {
-            Stream::Unix($stream) => $call,
-            Stream::Tcp($stream) => $call,
-            Stream::Tls($stream) => $call,
+        match &mut $self.get_mut().0 {
+            Inner::Unix($stream) => $call,
+            Inner::Tcp($stream) => $call,
+            Inner::Tls($stream) => $call,
+            Inner::Ssh($stream) => $call,
         }
     };
 }
@@ -59,10 +108,11 @@ impl AsyncWrite for Stream {
     }
 
     fn is_write_vectored(&self) -> bool {
-        match self {
-            Stream::Unix(stream) => stream.is_write_vectored(),
-            Stream::Tcp(stream) => stream.is_write_vectored(),
-            Stream::Tls(stream) => stream.is_write_vectored(),
+        match &self.0 {
+            Inner::Unix(stream) => stream.is_write_vectored(),
+            Inner::Tcp(stream) => stream.is_write_vectored(),
+            Inner::Tls(stream) => stream.is_write_vectored(),
+            Inner::Ssh(_) => false,
         }
     }
 
@@ -86,15 +136,34 @@ pub(crate) async fn open(endpoint: &Endpoint) -> Result<SendRequest<Body>, Error
     Ok(sender)
 }
 
-async fn dial(endpoint: &Endpoint) -> Result<Stream, Error> {
+/// Opens a connection to a daemon, without a word of HTTP.
+pub async fn dial(endpoint: &Endpoint) -> Result<Stream, Error> {
+    connect(endpoint).await.map(Stream)
+}
+
+async fn connect(endpoint: &Endpoint) -> Result<Inner, Error> {
     match &endpoint.transport {
+        Transport::Ssh(ssh) => {
+            let program = Command::new("ssh")
+                .args(ssh.arguments())
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .kill_on_drop(true)
+                .spawn();
+            let mut program =
+                program.map_err(|error| Error::Connect(format!("cannot start ssh: {error}")))?;
+            let (Some(output), input) = (program.stdout.take(), program.stdin.take()) else {
+                return Err(Error::Connect("ssh has no output".to_owned()));
+            };
+            Ok(Inner::Ssh(Box::new(Tunnel { _program: program, input, output })))
+        }
         Transport::Unix(path) => {
             let stream = UnixStream::connect(path).await.map_err(|error| refused(endpoint, error))?;
             // Archives go through in fewer, larger steps; who may not have so much has what the machine gives.
             let _ = rustix::net::sockopt::set_socket_send_buffer_size_force(&stream, SEND_BUFFER);
-            Ok(Stream::Unix(stream))
+            Ok(Inner::Unix(stream))
         }
-        Transport::Tcp { authority } => tcp(endpoint, authority).await.map(Stream::Tcp),
+        Transport::Tcp { authority } => tcp(endpoint, authority).await.map(Inner::Tcp),
         Transport::Tls { authority, files } => {
             let config = tls::config(files)?;
             let host = authority.rsplit_once(':').map_or(authority.as_str(), |(host, _)| host);
@@ -106,7 +175,7 @@ async fn dial(endpoint: &Endpoint) -> Result<Stream, Error> {
                 .connect(name, stream)
                 .await
                 .map_err(|error| Error::Connect(format!("tls: {error}")))?;
-            Ok(Stream::Tls(Box::new(stream)))
+            Ok(Inner::Tls(Box::new(stream)))
         }
     }
 }

@@ -27,6 +27,65 @@ pub enum Transport {
         authority: String,
         files: TlsFiles,
     },
+    /// By the client of another host, which `ssh` starts there.
+    Ssh(Ssh),
+}
+
+/// Another host, as `ssh` finds it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ssh {
+    pub user: String,
+    pub host: String,
+    /// Empty: as `ssh` is configured.
+    pub port: String,
+    /// The daemon's socket there; empty for the usual one.
+    pub socket: String,
+}
+
+impl Ssh {
+    /// `[user@]host[:port][/socket]`
+    fn parse(text: &str) -> Option<Ssh> {
+        let (authority, socket) = match text.find('/') {
+            Some(at) => text.split_at(at),
+            None => (text, ""),
+        };
+        let (user, rest) = authority.rsplit_once('@').unwrap_or(("", authority));
+        let (host, port) = match rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((host, port)) => (host, port.strip_prefix(':').unwrap_or(port)),
+            None => rest.split_once(':').unwrap_or((rest, "")),
+        };
+        let plain = |text: &str, more: &[char]| {
+            // What begins with a dash would be an option of ssh.
+            !text.starts_with('-') && !text.contains(['?', '#', '\'', '"', ' ', '\n']) && !text.contains(more)
+        };
+        // A password has no place here.
+        let fits = !host.is_empty()
+            && plain(user, &[':'])
+            && plain(host, &[])
+            && plain(socket, &['$', '`', ';', '&', '|'])
+            && port.bytes().all(|byte| byte.is_ascii_digit());
+        let text = |text: &str| text.to_owned();
+        let socket = if socket == "/" { "" } else { socket };
+        fits.then(|| Ssh { user: text(user), host: text(host), port: text(port), socket: text(socket) })
+    }
+
+    /// The arguments of `ssh`. On the other side our own client is taken if it is there, else Docker's.
+    pub fn arguments(&self) -> Vec<String> {
+        let mut all: Vec<String> = ["-o", "ConnectTimeout=30", "-T"].map(str::to_owned).to_vec();
+        for (flag, value) in [("-l", &self.user), ("-p", &self.port)] {
+            if !value.is_empty() {
+                all.extend([flag.to_owned(), value.clone()]);
+            }
+        }
+        let host = match self.socket.as_str() {
+            "" => String::new(),
+            socket => format!(" --host unix://{socket}"),
+        };
+        let dial = |program: &str| format!("exec {program}{host} system dial-stdio");
+        let script = format!("command -v corten >/dev/null 2>&1 && {}; {}", dial("corten"), dial("docker"));
+        all.extend(["--".to_owned(), self.host.clone(), format!("sh -c '{script}'")]);
+        all
+    }
 }
 
 /// A daemon's address.
@@ -78,7 +137,8 @@ impl Endpoint {
                 Ok(Self { transport, text: text.to_owned(), base: base.to_owned() })
             }
             "ssh" => {
-                Err(Error::Connect("ssh hosts are not supported yet; use a unix or tcp host".to_owned()))
+                let ssh = Ssh::parse(rest).ok_or_else(|| Error::Host(text.to_owned()))?;
+                Ok(Self { transport: Transport::Ssh(ssh), text: text.to_owned(), base: String::new() })
             }
             _ => Err(Error::Host(text.to_owned())),
         }
@@ -91,7 +151,7 @@ impl Endpoint {
     pub(crate) fn host_header(&self) -> &str {
         match &self.transport {
             // What daemons expect where there is no host.
-            Transport::Unix(_) => "api.moby.localhost",
+            Transport::Unix(_) | Transport::Ssh(_) => "api.moby.localhost",
             Transport::Tcp { authority } | Transport::Tls { authority, .. } => authority,
         }
     }
@@ -121,7 +181,25 @@ mod tests {
             Endpoint::parse("https://h", None).expect("valid").transport,
             Transport::Tls { .. }
         ));
-        for bad in ["", "/run/x", "unix://", "foo://x", "ssh://x"] {
+        let text = "ssh://me@h:22/run/x.sock";
+        let Transport::Ssh(ssh) = Endpoint::parse(text, None).expect("valid").transport else { panic!() };
+        let arguments = ssh.arguments().join(" ");
+        assert!(arguments.starts_with("-o ConnectTimeout=30 -T -l me -p 22 -- h sh -c '"), "{arguments}");
+        assert!(
+            arguments.ends_with("exec docker --host unix:///run/x.sock system dial-stdio'"),
+            "{arguments}"
+        );
+        for bad in [
+            "",
+            "/run/x",
+            "unix://",
+            "foo://x",
+            "ssh://",
+            "ssh://-oX",
+            "ssh://u:pw@h",
+            "ssh://h:x",
+            "ssh://h/a'b",
+        ] {
             assert!(Endpoint::parse(bad, None).is_err(), "{bad}");
         }
     }

@@ -12,6 +12,7 @@ mod host;
 mod tls;
 
 pub use body::{Body, Lines, Response};
+pub use connect::{Stream, dial};
 pub use frames::{FrameReader, StreamKind};
 pub use hijack::{Hijacked, ReadHalf, WriteHalf};
 pub use host::{Endpoint, TlsFiles, Transport};

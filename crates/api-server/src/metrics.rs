@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::sync::atomic::Ordering;
 
 use engine::metrics::{Action, BOUNDS, Counted};
+use engine::stats::Sample;
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -139,8 +140,85 @@ async fn exposition(app: &App) -> Result<String, Refusal> {
         "Number of failed image builds",
         count(&metrics.builds_failed),
     );
+    containers(app, &mut out).await?;
     process(&mut out, facts.descriptors);
     Ok(out.0)
+}
+
+/// One of the numbers of a container: name, kind, help, and where it stands.
+type Number = (&'static str, &'static str, &'static str, fn(&Sample) -> f64);
+
+const NUMBERS: [Number; 9] = [
+    ("corten_container_cpu_seconds_total", "counter", "CPU time that the container has used", |sample| {
+        sample.stats.cpu.usage_nanoseconds as f64 / 1e9
+    }),
+    (
+        "corten_container_cpu_throttled_seconds_total",
+        "counter",
+        "Time for which the container was held back by its CPU limit",
+        |sample| sample.stats.cpu.throttled_nanoseconds as f64 / 1e9,
+    ),
+    ("corten_container_memory_bytes", "gauge", "Memory that the container uses", |sample| {
+        sample.stats.memory.usage as f64
+    }),
+    ("corten_container_pids", "gauge", "Processes and threads of the container", |sample| {
+        sample.stats.pids.current as f64
+    }),
+    (
+        "corten_container_network_receive_bytes_total",
+        "counter",
+        "Bytes that the container has received",
+        |sample| sample.networks.iter().map(|network| network.received.bytes as f64).sum(),
+    ),
+    (
+        "corten_container_network_transmit_bytes_total",
+        "counter",
+        "Bytes that the container has sent",
+        |sample| sample.networks.iter().map(|network| network.sent.bytes as f64).sum(),
+    ),
+    (
+        "corten_container_network_dropped_packets_total",
+        "counter",
+        "Packets of the container that were dropped, in both directions",
+        |sample| sample.networks.iter().map(|one| (one.received.dropped + one.sent.dropped) as f64).sum(),
+    ),
+    (
+        "corten_container_block_read_bytes_total",
+        "counter",
+        "Bytes that the container has read from block devices",
+        |sample| block_bytes(sample, "read"),
+    ),
+    (
+        "corten_container_block_write_bytes_total",
+        "counter",
+        "Bytes that the container has written to block devices",
+        |sample| block_bytes(sample, "write"),
+    ),
+];
+
+fn block_bytes(sample: &Sample, operation: &str) -> f64 {
+    let entries = sample.stats.block_io.service_bytes.iter();
+    entries
+        .filter(|entry| entry.operation.eq_ignore_ascii_case(operation))
+        .map(|entry| entry.value as f64)
+        .sum()
+}
+
+/// What each running container uses, and how each has fared.
+async fn containers(app: &App, out: &mut Exposition) -> Result<(), Refusal> {
+    let engine = app.engine.clone();
+    let samples = tokio::task::spawn_blocking(move || engine.stats_of_all())
+        .await
+        .map_err(|error| Refusal::from_error("internal error", &error))?;
+    for (name, kind, help, number) in NUMBERS {
+        out.family(name, kind, help);
+        for (view, sample) in &samples {
+            let image = view.record.config.image.as_str();
+            let labels = [("id", view.id()), ("name", view.name()), ("image", image)];
+            out.sample(name, &labels, number(sample));
+        }
+    }
+    Ok(())
 }
 
 /// The daemon itself, from proc(5).

@@ -1,7 +1,6 @@
 //! RFC 3339 in UTC, without allocation, with the day's part cached.
 
 const NANOSECONDS: i64 = 1_000_000_000;
-const SECONDS_PER_DAY: i64 = 86_400;
 
 /// Formats times; consecutive ones mostly share their second.
 #[derive(Debug, Clone)]
@@ -54,46 +53,9 @@ pub fn format_nanoseconds(time: i64) -> String {
 }
 
 pub(crate) fn prefix(second: i64) -> [u8; 20] {
-    let (year, month, day) = date(second.div_euclid(SECONDS_PER_DAY));
-    let of_day = second.rem_euclid(SECONDS_PER_DAY) as u32;
-    let mut text = *b"0000-00-00T00:00:00.";
-    let mut put = |at: usize, width: usize, mut value: u32| {
-        for digit in text[at..at + width].iter_mut().rev() {
-            *digit = b'0' + (value % 10) as u8;
-            value /= 10;
-        }
-    };
-    put(0, 4, year.clamp(0, 9999) as u32);
-    put(5, 2, month);
-    put(8, 2, day);
-    put(11, 2, of_day / 3600);
-    put(14, 2, of_day / 60 % 60);
-    put(17, 2, of_day % 60);
+    let mut text = [b'.'; 20];
+    text[..19].copy_from_slice(&calendar::format_seconds(second));
     text
-}
-
-/// Year, month and day of a number of days since 1970, in the proleptic Gregorian calendar. Counts in eras of
-/// 400 years that begin on the first of March, so that the leap day is the last of its year.
-fn date(days: i64) -> (i64, u32, u32) {
-    let days = days + 719_468;
-    let era = days.div_euclid(146_097);
-    let of_era = days.rem_euclid(146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * of_year + 2) / 153;
-    let day = (of_year - (153 * month_from_march + 2) / 5 + 1) as u32;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 } as u32;
-    (era * 400 + year_of_era + i64::from(month <= 2), month, day)
-}
-
-/// The inverse of [`date`].
-fn days(year: i64, month: u32, day: u32) -> i64 {
-    let year = year - i64::from(month <= 2);
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let month_from_march = i64::from((month + 9) % 12);
-    let of_year = (153 * month_from_march + 2) / 5 + i64::from(day) - 1;
-    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + of_year - 719_468
 }
 
 /// Parses times; consecutive ones mostly share their second.
@@ -112,60 +74,18 @@ impl Parser {
     pub fn parse(&mut self, text: &[u8]) -> Option<i64> {
         let head: &[u8; 19] = text.first_chunk()?;
         if *head != self.text {
-            self.second = seconds(head)?;
+            self.second = calendar::parse_seconds(head)?;
             self.text = *head;
         }
-        let mut rest = &text[19..];
-        let mut fraction = 0;
-        if let Some((b'.', digits)) = rest.split_first() {
-            let count = digits.iter().take_while(|digit| digit.is_ascii_digit()).count();
-            if count == 0 {
-                return None;
-            }
-            let mut scale = NANOSECONDS;
-            for digit in &digits[..count.min(9)] {
-                scale /= 10;
-                fraction += i64::from(digit - b'0') * scale;
-            }
-            rest = &digits[count..];
-        }
-        let second = if rest == b"Z" { self.second } else { self.second - offset(rest)? };
-        second.checked_mul(NANOSECONDS)?.checked_add(fraction)
+        let (fraction, rest) = calendar::parse_fraction(&text[19..])?;
+        let second = if rest == b"Z" { self.second } else { self.second - calendar::parse_offset(rest)? };
+        second.checked_mul(NANOSECONDS)?.checked_add(i64::from(fraction))
     }
 }
 
 /// Parses an RFC 3339 time to Unix nanoseconds.
 pub fn parse_rfc3339(text: &str) -> Option<i64> {
     Parser::new().parse(text.as_bytes())
-}
-
-fn number(text: &[u8]) -> Option<u32> {
-    text.iter()
-        .try_fold(0u32, |value, digit| digit.is_ascii_digit().then(|| value * 10 + u32::from(digit - b'0')))
-}
-
-fn seconds(text: &[u8; 19]) -> Option<i64> {
-    let separators = [text[4], text[7], text[10], text[13], text[16]];
-    if separators != *b"--T::" {
-        return None;
-    }
-    let (year, month, day) = (number(&text[0..4])?, number(&text[5..7])?, number(&text[8..10])?);
-    let (hour, minute, second) = (number(&text[11..13])?, number(&text[14..16])?, number(&text[17..19])?);
-    let valid =
-        (1..=12).contains(&month) && (1..=31).contains(&day) && hour < 24 && minute < 60 && second <= 60;
-    let of_day = i64::from(hour * 3600 + minute * 60 + second);
-    valid.then(|| days(i64::from(year), month, day) * SECONDS_PER_DAY + of_day)
-}
-
-/// Seconds east of UTC, from `+hh:mm`.
-fn offset(text: &[u8]) -> Option<i64> {
-    let [sign, h1, h2, b':', m1, m2] = *text else { return None };
-    let seconds = i64::from(number(&[h1, h2])? * 3600 + number(&[m1, m2])? * 60);
-    match sign {
-        b'+' => Some(seconds),
-        b'-' => Some(-seconds),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Instants as Unix nanoseconds, RFC 3339 text, and Go's durations.
 
+use calendar::{SECONDS_PER_DAY, Timestamp, parse_date, parse_offset};
+
 /// Unix time in nanoseconds. Zero stands for "never" and is written as Go's zero time.
 pub type UnixNanos = i64;
 
@@ -7,28 +9,6 @@ pub const NANOS: i64 = 1_000_000_000;
 
 /// Go's zero time, which Docker answers for instants that have not come.
 pub const NEVER: &str = "0001-01-01T00:00:00Z";
-
-/// Days since 1970-01-01 of a proleptic Gregorian date.
-fn days_from_date(year: i64, month: i64, day: i64) -> i64 {
-    // Years begin in March here, so that the leap day is a year's last day.
-    let shifted = if month <= 2 { year - 1 } else { year };
-    let era = shifted.div_euclid(400);
-    let year_of_era = shifted.rem_euclid(400);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
-}
-
-fn date_from_days(days: i64) -> (i64, i64, i64) {
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_index = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_index + 2) / 5 + 1;
-    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
-    (era * 400 + year_of_era + i64::from(month <= 2), month, day)
-}
 
 /// RFC 3339 in UTC with up to nine fractional digits, trailing zeros removed, as Go's `RFC3339Nano`.
 /// To the second, as volumes are dated.
@@ -40,21 +20,7 @@ pub fn rfc3339_nano(at: UnixNanos) -> String {
     if at == 0 {
         return NEVER.into();
     }
-    let mut text = rfc3339_seconds(at.div_euclid(NANOS));
-    let fraction = at.rem_euclid(NANOS);
-    if fraction > 0 {
-        let digits = format!("{fraction:09}");
-        text.push('.');
-        text.push_str(digits.trim_end_matches('0'));
-    }
-    text.push('Z');
-    text
-}
-
-fn rfc3339_seconds(seconds: i64) -> String {
-    let (year, month, day) = date_from_days(seconds.div_euclid(86_400));
-    let rest = seconds.rem_euclid(86_400);
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}", rest / 3600, rest / 60 % 60, rest % 60)
+    Timestamp { seconds: at.div_euclid(NANOS), nanos: at.rem_euclid(NANOS) as u32 }.to_string()
 }
 
 /// Parses RFC 3339 (`Z` or an offset, any fraction), also cut short to a date or minutes as Docker's clients do.
@@ -63,12 +29,7 @@ pub fn parse_rfc3339(text: &str) -> Option<UnixNanos> {
         return Some(0);
     }
     let (date, rest) = text.split_at_checked(10)?;
-    let mut parts = date.splitn(3, '-').map(digits);
-    let (year, month, day) = (parts.next()??, parts.next()??, parts.next()??);
-    if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
-        return None;
-    }
-    let midnight = days_from_date(year, month, day) * 86_400;
+    let midnight = parse_date(date.as_bytes().first_chunk()?)? * SECONDS_PER_DAY;
     let Some(rest) = rest.strip_prefix('T') else {
         return rest.is_empty().then(|| midnight.checked_mul(NANOS)).flatten();
     };
@@ -86,14 +47,10 @@ pub fn parse_rfc3339(text: &str) -> Option<UnixNanos> {
 
 /// Splits `12:00:00+02:00` into the clock and the offset in seconds.
 fn split_offset(text: &str) -> Option<(&str, i64)> {
-    if let Some(clock) = text.strip_suffix('Z') {
-        return Some((clock, 0));
+    match text.find(['Z', '+', '-']) {
+        None => Some((text, 0)),
+        Some(at) => Some((&text[..at], parse_offset(&text.as_bytes()[at..])?)),
     }
-    let Some(at) = text.rfind(['+', '-']) else { return Some((text, 0)) };
-    let (clock, offset) = text.split_at(at);
-    let (hours, minutes) = offset[1..].split_once(':')?;
-    let seconds = digits(hours)? * 3600 + digits(minutes)? * 60;
-    Some((clock, if offset.starts_with('-') { -seconds } else { seconds }))
 }
 
 fn digits(text: &str) -> Option<i64> {

@@ -10,10 +10,9 @@ pub mod media_type;
 pub mod platform;
 pub mod reference;
 pub mod runtime;
-pub mod time;
 
+pub use calendar::Timestamp;
 pub use digest::{Algorithm, Digest, Hasher, chain_id, chain_ids};
 pub use image::{Config, Descriptor, Healthcheck, History, Image, Index, Manifest, RootFs};
 pub use platform::Platform;
 pub use reference::Reference;
-pub use time::Timestamp;

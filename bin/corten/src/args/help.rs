@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Command, Flag, Kind, Section};
+use crate::plugins::Plugin;
 
 /// What help needs to know about its surroundings.
 pub struct Setting<'a> {
@@ -12,6 +13,8 @@ pub struct Setting<'a> {
     pub columns: usize,
     /// The folder of the client's configuration, for default values.
     pub config: &'a str,
+    /// Commands that programs add; only the root's help lists them.
+    pub plugins: &'a [Plugin],
 }
 
 /// The whole help text of `command`, reached by `path`.
@@ -57,7 +60,17 @@ fn root(setting: &Setting<'_>, root: &'static Command) -> String {
         ("Commands", Section::Plain),
     ] {
         let _ = write!(out, "\n{heading}:\n");
-        commands(&mut out, root.subs.iter().copied().filter(|sub| sub.section == section));
+        let subs = root.subs.iter().copied().filter(|sub| sub.section == section);
+        let mut lines: Vec<(String, &str)> = subs.map(|sub| (sub.name.to_owned(), sub.short)).collect();
+        if section == Section::Management {
+            let usable =
+                setting.plugins.iter().filter(|plugin| plugin.error.is_none() && !plugin.is_hidden());
+            lines.extend(usable.map(|plugin| (format!("{}*", plugin.name), plugin.text("ShortDescription"))));
+            lines.sort_by(|left, right| left.0.trim_end_matches('*').cmp(right.0.trim_end_matches('*')));
+        }
+        for (name, short) in lines {
+            let _ = writeln!(out, "  {name:<11} {short}");
+        }
     }
     let flags: Vec<_> = root.all_flags().collect();
     let _ = write!(out, "\nGlobal Options:\n{}", options(setting, &flags));

@@ -96,6 +96,7 @@ pub enum Completes {
     RunningContainers,
     Images,
     Networks,
+    Contexts,
 }
 
 /// Under which heading of the root's help a command stands.

@@ -22,6 +22,12 @@ pub enum Parsed {
     Version,
     /// A command that Docker has and Corten does not have yet.
     Unsupported(String),
+    /// Not a command of ours, but it may be a plugin's; if not, this is to be said.
+    Outside {
+        global: Matches,
+        name: String,
+        otherwise: Mistake,
+    },
 }
 
 /// A command line that was not understood: what to print on stderr, and the exit code.
@@ -32,27 +38,23 @@ pub struct Mistake {
 }
 
 /// Commands of Docker that have no counterpart yet, by the group they would be in.
-const UNSUPPORTED: &[(&str, &[&str])] = &[
-    (
-        "",
-        &[
-            "bake",
-            "buildx",
-            "checkpoint",
-            "compose",
-            "config",
-            "context",
-            "node",
-            "plugin",
-            "secret",
-            "service",
-            "stack",
-            "swarm",
-            "trust",
-        ],
-    ),
-    ("system", &["dial-stdio"]),
-];
+const UNSUPPORTED: &[(&str, &[&str])] = &[(
+    "",
+    &[
+        "bake",
+        "buildx",
+        "checkpoint",
+        "compose",
+        "config",
+        "node",
+        "plugin",
+        "secret",
+        "service",
+        "stack",
+        "swarm",
+        "trust",
+    ],
+)];
 
 fn is_unsupported(group: &str, name: &str) -> bool {
     UNSUPPORTED.iter().any(|(known, names)| *known == group && names.contains(&name))
@@ -125,6 +127,10 @@ pub fn parse(program: &str, root: &'static Command, words: &[String]) -> Result<
                 at.command = sub;
                 rest = matches.args.split_off(1);
             }
+            None if at.path.is_empty() => {
+                let name = name.clone();
+                return Ok(Parsed::Outside { global, otherwise: not_ours(&at, &name), name });
+            }
             None if asked => return Ok(Parsed::Help { command, path: at.path, asked: true, deprecated_h }),
             None => return unknown(&at, name),
         }
@@ -144,13 +150,27 @@ fn help_topic(at: &Words<'_>, root: &'static Command, topic: &[String]) -> Resul
                 path.push(sub.name);
                 command = sub;
             }
-            None if path.is_empty() && is_unsupported("", word) => return unknown(at, word),
+            None if path.is_empty() => {
+                let otherwise = match is_unsupported("", word) {
+                    true => not_ours(at, word),
+                    false => Mistake { text: format!("unknown help topic: {}", topic.join(" ")), code: 1 },
+                };
+                return Ok(Parsed::Outside { global: Matches::default(), name: word.clone(), otherwise });
+            }
             None => {
                 return Err(Mistake { text: format!("unknown help topic: {}", topic.join(" ")), code: 1 });
             }
         }
     }
     Ok(Parsed::Help { command, path, asked: true, deprecated_h: false })
+}
+
+/// What to say of a word that is neither a command nor a plugin.
+fn not_ours(at: &Words<'_>, name: &str) -> Mistake {
+    match unknown(at, name) {
+        Err(mistake) => mistake,
+        Ok(_) => Mistake { text: format!("corten: '{name}' is not supported yet"), code: 1 },
+    }
 }
 
 fn unknown(at: &Words<'_>, name: &str) -> Result<Parsed, Mistake> {
@@ -160,13 +180,44 @@ fn unknown(at: &Words<'_>, name: &str) -> Result<Parsed, Mistake> {
         return Ok(Parsed::Unsupported(format!("{inner} {name}").trim().to_owned()));
     }
     let usage = if at.path.is_empty() { String::new() } else { format!("Usage:  {path}\n\n") };
+    let hint = meant(at, name).map_or(String::new(), |near| format!("\nhint: did you mean '{path} {near}'?"));
     Err(Mistake {
         text: format!(
-            "{}: unknown command: {path} {name}\n\n{usage}Run '{path} --help' for more information",
+            "{}: unknown command: {path} {name}\n\n{usage}Run '{path} --help' for more information{hint}",
             at.program
         ),
         code: 1,
     })
+}
+
+/// The command that was meant, if one is near. Docker's own words have no such line, so only `corten` has it.
+fn meant(at: &Words<'_>, name: &str) -> Option<&'static str> {
+    if at.program == "docker" {
+        return None;
+    }
+    let shown = at.command.subs.iter().filter(|sub| sub.section != super::Section::Hidden);
+    let near = shown.map(|sub| (distance(name, sub.name), sub.name)).min()?;
+    (near.0 <= 1 + name.len() / 4).then_some(near.1)
+}
+
+/// How many letters have to be changed, added, removed or swapped with their neighbour.
+fn distance(left: &str, right: &str) -> usize {
+    let (left, right): (Vec<char>, Vec<char>) = (left.chars().take(32).collect(), right.chars().collect());
+    let mut rows: Vec<Vec<usize>> = vec![(0..=right.len()).collect()];
+    for (row, letter) in left.iter().enumerate() {
+        let mut next = vec![row + 1];
+        for (column, other) in right.iter().enumerate() {
+            let mut least = (rows[row][column] + usize::from(letter != other))
+                .min(rows[row][column + 1] + 1)
+                .min(next[column] + 1);
+            if row > 0 && column > 0 && left[row - 1] == *other && right[column - 1] == *letter {
+                least = least.min(rows[row - 1][column - 1] + 1);
+            }
+            next.push(least);
+        }
+        rows.push(next);
+    }
+    rows[left.len()][right.len()]
 }
 
 #[derive(Default)]
@@ -363,6 +414,23 @@ mod tests {
     }
 
     #[test]
+    fn a_slip_is_understood() {
+        for (slip, meant) in [("rnu", "run"), ("imgaes", "images"), ("psx", "ps"), ("contianer", "container")]
+        {
+            let words = [slip.to_owned()];
+            let Ok(Parsed::Outside { otherwise, .. }) = parse("corten", &ROOT, &words) else {
+                panic!("{slip}")
+            };
+            let hint = format!("hint: did you mean 'corten {meant}'?");
+            assert!(otherwise.text.ends_with(&hint), "{}", otherwise.text);
+        }
+        assert!(
+            matches!(line("rnu"), Ok(Parsed::Outside { otherwise, .. }) if !otherwise.text.contains("hint"))
+        );
+        assert_eq!((distance("zebra", "run"), distance("ab", "ba")), (5, 1));
+    }
+
+    #[test]
     fn booleans_take_values_only_with_an_equals_sign() {
         assert!(!run("run --sig-proxy=false x").1.bool_or_true("sig-proxy"));
         assert!(run("run x").1.bool_or_true("sig-proxy"));
@@ -375,7 +443,7 @@ mod tests {
         assert!(matches!(line("help container ls"), Ok(Parsed::Help { asked: true, .. })));
         assert!(matches!(line("network"), Ok(Parsed::Help { asked: false, .. })));
         assert!(matches!(line("-v"), Ok(Parsed::Version)));
-        assert!(matches!(line("volume update x"), Ok(Parsed::Unsupported(name)) if name == "volume update"));
+        assert!(matches!(line("buildx x"), Ok(Parsed::Outside { name, .. }) if name == "buildx"));
     }
 
     proptest! {

@@ -9,6 +9,7 @@ use crate::args::complete::{self, Wanted};
 use crate::args::{Completes, Matches};
 use crate::fail::Fail;
 use crate::output::out;
+use crate::plugins;
 
 const BASH: &str = include_str!("../../completion/bash");
 const ZSH: &str = include_str!("../../completion/zsh");
@@ -26,6 +27,10 @@ pub fn script(app: &App, verb: Verb, _matches: &Matches) -> Result<(), Fail> {
 
 /// Prints what may stand in place of the last word, a line each: the word, a tab, and what it does.
 pub async fn complete(program: &'static str, words: &[String]) -> Result<i32, Fail> {
+    if let Some(lines) = of_plugin(program, words) {
+        out(&lines.iter().map(|line| format!("{line}\n")).collect::<String>());
+        return Ok(0);
+    }
     let wanted = complete::wanted(words);
     let lines = match wanted {
         Wanted::Words(words) => words,
@@ -41,16 +46,40 @@ pub async fn complete(program: &'static str, words: &[String]) -> Result<i32, Fa
     Ok(0)
 }
 
+/// What a plugin offers, where the line is one of its commands or may become one.
+fn of_plugin(program: &'static str, words: &[String]) -> Option<Vec<String>> {
+    let (first, rest) = words.split_first()?;
+    if first.starts_with('-') {
+        return None;
+    }
+    let app = App::new(program, Matches::default(), Vec::new());
+    if !rest.is_empty() {
+        let known = crate::args::tree::ROOT.sub(first).is_some();
+        let plugin = (!known).then(|| plugins::find(app.config(), &app.folder(), first)).flatten()?;
+        return Some(plugins::complete(&plugin, words));
+    }
+    let Wanted::Words(mut lines) = complete::wanted(words) else { return None };
+    let found = plugins::all(app.config(), &app.folder());
+    let usable = found.iter().filter(|plugin| plugin.error.is_none() && !plugin.is_hidden());
+    let fitting = usable.filter(|plugin| plugin.name.starts_with(first.as_str()));
+    lines.extend(fitting.map(|plugin| format!("{}\t{}", plugin.name, plugin.text("ShortDescription"))));
+    Some(lines)
+}
+
 async fn names(app: &App, kind: Completes) -> Result<Vec<String>, Fail> {
-    let client = app.client_as_is()?;
     let request = match kind {
         Completes::Containers => Request::get("/containers/json").query("all", "1"),
         Completes::RunningContainers => Request::get("/containers/json"),
         Completes::Images => Request::get("/images/json"),
         Completes::Networks => Request::get("/networks"),
+        Completes::Contexts => {
+            let all = crate::context_store::Store::new(&app.folder()).list();
+            let names = all.iter().map(|one| one.name().to_owned());
+            return Ok(names.chain(["default".to_owned()]).collect());
+        }
         Completes::Nothing | Completes::Files => return Ok(Vec::new()),
     };
-    let found = client.value(request).await?;
+    let found = app.client_as_is()?.value(request).await?;
     let texts = |value: &Value| -> Vec<String> {
         match value {
             Value::String(text) => vec![text.clone()],

@@ -11,6 +11,7 @@ use crate::app::App;
 use crate::args::Matches;
 use crate::fail::Fail;
 use crate::output::out;
+use crate::plugins::{self, Plugin};
 use crate::units::binary_size;
 
 pub async fn info(app: &App, matches: &Matches) -> Result<(), Fail> {
@@ -27,11 +28,12 @@ pub async fn info(app: &App, matches: &Matches) -> Result<(), Fail> {
         Ok(client) => client.value(Request::get("/info")).await.map_err(Fail::from),
         Err(fail) => Err(fail),
     };
+    let plugins = plugins::all(app.config(), &app.folder());
     let client = json!({
         "Debug": app.debug(),
         "Version": VERSION,
         "Context": app.context(),
-        "Plugins": [],
+        "Plugins": plugins.iter().map(Plugin::value).collect::<Vec<_>>(),
         "Warnings": null,
     });
     if let Some(template) = template {
@@ -48,10 +50,12 @@ pub async fn info(app: &App, matches: &Matches) -> Result<(), Fail> {
     }
     let maker = if app.program == "docker" { "Docker Engine - Community" } else { "Corten" };
     let mut text = format!(
-        "Client: {maker}\n Version:    {VERSION}\n Context:    {}\n Debug Mode: {}\n\nServer:\n",
+        "Client: {maker}\n Version:    {VERSION}\n Context:    {}\n Debug Mode: {}\n",
         app.context(),
         app.debug()
     );
+    list_plugins(&mut text, &plugins);
+    text += "\nServer:\n";
     match server {
         Err(fail) => {
             out(&text);
@@ -63,6 +67,27 @@ pub async fn info(app: &App, matches: &Matches) -> Result<(), Fail> {
             out(&text);
             eprint!("{warnings}");
             Ok(())
+        }
+    }
+}
+
+fn list_plugins(text: &mut String, plugins: &[Plugin]) {
+    let mut usable = plugins.iter().filter(|plugin| plugin.error.is_none()).peekable();
+    if usable.peek().is_some() {
+        text.push_str(" Plugins:\n");
+    }
+    for plugin in usable {
+        let (what, vendor) = (plugin.text("ShortDescription"), plugin.text("Vendor"));
+        let _ = writeln!(text, "  {}: {what} ({vendor})", plugin.name);
+        if !plugin.text("Version").is_empty() {
+            let _ = writeln!(text, "    Version:  {}", plugin.text("Version"));
+        }
+        let _ = writeln!(text, "    Path:     {}", plugin.path.display());
+    }
+    for plugin in plugins {
+        if let Some(error) = &plugin.error {
+            let path = template::quote(&plugin.path.display().to_string());
+            eprintln!("WARNING: Plugin {path} is not valid: {error}");
         }
     }
 }

@@ -135,7 +135,7 @@ fn apply(template: &Template, kind: Kind, value: &Value) -> Result<String, Strin
 }
 
 /// The objects as a JSON list, indented by four.
-fn indented(found: &[Value]) -> Result<String, Fail> {
+pub(super) fn indented(found: &[Value]) -> Result<String, Fail> {
     if found.is_empty() {
         return Ok("[]\n".to_owned());
     }

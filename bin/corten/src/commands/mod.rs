@@ -5,9 +5,11 @@ pub mod build;
 pub mod completion;
 pub mod containers;
 pub mod context;
+pub mod contexts;
 pub mod cp;
 pub mod create;
 pub mod df;
+pub mod dial;
 pub mod events;
 pub mod exec;
 pub mod follow;
@@ -50,9 +52,19 @@ pub enum Verb {
     CompletionZsh,
     ContainerInspect,
     ContainerPrune,
+    ContextCreate,
+    ContextExport,
+    ContextImport,
+    ContextInspect,
+    ContextLs,
+    ContextRm,
+    ContextShow,
+    ContextUpdate,
+    ContextUse,
     Cp,
     Create,
     Df,
+    DialStdio,
     Diff,
     Events,
     Exec,
@@ -179,6 +191,16 @@ pub async fn run(app: App, command: &Command, matches: Matches) -> Result<i32, F
         Verb::Version => system::version(&app, &matches).await,
         Verb::Info => info::info(&app, &matches).await,
         Verb::Events => events::events(&app, &matches).await,
+        Verb::ContextCreate
+        | Verb::ContextExport
+        | Verb::ContextImport
+        | Verb::ContextInspect
+        | Verb::ContextLs
+        | Verb::ContextRm
+        | Verb::ContextShow
+        | Verb::ContextUpdate
+        | Verb::ContextUse => contexts::run(&app, verb, &matches),
+        Verb::DialStdio => dial::dial(&app).await,
         Verb::Df => df::df(&app, &matches).await,
         Verb::CompletionBash | Verb::CompletionFish | Verb::CompletionZsh => {
             completion::script(&app, verb, &matches)

@@ -23,6 +23,7 @@ pub fn debug(app: &App, parts: &[&str]) -> Outcome {
             Err(Refusal::not_implemented(&format!("the profile {name} of /debug/pprof"))
                 .hint("use perf(1) on the daemon's process"))
         }
+        ["pprof", name] => Err(Refusal::not_found(format!("Unknown profile: {name}"))),
         _ => Err(not_found()),
     }
 }

@@ -1,16 +1,11 @@
 //! Networks.
 
-use serde_json::Value;
-
 use crate::App;
 use crate::request::Request;
 use crate::respond::{Outcome, json, no_content};
-use crate::versions;
 
 pub fn list(app: &App, request: &Request) -> Outcome {
-    let networks = app.engine.network_list(request.query.text("filters"))?;
-    let answers: Vec<Value> = networks.iter().map(versions::network_list).collect();
-    json(&answers)
+    json(&app.engine.network_list(request.query.text("filters"))?)
 }
 
 pub fn prune(app: &App, request: &Request) -> Outcome {

@@ -8,7 +8,7 @@ use model::Refusal;
 
 pub use shims::{
     container_create, container_summary, disk_usage, event, image_summary, inspect_container, inspect_image,
-    network_list, stats, update,
+    stats, update,
 };
 
 /// `1.55`

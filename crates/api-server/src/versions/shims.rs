@@ -3,7 +3,6 @@
 use api_types::container::{ContainerCreate, ContainerSummary, ContainerUpdate};
 use api_types::events::EventMessage;
 use api_types::image::{ImageInspect, ImageSummary};
-use api_types::network::Network;
 use api_types::stats::ContainerStats;
 use api_types::system::{DiskUsage, Usage};
 use serde_json::{Map, Value};
@@ -105,11 +104,6 @@ fn items<T: serde::Serialize>(usage: &mut Option<Usage<T>>) -> Value {
         Some(usage) => serde_json::to_value(usage.items.take().unwrap_or_default()).unwrap_or_default(),
         None => Value::Null,
     }
-}
-
-/// Lists have had no containers since 1.28.
-pub fn network_list(answer: &Network) -> Value {
-    serde_json::to_value(answer).unwrap_or_default()
 }
 
 /// 1.52 says what system the numbers are of.

@@ -27,7 +27,7 @@ pub const READONLY_PATHS: [&str; 5] =
     ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// In the order in which they are mounted.
-pub fn mounts(host: &HostConfig, _cgroup_v2: bool) -> Vec<Mount> {
+pub fn mounts(host: &HostConfig) -> Vec<Mount> {
     let access = if host.privileged { "rw" } else { "ro" };
     let mut all = vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),

@@ -5,6 +5,7 @@ use crate::args::{BLANK, Command, Completes, Count, Flag, Section, flag};
 use crate::commands::Verb;
 
 mod container;
+mod context;
 mod create_flags;
 mod image;
 mod network;
@@ -90,6 +91,7 @@ pub static ROOT: Command = Command {
         &system::TOP_INFO,
         &image::BUILDER,
         &container::GROUP,
+        &context::GROUP,
         &image::GROUP,
         &registry::MANIFEST,
         &network::GROUP,

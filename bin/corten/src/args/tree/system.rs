@@ -71,11 +71,20 @@ pub const PRUNE: Command = Command {
     ..BLANK
 };
 
+/// Not shown, as in Docker: it is for programs.
+const DIAL: Command = Command {
+    name: "dial-stdio",
+    short: "Proxy the stdio stream to the daemon connection. Should not be invoked manually.",
+    verb: Some(Verb::DialStdio),
+    section: Section::Hidden,
+    ..BLANK
+};
+
 pub const GROUP: Command = Command {
     name: "system",
     short: "Manage Docker",
     count: Count::Any,
-    subs: &[&DF, &EVENTS, &INFO, &PRUNE],
+    subs: &[&DF, &EVENTS, &INFO, &PRUNE, &DIAL],
     section: Section::Management,
     ..BLANK
 };
