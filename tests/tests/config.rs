@@ -138,6 +138,11 @@ fn settings_are_checked_before_anything_starts() {
     has(validate("{}", &["--mtu", "x"]).fails(1), &["invalid argument \"x\" for \"--mtu\" flag"]);
     let reserved = validate("{\"runtimes\": {\"corten\": {\"path\": \"/x\"}}}", &[]);
     has(reserved.fails(1), &["runtime name 'corten' is reserved"]);
+    let log = "{\"log-driver\": \"syslog\", \"log-opts\": {\"odd\": \"1\"}}";
+    has(
+        validate(log, &[]).fails(1),
+        &["failed to set log opts: unknown log opt 'odd' for syslog log driver"],
+    );
     let _ = fs::remove_dir_all(&folder);
 }
 

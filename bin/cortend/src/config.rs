@@ -546,6 +546,7 @@ pub fn read(program: &str, arguments: &[String]) -> Result<Invocation> {
     };
     let validate = empty.flags.get("validate") == Some(&Value::Bool(true));
     let config = empty.read_again()?;
+    crate::settings::log(&config)?;
     Ok(if validate { Invocation::Validate } else { Invocation::Run(Box::new(config)) })
 }
 

@@ -7,10 +7,19 @@ use anyhow::{Context, Result};
 use api_types::container::LogConfig;
 use engine::{ExternalRuntime, NameService, NetworkOptions, Paths, Runtimes, Settings};
 use ipnet::Ipv4Net;
+use model::logging::Logging;
 
 use crate::config::Config;
 
 pub const DATA_ROOT: &str = "/var/lib/corten";
+
+/// What a container's log gets if it names no driver.
+pub fn log(config: &Config) -> Result<LogConfig> {
+    let driver = config.text("log-driver").map_or(Settings::default().log.driver, String::from);
+    let log = LogConfig { driver, config: config.map("log-opt") };
+    Logging::of(&log).map_err(|refusal| anyhow::anyhow!("failed to set log opts: {}", refusal.message))?;
+    Ok(log)
+}
 
 /// What can change while the daemon runs.
 pub fn read(config: &Config) -> Result<Settings> {
@@ -40,7 +49,7 @@ pub fn read(config: &Config) -> Result<Settings> {
         labels: config.list("label"),
         debug: config.on("debug"),
         experimental: config.on("experimental"),
-        log: LogConfig { driver: text("log-driver", standard.log.driver), config: config.map("log-opt") },
+        log: log(config)?,
         shm_size: config.shm_size()?,
         stop_timeout: config.number("default-stop-timeout").unwrap_or(standard.stop_timeout),
         shutdown_seconds: config.shutdown_seconds(),

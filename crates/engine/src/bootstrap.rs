@@ -151,10 +151,6 @@ fn read_endpoint(directory: &Path) -> Option<Endpoint> {
 
 fn open_blocking(options: Options, parts: Parts) -> Result<Engine, Refusal> {
     let Parts { store, images, snapshots } = parts;
-    model::logging::Logging::of(&options.settings.log).map_err(|refusal| Refusal {
-        message: format!("failed to set log opts: {}", refusal.message),
-        ..refusal
-    })?;
     for directory in [options.paths.containers(), options.paths.tasks()] {
         // Closed to others: what containers hold is theirs (CVE-2021-41091).
         std::fs::DirBuilder::new()

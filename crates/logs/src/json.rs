@@ -219,7 +219,7 @@ impl Decoder {
 }
 
 fn found(time: i64, stream: Stream, partial: bool, line: Span, attributes: Span) -> Found {
-    Found { time, stream, partial, line, part: None, number: 0, attributes, form: AttributeForm::Json }
+    Found { time, stream, partial, line, part: Span::EMPTY, number: 0, attributes, form: AttributeForm::Json }
 }
 
 enum Fast {

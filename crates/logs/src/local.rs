@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::record::{AttributeForm, Found, FoundPart, Span, Stream};
+use crate::record::{AttributeForm, Found, Span, Stream};
 
 /// Bytes of one copy of the length.
 pub(crate) const LENGTH: usize = 4;
@@ -25,6 +25,19 @@ pub(crate) struct Part {
     /// Counted from 1.
     pub ordinal: u32,
     pub last: bool,
+}
+
+impl Part {
+    pub fn message(self) -> Vec<u8> {
+        let mut message = Vec::with_capacity(32);
+        if self.last {
+            message.extend_from_slice(&[1 << 3, 1]);
+        }
+        bytes(2, format!("{:016x}", self.id).as_bytes(), &mut message);
+        message.push(3 << 3);
+        varint(self.ordinal.into(), &mut message);
+        message
+    }
 }
 
 /// What stands in a record beside the line.
@@ -70,14 +83,7 @@ pub(crate) fn append(time: i64, stream: Stream, line: &[u8], extras: Extras<'_>,
     }
     if let Some(part) = extras.part {
         out.extend_from_slice(&[4 << 3, 1]);
-        let mut message = Vec::with_capacity(32);
-        if part.last {
-            message.extend_from_slice(&[1 << 3, 1]);
-        }
-        bytes(2, format!("{:016x}", part.id).as_bytes(), &mut message);
-        message.push(3 << 3);
-        varint(part.ordinal.into(), &mut message);
-        bytes(5, &message, out);
+        bytes(5, &part.message(), out);
     }
     out.extend_from_slice(extras.attributes);
     let length = ((out.len() - start - LENGTH) as u32).to_be_bytes();
@@ -111,7 +117,7 @@ pub(crate) fn decode(frame: &mut [u8]) -> Option<Found> {
             (2, Value::Number(number)) => entry.time = number as i64,
             (3, Value::Bytes(span)) => entry.line = span,
             (4, Value::Number(number)) => entry.partial = number != 0,
-            (5, Value::Bytes(span)) => entry.part = part(frame, span)?,
+            (5, Value::Bytes(span)) => entry.part = span,
             (6, Value::Bytes(span)) => {
                 // From the first one's length on: its key gives way to the line's newline.
                 if entry.attributes == Span::EMPTY {
@@ -124,8 +130,8 @@ pub(crate) fn decode(frame: &mut [u8]) -> Option<Found> {
         }
     }
     let Entry { stream, time, mut line, partial, part, attributes, number } = entry;
-    let part = partial.then_some(part);
-    let partial = part.is_some_and(|part| !part.last);
+    let part = if partial { part } else { Span::EMPTY };
+    let partial = partial && !read_part(part.of(frame))?.last;
     if line == Span::EMPTY {
         line = Span { start: end, end };
     }
@@ -187,18 +193,19 @@ struct Entry {
     time: i64,
     line: Span,
     partial: bool,
-    part: FoundPart,
+    part: Span,
     attributes: Span,
     number: u64,
 }
 
-fn part(frame: &[u8], span: Span) -> Option<FoundPart> {
-    let mut fields = Fields { bytes: frame, at: span.start, end: span.end };
-    let mut part = FoundPart::default();
+/// Reads what a record says of being a part.
+pub(crate) fn read_part(message: &[u8]) -> Option<crate::Part<'_>> {
+    let mut fields = Fields { bytes: message, at: 0, end: message.len() };
+    let mut part = crate::Part { id: b"", ordinal: 0, last: false };
     while let Some(field) = fields.next()? {
         match field {
             (1, Value::Number(number)) => part.last = number != 0,
-            (2, Value::Bytes(span)) => part.id = span,
+            (2, Value::Bytes(span)) => part.id = span.of(message),
             (3, Value::Number(number)) => part.ordinal = u32::try_from(number).unwrap_or(u32::MAX),
             _ => {}
         }
@@ -305,7 +312,7 @@ mod tests {
             prop_assert_eq!((record.time, record.stream, record.partial), (time, Stream::Stderr, partial));
             prop_assert_eq!((record.line, record.number), (&expected[..], number));
             prop_assert_eq!(record.attributes(), named);
-            let read = record.part.map(|part| (part.id.to_vec(), part.ordinal, part.last));
+            let read = record.part().map(|part| (part.id.to_vec(), part.ordinal, part.last));
             let wanted = part.map(|part| (format!("{:016x}", part.id).into_bytes(), part.ordinal, part.last));
             prop_assert_eq!(read, wanted);
         }

@@ -229,7 +229,7 @@ impl Reader {
             },
         };
         if !apart {
-            for span in [&mut found.line, &mut found.attributes] {
+            for span in [&mut found.line, &mut found.part, &mut found.attributes] {
                 span.start += range.start;
                 span.end += range.start;
             }

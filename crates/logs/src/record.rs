@@ -45,8 +45,8 @@ pub struct Record<'a> {
     pub line: &'a [u8],
     /// The line goes on in the next record of this stream, or the stream ended without a newline.
     pub partial: bool,
-    /// The record is a part of a line (local driver only).
-    pub part: Option<Part<'a>>,
+    /// How the record is a part of a line, as it stands in the file; empty if it is a whole one.
+    pub(crate) part: &'a [u8],
     /// Counted from 1, without a gap; 0 in logs that are not counted.
     pub number: u64,
     /// The attributes as they stand in the file; empty if there are none.
@@ -72,7 +72,12 @@ pub(crate) enum AttributeForm {
     Protobuf,
 }
 
-impl Record<'_> {
+impl<'a> Record<'a> {
+    /// The record is a part of a line (local driver only).
+    pub fn part(&self) -> Option<Part<'a>> {
+        if self.part.is_empty() { None } else { crate::local::read_part(self.part) }
+    }
+
     /// Attributes by name; those that are no strings are left out.
     pub fn attributes(&self) -> BTreeMap<String, String> {
         if self.attributes.is_empty() {
@@ -115,18 +120,10 @@ pub(crate) struct Found {
     pub stream: Stream,
     pub partial: bool,
     pub line: Span,
-    pub part: Option<FoundPart>,
+    pub part: Span,
     pub number: u64,
     pub attributes: Span,
     pub form: AttributeForm,
-}
-
-/// A [`Part`] found in a buffer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct FoundPart {
-    pub id: Span,
-    pub ordinal: u32,
-    pub last: bool,
 }
 
 impl Found {
@@ -136,11 +133,7 @@ impl Found {
             stream: self.stream,
             line: self.line.of(buffer),
             partial: self.partial,
-            part: self.part.map(|part| Part {
-                id: part.id.of(buffer),
-                ordinal: part.ordinal,
-                last: part.last,
-            }),
+            part: self.part.of(buffer),
             number: self.number,
             attributes: self.attributes.of(buffer),
             form: self.form,

@@ -70,7 +70,7 @@ mod tests {
             stream: Stream::Stderr,
             line: b"hi\n",
             partial: false,
-            part: None,
+            part: b"",
             number: 0,
             attributes: br#"{"b":"x y","a":"1/2"}"#,
             form: crate::record::AttributeForm::Json,

@@ -318,6 +318,24 @@ fn counted_records_are_found_by_their_number() {
 }
 
 #[test]
+fn parts_know_their_line_wherever_they_stand() {
+    let directory = TempDir::new().unwrap();
+    let options = counted(&directory, 1_000_000, 2, false);
+    let mut writer = Writer::open(options.clone()).unwrap();
+    let text = format!("short\n{}\nend\n", "x".repeat(2 * LINE_MAX + 5));
+    writer.write(Stream::Stdout, text.as_bytes(), 1).unwrap();
+    let mut reader = Reader::open(&options, &Query::default()).unwrap();
+    let mut parts = Vec::new();
+    while let Some(record) = reader.next().unwrap() {
+        parts.push(record.part().map(|part| (part.id.to_vec(), part.ordinal, part.last)));
+    }
+    let id = parts[1].clone().expect("a part").0;
+    let part = |ordinal, last| Some((id.clone(), ordinal, last));
+    assert_eq!(parts, [None, part(1, false), part(2, false), part(3, true), None]);
+    assert_eq!(id.len(), 16);
+}
+
+#[test]
 fn a_cursor_is_never_ahead_of_its_log() {
     let directory = TempDir::new().unwrap();
     let options = counted(&directory, 1000, 5, false);

@@ -65,7 +65,7 @@ impl Encoder {
             out.push(0xd3);
             out.extend_from_slice(&seconds.to_be_bytes());
         }
-        let count = self.shared_count + 2 + if record.part.is_some() { 4 } else { 0 };
+        let count = self.shared_count + 2 + if record.part().is_some() { 4 } else { 0 };
         out.push(0xdf);
         out.extend_from_slice(&count.to_be_bytes());
         out.extend_from_slice(&self.shared);
@@ -75,7 +75,7 @@ impl Encoder {
         };
         pair("source", record.stream.name().as_bytes());
         pair("log", super::line(record));
-        if let Some(part) = record.part {
+        if let Some(part) = record.part() {
             pair("partial_message", b"true");
             pair("partial_id", part.id);
             pair("partial_ordinal", part.ordinal.to_string().as_bytes());
@@ -184,13 +184,14 @@ fn take<'a>(bytes: &'a [u8], at: &mut usize, count: usize) -> Result<&'a [u8], B
 mod tests {
     use super::*;
     use crate::Stream;
-    use crate::record::{AttributeForm, Part};
+    use crate::local::Part;
+    use crate::record::AttributeForm;
     use proptest::prelude::*;
 
     #[test]
     fn messages() {
         let shared = BTreeMap::from([("container_name".into(), "/web".into())]);
-        let record = |part| Record {
+        let record = |part: &'static [u8]| Record {
             time: 1_700_000_000_000_000_005,
             stream: Stream::Stdout,
             line: b"hi\xff\n",
@@ -201,16 +202,16 @@ mod tests {
             form: AttributeForm::Json,
         };
         let mut out = Vec::new();
-        Encoder::new("t", &shared, false).append(&record(None), &mut out);
+        Encoder::new("t", &shared, false).append(&record(b""), &mut out);
         let wanted: &[u8] = b"\x94\xa1t\xd3\0\0\0\0\x65\x53\xf1\0\xdf\0\0\0\x03\xaecontainer_name\xa4/web\
             \xa6source\xa6stdout\xa3log\xa3hi\xff\x80";
         assert_eq!(out, wanted);
         out.clear();
-        let part = Part { id: b"ab", ordinal: 2, last: true };
-        Encoder::new("t", &BTreeMap::new(), true).append_entry(&record(Some(part)), &mut out);
+        let part = Part { id: 0xab, ordinal: 2, last: true }.message();
+        Encoder::new("t", &BTreeMap::new(), true).append_entry(&record(part.leak()), &mut out);
         let wanted: &[u8] =
             b"\x92\xd7\0\x65\x53\xf1\0\0\0\0\x05\xdf\0\0\0\x06\xa6source\xa6stdout\xa3log\xa3hi\xff\
-            \xafpartial_message\xa4true\xaapartial_id\xa2ab\xafpartial_ordinal\xa12\xacpartial_last\xa4true";
+            \xafpartial_message\xa4true\xaapartial_id\xb000000000000000ab\xafpartial_ordinal\xa12\xacpartial_last\xa4true";
         assert_eq!(out, wanted);
     }
 

@@ -137,7 +137,7 @@ mod tests {
             stream: Stream::Stderr,
             line,
             partial: true,
-            part: None,
+            part: b"",
             number: 3,
             attributes: b"",
             form,

@@ -33,7 +33,7 @@ impl Encoder {
         self.times.append(record.time, false, out);
         out.push(b'\n');
         append_field("CONTAINER_LOG_ORDINAL", record.number.to_string().as_bytes(), out);
-        if let Some(part) = record.part {
+        if let Some(part) = record.part() {
             append_field("CONTAINER_PARTIAL_ID", part.id, out);
             append_field("CONTAINER_PARTIAL_ORDINAL", part.ordinal.to_string().as_bytes(), out);
             append_field("CONTAINER_PARTIAL_LAST", part.last.to_string().as_bytes(), out);
@@ -72,19 +72,20 @@ pub fn field_name(name: &str) -> String {
 mod tests {
     use super::*;
     use crate::Stream;
-    use crate::record::{AttributeForm, Part};
+    use crate::local::Part;
+    use crate::record::AttributeForm;
 
     #[test]
     fn an_entry() {
         let fields = BTreeMap::from([("A".into(), "1".into()), ("B".into(), "x\ny".into())]);
-        let part = Some(Part { id: b"00ff", ordinal: 2, last: false });
+        let part = Part { id: 0xff, ordinal: 2, last: false }.message();
         let form = AttributeForm::Json;
         let record = Record {
             time: 1_700_000_000_120_000_000,
             stream: Stream::Stderr,
             line: b"a\xffb",
             partial: true,
-            part,
+            part: &part,
             number: 9,
             attributes: b"",
             form,
@@ -92,7 +93,7 @@ mod tests {
         let mut out = Vec::new();
         Encoder::new(&fields).append(&record, &mut out);
         let wanted: &[u8] = b"PRIORITY=3\nMESSAGE=a\xffb\nSYSLOG_TIMESTAMP=2023-11-14T22:13:20.12Z\n\
-            CONTAINER_LOG_ORDINAL=9\nCONTAINER_PARTIAL_ID=00ff\nCONTAINER_PARTIAL_ORDINAL=2\n\
+            CONTAINER_LOG_ORDINAL=9\nCONTAINER_PARTIAL_ID=00000000000000ff\nCONTAINER_PARTIAL_ORDINAL=2\n\
             CONTAINER_PARTIAL_LAST=false\nCONTAINER_PARTIAL_MESSAGE=true\nA=1\nB\n\x03\0\0\0\0\0\0\0x\ny\n";
         assert_eq!(String::from_utf8_lossy(&out), String::from_utf8_lossy(wanted));
     }

@@ -109,7 +109,7 @@ mod tests {
             stream,
             line: b"hello world\n",
             partial: false,
-            part: None,
+            part: b"",
             number: 1,
             attributes: b"",
             form: AttributeForm::Json,
