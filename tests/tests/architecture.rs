@@ -12,7 +12,17 @@ const LAYERS: [(&str, bool, &[&str]); 6] = [
     (
         "pure",
         true,
-        &["calendar", "oci", "api-types", "model", "seccomp", "dockerfile", "template", "shim-protocol"],
+        &[
+            "calendar",
+            "oci",
+            "api-types",
+            "model",
+            "seccomp",
+            "dockerfile",
+            "template",
+            "shim-protocol",
+            "cdi",
+        ],
     ),
     ("kernel", true, &["sys", "sandbox"]),
     (

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use sandbox::{Cgroup, Created, Running};
 use shim_protocol::{Capture, Captured, EXIT_NAME, Exit, State};
 use sys::process::Ended;
 
+use crate::external::{External, Made};
 use crate::log::Log;
 use crate::oom::Watch;
 use crate::streams::{Output, Streams};
@@ -36,7 +38,7 @@ pub const STREAMS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
 /// A container's life, as far as the shim sees it.
 pub enum Phase {
     /// Created ---- Start ----> Running.
-    Created(Box<Created>),
+    Created(Making),
     /// Running ---- the first process ends ----> Ending.
     Running(Running),
     /// Ending ---- its output ends, or takes too long ----> Exited.
@@ -51,6 +53,23 @@ pub enum Phase {
     },
     /// Never started.
     Discarded,
+}
+
+/// A container that waits for its start.
+pub enum Making {
+    /// The shim's own.
+    Own(Box<Created>),
+    /// Another runtime's; see [`Container::external`].
+    Other(Box<Made>),
+}
+
+impl Making {
+    pub fn pidfd(&self) -> &OwnedFd {
+        match self {
+            Making::Own(created) => &created.pidfd,
+            Making::Other(made) => &made.pidfd,
+        }
+    }
 }
 
 /// A process that joined the container.
@@ -106,6 +125,8 @@ pub struct Container {
     pub pid: i32,
     pub started_at: Option<u64>,
     pub cgroup: Cgroup,
+    /// Another runtime made it and does what concerns it.
+    pub external: Option<External>,
     pub streams: Streams,
     pub log: Option<Log>,
     pub execs: Vec<Exec>,
@@ -265,6 +286,8 @@ impl Container {
         }
         let phase = std::mem::replace(&mut self.phase, Phase::Discarded);
         let Phase::Ending { running, exit, .. } = phase else { return None };
+        // Before anybody hears of the exit: then its directory goes, where the runtime has files of its own.
+        self.external = None;
         // Without the file, the exit is known to a connected daemon only; there is no better place to put it.
         let _ = write_exit(&self.run_directory, &exit);
         let now = Instant::now();
@@ -275,9 +298,11 @@ impl Container {
 
     /// Gives up a container that did not start.
     pub fn discard(&mut self) {
-        if let Phase::Created(created) = std::mem::replace(&mut self.phase, Phase::Discarded) {
+        if let Phase::Created(Making::Own(created)) = std::mem::replace(&mut self.phase, Phase::Discarded) {
             created.discard();
         }
+        // Its processes are killed as well.
+        self.external = None;
         self.streams.give_up_output();
         self.streams.close_clients();
     }
@@ -312,7 +337,7 @@ impl Container {
     /// Carries on what waits for time or for clients; to be called after everything else.
     pub fn settle(&mut self) {
         let now = Instant::now();
-        if let Phase::Created(created) = &mut self.phase
+        if let Phase::Created(Making::Own(created)) = &mut self.phase
             && let Err(error) = created.settle()
         {
             self.early_failure = Some(error);

@@ -99,7 +99,7 @@ fn clone_first(
     born_into: Option<&OwnedFd>,
 ) -> Result<Cloned, Error> {
     let options: Vec<Options<'_>> = plan.spec.mounts.iter().map(Options::parse).collect();
-    let mappings = sources::mappings(plan.spec, &options)?;
+    let mappings = sources::mappings(plan.spec, &options, plan.map_root)?;
     let in_user_namespace = wanted.has(Kind::User);
     let sources = match in_user_namespace {
         true => Some(sources::open(plan, false, &options, &mappings)?),

@@ -151,6 +151,8 @@ impl Bed {
             run_directory: self.run_directory(),
             spec,
             rootfs: Rootfs::Directory(self.directory.path().join("root")),
+            map_root: false,
+            runtime: None,
             stdin: self.stdin,
             log: self.log.clone(),
             attach,
