@@ -5,6 +5,7 @@
 //! - [`Bed`]: a private host with one daemon in it; clients run against its socket.
 //! - [`http`]: a small HTTP client over a Unix socket, with streams and hijacked connections.
 //! - [`image`]: images made from the machine's own busybox, without a network.
+//! - [`registry`]: a registry that answers as a test wants.
 //! - [`leaks`]: what is left of a container when nothing should be.
 //!
 //! Nothing here links against the engine: tests see what a user sees.
@@ -17,6 +18,7 @@ pub mod http;
 pub mod image;
 pub mod leaks;
 pub mod process;
+pub mod registry;
 
 pub use bed::{Bed, BedOptions, Client};
 pub use engine::Engine;

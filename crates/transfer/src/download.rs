@@ -187,6 +187,8 @@ impl Download {
     /// Fetches what is missing; blocks until it is there or will not come. What comes of it is for [`Download::is_whole`]
     /// and [`Download::take_failure`] to say.
     pub fn run(self: &Arc<Self>, fetching: &Fetching) {
+        // Who waits for it is told also if this panics.
+        let _end = End(self);
         let mut attempt = 0;
         let mut helpers = 0;
         while !self.is_whole() {
@@ -229,10 +231,6 @@ impl Download {
                 break;
             }
         }
-        if !self.is_whole() && self.lock().failed.is_none() {
-            self.cancel();
-        }
-        self.changed.notify_all();
     }
 
     fn fail(&self, error: registry::Error) {
@@ -247,8 +245,12 @@ impl Download {
         }
         fetching.board.step(&fetching.id, "Waiting");
         loop {
-            let turn = tokio::time::timeout(LOOK, fetching.permits.clone().acquire_owned());
-            if let Ok(permit) = fetching.runtime.block_on(turn) {
+            let permits = Arc::clone(&fetching.permits);
+            // Timers are made where the runtime is.
+            let turn = fetching
+                .runtime
+                .block_on(async { tokio::time::timeout(LOOK, permits.acquire_owned()).await });
+            if let Ok(permit) = turn {
                 return permit.ok();
             }
             if self.is_unwanted(fetching) {
@@ -428,6 +430,18 @@ impl Download {
         self.changed.notify_all();
         fetching.board.progress(&fetching.id, "Downloading", total, self.size());
         Ok(())
+    }
+}
+
+/// The end of a download, whatever brought it.
+struct End<'a>(&'a Download);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        if !self.0.is_whole() && self.0.lock().failed.is_none() {
+            self.0.cancel();
+        }
+        self.0.changed.notify_all();
     }
 }
 

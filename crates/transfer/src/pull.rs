@@ -1,6 +1,7 @@
 //! One pull: what it is about, and carrying it out.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -380,6 +381,7 @@ impl Workers<'_> {
 
     /// Takes layers, lowest first, until there is none left.
     fn run(&self) {
+        let _end = WorkerEnd(self);
         loop {
             let index = {
                 let mut progress = self.lock();
@@ -472,15 +474,17 @@ impl Workers<'_> {
             board: board.clone(),
             id: layer.id.clone(),
         };
+        let told = Arc::new(AtomicBool::new(false));
         let outcome = std::thread::scope(|scope| {
             scope.spawn(|| {
                 download.run(&fetching);
                 if download.is_whole() {
                     board.step(&layer.id, "Verifying Checksum");
                     board.step(&layer.id, "Download complete");
+                    told.store(true, Ordering::Release);
                 }
             });
-            let outcome = self.unpack(layer, &download);
+            let outcome = self.unpack(layer, &download, &told);
             if outcome.is_err() {
                 download.cancel();
             }
@@ -515,12 +519,14 @@ impl Workers<'_> {
         &self,
         layer: &Layer,
         download: &Arc<Download>,
+        download_told: &Arc<AtomicBool>,
     ) -> Result<(Result<Option<images::Ahead>, Error>, Digest), Error> {
         let images = self.work.images();
         let (board, id, size) = (self.work.board.clone(), layer.id.clone(), layer.blob.size);
-        let (told, whole) = (board.clone(), Arc::clone(download));
+        let (told, whole) = (board.clone(), Arc::clone(download_told));
         let follow = Follow::new(Arc::clone(download), board, move |read| {
-            if whole.is_whole() {
+            // Clients expect the one after the other.
+            if whole.load(Ordering::Acquire) {
                 told.progress(&id, "Extracting", read, size);
             }
         });
@@ -538,6 +544,18 @@ impl Workers<'_> {
             Some(failure) => Error::Registry(failure),
             None if self.work.board.is_cancelled() => Error::Cancelled,
             None => Error::Io { operation: "read the download", source: error },
+        }
+    }
+}
+
+/// The others do not wait for a worker that panicked.
+struct WorkerEnd<'a>(&'a Workers<'a>);
+
+impl Drop for WorkerEnd<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.lock().failed.get_or_insert(Error::Internal("a layer's worker panicked".into()));
+            self.0.changed.notify_all();
         }
     }
 }
