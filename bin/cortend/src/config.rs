@@ -218,7 +218,8 @@ const SETTINGS: &[Setting] = &[
         "default-network-opts",
         Kind::NetworkOptions,
         "Default network options",
-    ),
+    )
+    .nothing("networks take their options when they are created"),
     setting("default-runtime", None, "default-runtime", Kind::Text, "Default OCI runtime for containers")
         .live(),
     setting("default-shm-size", None, "default-shm-size", Kind::Text, "Default shm size for containers")
@@ -239,14 +240,17 @@ const SETTINGS: &[Setting] = &[
     setting("exec-opt", None, "exec-opts", Kind::List, "Runtime execution options"),
     setting("exec-root", None, "exec-root", Kind::Text, "Root directory for execution state files"),
     setting("experimental", None, "experimental", Kind::Switch, "Enable experimental features"),
-    setting("feature", None, "features", Kind::Switches, "Enable feature in the daemon").live(),
+    setting("feature", None, "features", Kind::Switches, "Enable feature in the daemon")
+        .nothing("no feature of Docker's is a matter of choice here")
+        .live(),
     setting(
         "firewall-backend",
         None,
         "firewall-backend",
         Kind::Text,
         "Firewall backend to use, iptables or nftables",
-    ),
+    )
+    .nothing(OWN_TABLE),
     setting("fixed-cidr", None, "fixed-cidr", Kind::Text, "IPv4 subnet for the default bridge network"),
     setting("fixed-cidr-v6", None, "fixed-cidr-v6", Kind::Text, "IPv6 subnet for the default bridge network")
         .nothing(NO_IPV6),
@@ -276,7 +280,8 @@ const SETTINGS: &[Setting] = &[
         Kind::Switch,
         "Run an init in the container to forward signals and reap processes",
     ),
-    setting("init-path", None, "init-path", Kind::Text, "Path to the docker-init binary"),
+    setting("init-path", None, "init-path", Kind::Text, "Path to the docker-init binary")
+        .nothing("Corten brings an init of its own"),
     setting(
         "insecure-registry",
         None,
@@ -316,6 +321,7 @@ const SETTINGS: &[Setting] = &[
         Kind::Switch,
         "Enable live restore of docker when containers are still running",
     )
+    .nothing("containers always outlive the daemon")
     .live(),
     setting("log-driver", None, "log-driver", Kind::Text, "Default driver for container logs"),
     setting("log-format", None, "log-format", Kind::Text, "Set the logging format (\"text\"|\"json\")"),
@@ -491,7 +497,7 @@ const SETTINGS: &[Setting] = &[
     // Only in the file, as with Docker.
     setting("", None, "builder", Kind::Object, "")
         .nothing("the build cache is kept as long as its images; the classic builder has no other"),
-    setting("", None, "default-init", Kind::Text, ""),
+    setting("", None, "default-init", Kind::Text, "").nothing("Corten brings an init of its own"),
     setting("", None, "min-api-version", Kind::Text, ""),
     setting("", None, "proxies", Kind::Map, ""),
     setting("", None, "resolv-conf", Kind::Text, "").nothing("the host's own resolv.conf is read"),
