@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use rustix::net::SocketFlags;
 use shim_protocol::{Answer, Notice, SOCKET_NAME};
 
+use crate::client::Client;
 use crate::commands;
 use crate::connection::{Connection, ConnectionError};
 use crate::container::{Container, FIRST, Key, Phase, STREAMS};
@@ -264,12 +265,20 @@ impl Shim {
                 return;
             }
             self.connections.pop();
+            self.release_all();
         }
+    }
+
+    /// Whoever was to let held clients go on may be gone.
+    fn release_all(&mut self) {
+        let clients = self.container.iter_mut().flat_map(|container| &mut container.streams.clients);
+        clients.for_each(Client::release);
     }
 
     fn serve(&mut self, id: u64) {
         if self.serve_requests(id).is_err() {
             self.connections.retain(|connection| connection.id != id);
+            self.release_all();
         }
     }
 

@@ -13,6 +13,7 @@ mod respond;
 mod route;
 mod stream;
 mod versions;
+mod websocket;
 
 use std::sync::Arc;
 

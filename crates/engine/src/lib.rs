@@ -4,6 +4,7 @@
 //! view that it published last. The engine knows no HTTP; it calls the parts (store, snapshots, network, logs)
 //! directly, their blocking work on blocking threads.
 
+mod attach;
 mod autostart;
 mod bootstrap;
 pub mod clock;
@@ -43,6 +44,7 @@ use model::time::UnixNanos;
 use shim_protocol::Exit;
 use snapshots::Snapshotter;
 
+pub use attach::Past;
 pub use bootstrap::Parts;
 pub use containers::WaitCondition;
 pub use events::Subscription;

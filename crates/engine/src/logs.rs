@@ -7,7 +7,7 @@ use model::{Phase, Refusal, create::LogSettings};
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 
-use crate::container::Handle;
+use crate::container::{Handle, View};
 use crate::{Engine, blocking, clock};
 
 /// Bytes of one batch.
@@ -62,6 +62,26 @@ impl Engine {
             let_short_command_end(&handle).await;
         }
         let view = handle.view();
+        let follow = query.follow && view.phase.is_running();
+        let reader = self.open_log(&view, &query, follow).await?;
+        let raw = view.record.config.tty;
+        let render = Render::new(query.timestamps, query.details, !raw);
+        let (send, batches) = mpsc::channel(AHEAD);
+        tokio::spawn(async move {
+            if let Err(refusal) = pump(reader, render, follow.then_some(handle), &send).await {
+                let _ = send.send(Err(refusal)).await;
+            }
+        });
+        Ok(LogStream { raw, batches })
+    }
+
+    /// Opens a container's log. One that is followed ends only when the caller says so.
+    pub(crate) async fn open_log(
+        &self,
+        view: &View,
+        query: &LogQuery,
+        follow: bool,
+    ) -> Result<Reader, Refusal> {
         let record = &view.record;
         let driver = match record.host_config.log_config.driver.as_str() {
             "json-file" => logs::Driver::JsonFile,
@@ -82,7 +102,6 @@ impl Engine {
             compress: settings.compress,
             attributes: Default::default(),
         };
-        let follow = query.follow && view.phase.is_running();
         let wanted = Query {
             since: query.since,
             until: query.until,
@@ -91,31 +110,11 @@ impl Engine {
             stderr: query.stderr,
             follow,
         };
-        let raw = record.config.tty;
-        let render = Render::new(query.timestamps, query.details, !raw);
-        let reader = blocking(move || Reader::open(&options, &wanted).map_err(failed)).await?;
-        let (send, batches) = mpsc::channel(AHEAD);
-        tokio::spawn(async move {
-            if let Err(refusal) = pump(reader, render, follow.then_some(handle), &send).await {
-                let _ = send.send(Err(refusal)).await;
-            }
-        });
-        Ok(LogStream { raw, batches })
-    }
-
-    /// Bytes of all that is in the log, in output form, for `attach` with `logs=1`.
-    pub async fn log_so_far(&self, name: &str, mut query: LogQuery) -> Result<Vec<u8>, Refusal> {
-        query.follow = false;
-        let mut stream = self.logs(name, query).await?;
-        let mut all = Vec::new();
-        while let Some(batch) = stream.batches.recv().await {
-            all.extend_from_slice(&batch?);
-        }
-        Ok(all)
+        blocking(move || Reader::open(&options, &wanted).map_err(failed)).await
     }
 }
 
-fn failed(error: logs::Error) -> Refusal {
+pub(crate) fn failed(error: logs::Error) -> Refusal {
     Refusal::from_error("error from the log driver", &error)
 }
 

@@ -220,6 +220,7 @@ pub fn attach() -> Attach {
         multiplexed: true,
         detach_keys: Vec::new(),
         early_input: Vec::new(),
+        held: false,
     }
 }
 
