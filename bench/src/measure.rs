@@ -1,6 +1,7 @@
 //! The measurements, and the order they are taken in.
 
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,6 +18,10 @@ use crate::samples::{Kind, Samples, Who};
 
 /// Size of the file that a container copies to its log, in bytes.
 pub const LINES_FILE_BYTES: usize = 64 << 20;
+/// Size of the file that is copied, in bytes.
+const LARGE_BYTES: u64 = 200 << 20;
+/// Small files that are copied.
+const SMALL_FILES: usize = 10_000;
 const LINE: &str =
     "a line of a log, as long as many a line is: some words, a number or two (1234), and a path /a/b/c\n";
 
@@ -60,6 +65,12 @@ pub fn everything(plan: &Plan) -> anyhow::Result<Samples> {
         for subject in &mut subjects {
             say(&format!("logs, {} of {}: {}", repeat + 1, plan.repeats, subject.who.name()));
             subject.logs(plan, &mut samples)?;
+        }
+    }
+    for repeat in 0..plan.repeats {
+        for subject in &mut subjects {
+            say(&format!("copies, {} of {}: {}", repeat + 1, plan.repeats, subject.who.name()));
+            subject.copies(&mut samples)?;
         }
     }
     Ok(samples)
@@ -302,6 +313,41 @@ impl Subject {
         eight_times(&work)
     }
 
+    /// `cp` both ways, and beside it what the same costs without containers, in the same file system.
+    fn copies(&mut self, samples: &mut Samples) -> anyhow::Result<()> {
+        let folder = self.bed.folder("copies");
+        let (large, small) = sources(&folder)?;
+        let out = folder.join("out");
+        let (_, id) = self.start_sleeper()?;
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let clean = format!("rm -rf {}", text(&out));
+        for (source, kind_in, kind_out) in
+            [(&large, Kind::CopyLargeIn, Kind::CopyLargeOut), (&small, Kind::CopySmallIn, Kind::CopySmallOut)]
+        {
+            let (from, to) = (text(source), text(&out));
+            let floor = match kind_in {
+                Kind::CopyLargeIn => format!("cp -a {from} {to}"),
+                _ => format!("mkdir {to}; tar -C {from} -c . | tar -C {to} -x"),
+            };
+            let inside = format!("{id}:/copied");
+            for turn in 0..3 {
+                let floor = shell(&clean, &floor)?;
+                shell(&clean, "true")?;
+                let into = self.cli(&["cp", &from, &inside])?;
+                let back = self.cli(&["cp", &inside, &to])?;
+                self.cli(&["exec", &id, "rm", "-rf", "/copied"])?;
+                if turn > 0 {
+                    samples.add(kind_in, Who::Floor, floor);
+                    samples.add(kind_out, Who::Floor, floor);
+                    samples.add(kind_in, self.who, into);
+                    samples.add(kind_out, self.who, back);
+                }
+            }
+        }
+        shell(&clean, "true")?;
+        self.act("DELETE", &format!("/containers/{id}?force=1"))
+    }
+
     fn remove_all(&self) -> anyhow::Result<()> {
         self.in_parallel("DELETE", |id| format!("/containers/{id}?force=1"))
     }
@@ -324,6 +370,36 @@ impl Subject {
         ensure!(read == bytes, "{read} bytes of {bytes} came back");
         self.act("DELETE", &format!("/containers/{id}"))
     }
+}
+
+/// Makes what is copied: one large file of noise, and many small ones.
+fn sources(folder: &Path) -> anyhow::Result<(PathBuf, PathBuf)> {
+    let (large, small) = (folder.join("large"), folder.join("small"));
+    if !large.exists() {
+        std::fs::create_dir_all(&large)?;
+        let noise = std::fs::File::open("/dev/urandom")?;
+        let mut file = std::fs::File::create(large.join("file"))?;
+        std::io::copy(&mut std::io::Read::take(noise, LARGE_BYTES), &mut file)?;
+        for directory in 0..SMALL_FILES / 100 {
+            let directory = small.join(directory.to_string());
+            std::fs::create_dir_all(&directory)?;
+            for file in 0..100 {
+                std::fs::write(directory.join(file.to_string()), [b'x'; 2000])?;
+            }
+        }
+    }
+    Ok((large, small))
+}
+
+/// A shell command's time in milliseconds; `before` is not measured.
+fn shell(before: &str, script: &str) -> anyhow::Result<f64> {
+    let run = |script: &str| Command::new("sh").args(["-ec", script]).status();
+    ensure!(run(before)?.success(), "{before}");
+    let start = Instant::now();
+    let status = run(script)?;
+    let took = milliseconds(start);
+    ensure!(status.success(), "{script}: {status}");
+    Ok(took)
 }
 
 /// Bytes of output in a multiplexed stream.

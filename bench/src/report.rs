@@ -13,7 +13,7 @@ struct Target {
     check: fn(&Samples) -> Option<(String, bool)>,
 }
 
-const TARGETS: [Target; 10] = [
+const TARGETS: [Target; 12] = [
     Target {
         text: "`run --rm` on a bridge at most 3 × the kernel's own price",
         check: |samples| ratio(samples, (Kind::CliBridge, Who::Corten), (Kind::ApiBridge, Who::Floor), 3.0),
@@ -54,11 +54,27 @@ const TARGETS: [Target; 10] = [
         text: "logs read at 500 MB/s or more",
         check: |samples| at_least(samples, Kind::LogRead, 500.0),
     },
+    Target {
+        text: "`cp` of 200 MB at most 1.3 × `cp -a`, the slower direction",
+        check: |samples| slower(samples, [Kind::CopyLargeIn, Kind::CopyLargeOut], 1.3),
+    },
+    Target {
+        text: "`cp` of 10,000 small files at most 2 × `tar | tar`, the slower direction",
+        check: |samples| slower(samples, [Kind::CopySmallIn, Kind::CopySmallOut], 2.0),
+    },
 ];
 
 fn ratio(samples: &Samples, ours: (Kind, Who), theirs: (Kind, Who), limit: f64) -> Option<(String, bool)> {
     let ratio = samples.median(ours.0, ours.1)? / samples.median(theirs.0, theirs.1)?;
     Some((format!("{ratio:.2} ×"), ratio <= limit))
+}
+
+/// The worst of several against their own floors.
+fn slower(samples: &Samples, kinds: [Kind; 2], limit: f64) -> Option<(String, bool)> {
+    let ratios =
+        kinds.map(|kind| Some(samples.median(kind, Who::Corten)? / samples.median(kind, Who::Floor)?));
+    let worst = ratios[0]?.max(ratios[1]?);
+    Some((format!("{worst:.2} ×"), worst <= limit))
 }
 
 fn at_most(samples: &Samples, kind: Kind, limit: f64) -> Option<(String, bool)> {
@@ -163,6 +179,10 @@ fn label(kind: Kind, plan: &Plan) -> String {
         Kind::Restart => format!("daemon's start with {many} stopped"),
         Kind::LogWrite => "log written by a container".to_owned(),
         Kind::LogRead => "log read through the API".to_owned(),
+        Kind::CopyLargeIn => "`cp` of 200 MB into a container (floor: `cp -a`)".to_owned(),
+        Kind::CopyLargeOut => "the same out of it".to_owned(),
+        Kind::CopySmallIn => "`cp` of 10,000 small files into a container (floor: `tar | tar`)".to_owned(),
+        Kind::CopySmallOut => "the same out of it".to_owned(),
         Kind::DaemonMemory => format!("private memory of the daemon, {many} running"),
         Kind::ShimMemory => "private memory of a container's keeper".to_owned(),
         Kind::ShimShare => "proportional memory of a container's keeper".to_owned(),

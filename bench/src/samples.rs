@@ -24,13 +24,17 @@ pub enum Kind {
     Restart,
     LogWrite,
     LogRead,
+    CopyLargeIn,
+    CopyLargeOut,
+    CopySmallIn,
+    CopySmallOut,
     DaemonMemory,
     ShimMemory,
     ShimShare,
 }
 
 impl Kind {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 24] = [
         Self::ApiBridge,
         Self::ApiNone,
         Self::ApiHost,
@@ -48,6 +52,10 @@ impl Kind {
         Self::Restart,
         Self::LogWrite,
         Self::LogRead,
+        Self::CopyLargeIn,
+        Self::CopyLargeOut,
+        Self::CopySmallIn,
+        Self::CopySmallOut,
         Self::DaemonMemory,
         Self::ShimMemory,
         Self::ShimShare,

@@ -11,8 +11,12 @@ use serde_json::Value;
 const LAYERS: [(&str, bool, &[&str]); 6] = [
     ("pure", true, &["oci", "api-types", "model", "seccomp", "dockerfile", "template", "shim-protocol"]),
     ("kernel", true, &["sys", "sandbox"]),
-    ("parts", false, &["content", "snapshots", "archive", "metadata", "network", "logs", "volumes"]),
-    ("use cases", true, &["engine", "images", "build"]),
+    (
+        "parts",
+        false,
+        &["content", "snapshots", "archive", "metadata", "network", "logs", "registry", "volumes"],
+    ),
+    ("use cases", true, &["engine", "images", "build", "transfer"]),
     ("edges", false, &["api-server", "api-client"]),
     ("programs", false, &["corten", "cortend", "corten-shim", "corten-oci"]),
 ];
@@ -101,7 +105,9 @@ fn the_client_knows_nothing_of_the_daemon() {
             todo.extend(used.iter().map(String::as_str));
         }
     }
-    for daemon in ["engine", "images", "build", "network", "metadata", "snapshots", "sandbox", "api-server"] {
+    for daemon in
+        ["engine", "images", "build", "transfer", "network", "metadata", "snapshots", "sandbox", "api-server"]
+    {
         assert!(!reached.contains(daemon), "corten reaches {daemon}");
     }
 }

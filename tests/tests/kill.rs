@@ -1,7 +1,8 @@
 //! The daemon is killed in the middle of whatever it does, again and again, and must come back knowing all that it
 //! ever acknowledged.
 //!
-//! Workers create, start, exec, stop and remove containers and write down what was acknowledged. Every so often the
+//! Workers create, start, exec, stop, copy into, commit and remove containers and their volumes, and write down what was
+//! acknowledged. Every so often the
 //! daemon gets a `SIGKILL` and is started again; then the workers rest while everything they wrote down is held
 //! against what the new daemon says and against the processes that really run.
 //! `CORTEN_TEST_SEED` repeats a run (as far as time allows), `CORTEN_TEST_SECONDS` makes it longer.
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use testkit::host::program_name;
+use testkit::http::API;
 use testkit::{Bed, BedOptions, Deadline, Engine, Http, image};
 use tests::is_corten;
 
@@ -75,6 +77,15 @@ impl Fact {
 
 type Facts = Mutex<BTreeMap<String, Fact>>;
 
+/// What was put into containers and made of them.
+#[derive(Debug, Default)]
+struct Files {
+    /// Numbers that were copied into a container: the last that was acknowledged, and the last that was sent.
+    copies: BTreeMap<String, (usize, usize)>,
+    /// Images that were acknowledged.
+    images: BTreeSet<String>,
+}
+
 /// A small generator of numbers that look random (an LCG with the constants of Numerical Recipes).
 struct Dice(u64);
 
@@ -90,6 +101,9 @@ struct Worker<'a> {
     socket: PathBuf,
     dice: Dice,
     facts: &'a Facts,
+    files: &'a Mutex<Files>,
+    /// Of volumes that have a name.
+    volumes: &'a Facts,
     /// Held while a verb is on its way; taken whole for a check.
     gate: &'a RwLock<()>,
     ended: &'a AtomicBool,
@@ -112,6 +126,9 @@ impl Worker<'_> {
 
     /// One verb; an error is the connection's.
     fn step(&mut self) -> std::io::Result<()> {
+        if self.dice.roll(4) == 0 && self.volume()? {
+            return Ok(());
+        }
         let mine = self.mine();
         let start = format!("w{}-", self.number);
         let settled: Vec<_> = mine.iter().filter(|(_, fact)| fact.is_settled()).collect();
@@ -125,13 +142,16 @@ impl Worker<'_> {
         }
         let pick = usize::try_from(self.dice.roll(settled.len() as u64)).expect("small");
         let (name, fact) = settled[pick];
-        match (fact, self.dice.roll(4)) {
+        match (fact, self.dice.roll(6)) {
+            (Fact::Created | Fact::Stopped | Fact::Running, 4) => self.copy(name),
+            (Fact::Created | Fact::Stopped | Fact::Running, 5) => self.commit(name),
             (Fact::Created | Fact::Stopped, 0..=2) => {
                 self.verb(name, "POST", "/start", Fact::Starting, Fact::Running)
             }
             (Fact::Running, 0 | 1) => self.exec(name),
             (Fact::Running, 2) => self.verb(name, "POST", "/stop?t=0", Fact::Stopping, Fact::Stopped),
-            _ => self.verb(name, "DELETE", "?force=1", Fact::Removing, Fact::Gone),
+            // With the volumes that nobody named.
+            _ => self.verb(name, "DELETE", "?force=1&v=1", Fact::Removing, Fact::Gone),
         }
     }
 
@@ -140,6 +160,41 @@ impl Worker<'_> {
         let facts = self.facts.lock().expect("facts");
         let known = facts.iter().filter(|(name, fact)| name.starts_with(&start) && **fact != Fact::Gone);
         known.map(|(name, fact)| (name.clone(), *fact)).collect()
+    }
+
+    /// Removes the volume of a container that is gone, or makes one; whether there was something to do.
+    fn volume(&mut self) -> std::io::Result<bool> {
+        let start = format!("w{}-", self.number);
+        let idle = {
+            let (facts, volumes) = (self.facts.lock().expect("facts"), self.volumes.lock().expect("facts"));
+            let idle = |name: &String| matches!(facts.get(name), None | Some(Fact::Gone));
+            let there = |(name, fact): &(&String, &Fact)| {
+                **fact == Fact::Created && name.starts_with(&start) && idle(name)
+            };
+            volumes.iter().find(there).map(|(name, _)| name.clone())
+        };
+        let mut http = Http::new(&self.socket);
+        if let Some(name) = idle {
+            self.note_volume(&name, Fact::Removing);
+            let answer = http.ask("DELETE", &format!("/volumes/{name}"), None)?;
+            assert_eq!(answer.status, 204, "{answer:?}");
+            self.note_volume(&name, Fact::Gone);
+            return Ok(true);
+        }
+        if self.dice.roll(3) > 0 {
+            return Ok(false);
+        }
+        self.made += 1;
+        let name = format!("{start}{}", self.made);
+        self.note_volume(&name, Fact::Creating);
+        let answer = http.ask("POST", "/volumes/create", Some(&json!({ "Name": name })))?;
+        assert_eq!(answer.status, 201, "{answer:?}");
+        self.note_volume(&name, Fact::Created);
+        Ok(true)
+    }
+
+    fn note_volume(&self, name: &str, fact: Fact) {
+        self.volumes.lock().expect("facts").insert(name.to_owned(), fact);
     }
 
     fn note(&self, name: &str, fact: Fact) {
@@ -151,12 +206,29 @@ impl Worker<'_> {
             0 => json!({ "80/tcp": [{ "HostPort": "" }] }),
             _ => json!({}),
         };
-        let body = json!({ "Image": "busybox", "Cmd": COMMAND, "HostConfig": { "PortBindings": ports } });
+        // Filled from the image (`/home`), and one that nobody named.
+        let binds = match self.dice.roll(2) {
+            0 => json!([format!("{name}:/home")]),
+            _ => json!([]),
+        };
+        let named = binds.as_array().is_some_and(|binds| !binds.is_empty());
+        let body = json!({
+            "Image": "busybox",
+            "Cmd": COMMAND,
+            "Volumes": { "/etc": {} },
+            "HostConfig": { "PortBindings": ports, "Binds": binds },
+        });
         self.note(name, Fact::Creating);
+        if named {
+            self.note_volume(name, Fact::Creating);
+        }
         let answer =
             Http::new(&self.socket).ask("POST", &format!("/containers/create?name={name}"), Some(&body))?;
         assert_eq!(answer.status, 201, "{answer:?}");
         self.note(name, Fact::Created);
+        if named {
+            self.note_volume(name, Fact::Created);
+        }
         Ok(())
     }
 
@@ -175,6 +247,38 @@ impl Worker<'_> {
         Ok(())
     }
 
+    fn copy(&mut self, name: &str) -> std::io::Result<()> {
+        self.made += 1;
+        let number = self.made;
+        let note = |change: &dyn Fn(&mut (usize, usize))| {
+            change(self.files.lock().expect("files").copies.entry(name.to_owned()).or_default());
+        };
+        note(&|copied| copied.1 = number);
+        // Larger than what is written at once, so that a kill finds it half written.
+        let content = format!("{number}\n").repeat(50_000);
+        let archive = image::layer(&[image::Entry::file("copied", 0o644, content)]);
+        let path = format!("{API}/containers/{name}/archive?path=/etc");
+        let answer = Http::new(&self.socket).exchange(
+            "PUT",
+            &path,
+            "Content-Type: application/x-tar\r\n",
+            &archive,
+        )?;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        note(&|copied| copied.0 = number);
+        Ok(())
+    }
+
+    fn commit(&mut self, name: &str) -> std::io::Result<()> {
+        self.made += 1;
+        let image = format!("{name}-image:{}", self.made);
+        let path = format!("/commit?container={name}&repo={}", image.replace(':', "&tag="));
+        let answer = Http::new(&self.socket).ask("POST", &path, None)?;
+        assert_eq!(answer.status, 201, "{answer:?}");
+        self.files.lock().expect("files").images.insert(image);
+        Ok(())
+    }
+
     fn exec(&mut self, name: &str) -> std::io::Result<()> {
         let mut http = Http::new(&self.socket);
         let body = json!({ "Cmd": ["echo", name], "AttachStdout": true });
@@ -190,7 +294,7 @@ impl Worker<'_> {
 }
 
 /// Holds what was acknowledged against what is; then the unknown is settled.
-fn check(bed: &Bed, facts: &Facts, context: &str) {
+fn check(bed: &Bed, facts: &Facts, volumes: &Facts, files: &Mutex<Files>, context: &str) {
     let list = bed.http().get("/containers/json?all=1").expect(200).json();
     let mut seen: BTreeMap<String, &Value> = BTreeMap::new();
     for container in list.as_array().expect("a list") {
@@ -214,6 +318,89 @@ fn check(bed: &Bed, facts: &Facts, context: &str) {
     drop(facts);
     check_processes(bed, running, context);
     check_addresses(seen.values().copied(), context);
+    check_files(bed, &mut files.lock().expect("files"), |name| seen.contains_key(name), context);
+    check_volumes(bed, volumes, &seen, context);
+}
+
+/// What was copied in is there, and images are whole. They have served then.
+fn check_files(bed: &Bed, files: &mut Files, is_there: impl Fn(&str) -> bool, context: &str) {
+    for (name, (acknowledged, sent)) in files.copies.iter_mut().filter(|(name, _)| is_there(name)) {
+        let answer = bed.http().get(&format!("/containers/{name}/archive?path=/etc/copied"));
+        if *acknowledged == 0 {
+            assert!(matches!(answer.status, 200 | 404), "{context}: {answer:?}");
+            continue;
+        }
+        // One that was cut off replaced it, or took it away; then the next is to be counted on again.
+        if sent != acknowledged {
+            (*acknowledged, *sent) = (0, 0);
+            continue;
+        }
+        let text = answer.expect(200).text();
+        let lines =
+            text.lines().filter(|line| line.trim_end_matches('\0').ends_with(&acknowledged.to_string()));
+        assert!(lines.count() >= 50_000, "{context}: {name} lost what was copied into it");
+    }
+    for image in std::mem::take(&mut files.images) {
+        let inspect = bed.http().get(&format!("/images/{image}/json")).expect(200).json();
+        assert!(inspect["Id"].is_string(), "{context}: {inspect}");
+        bed.http().post("/containers/create?name=probe", &json!({ "Image": image })).expect(201);
+        bed.http().delete("/containers/probe?v=1").expect(204);
+        // Whatever still runs on it keeps it; its name goes in any case.
+        bed.http().delete(&format!("/images/{image}?force=1")).expect(200);
+    }
+}
+
+/// No volume is lost or left, none is used that nobody has, and none counts as unused that somebody has.
+fn check_volumes(bed: &Bed, facts: &Facts, containers: &BTreeMap<String, &Value>, context: &str) {
+    let names = |path: &str| -> BTreeSet<String> {
+        let list = bed.http().get(path).expect(200).json();
+        let all = list["Volumes"].as_array().cloned().unwrap_or_default();
+        all.iter().map(|volume| volume["Name"].as_str().expect("a name").to_owned()).collect()
+    };
+    let there = names("/volumes");
+    let dangling = names("/volumes?filters=%7B%22dangling%22%3A%5B%22true%22%5D%7D");
+    let mounts =
+        containers.values().flat_map(|container| container["Mounts"].as_array().into_iter().flatten());
+    let used: BTreeSet<String> =
+        mounts.map(|mount| mount["Name"].as_str().expect("a volume").to_owned()).collect();
+    assert_eq!(there.difference(&dangling).cloned().collect::<BTreeSet<_>>(), used, "{context}");
+    let mut facts = facts.lock().expect("facts");
+    let mut wrong = Vec::new();
+    for (name, fact) in facts.iter_mut() {
+        let status = there.contains(name).then_some("created");
+        let fits = match *fact {
+            Fact::Creating | Fact::Removing => true,
+            fact => fact.allows(status),
+        };
+        if !fits {
+            wrong.push(format!("volume {name} was {fact:?} and is now {status:?}"));
+        }
+        *fact = Fact::settled(status);
+    }
+    // The others have no name; they go with their containers.
+    wrong.extend(
+        there
+            .iter()
+            .filter(|name| !facts.contains_key(*name) && !used.contains(*name))
+            .map(|name| format!("volume {name} is nobody's")),
+    );
+    assert!(wrong.is_empty(), "{context}: {wrong:#?}");
+    // Those that the image filled are whole, and what is on disk is what is known.
+    let root = bed.host().folder().join("data/volumes");
+    let on_disk = || -> BTreeSet<String> {
+        let entries = std::fs::read_dir(&root).expect("the volumes").flatten();
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    };
+    if Deadline::after(Duration::from_secs(10)).poll(|| (on_disk() == there).then_some(())).is_none() {
+        panic!("{context}: volumes {there:?}, directories {:?}", on_disk());
+    }
+    for container in containers.values() {
+        for mount in container["Mounts"].as_array().into_iter().flatten() {
+            let (name, target) = (mount["Name"].as_str().expect("a name"), mount["Destination"].as_str());
+            let filled = if target == Some("/etc") { "passwd" } else { "user" };
+            assert!(root.join(name).join("_data").join(filled).exists(), "{context}: {container}");
+        }
+    }
 }
 
 /// As many processes run as containers; each has one keeper, and the daemon may hold a few in reserve.
@@ -270,7 +457,7 @@ fn nothing_acknowledged_is_lost_and_nothing_leaks() {
     let until = Deadline::after(Duration::from_secs(number("CORTEN_TEST_SECONDS", 45)));
     println!("CORTEN_TEST_SEED={seed}");
     let mut bed = bed();
-    let facts = Facts::default();
+    let (facts, volumes, files) = (Facts::default(), Facts::default(), Mutex::default());
     let (gate, ended) = (RwLock::new(()), AtomicBool::new(false));
     let mut dice = Dice(seed);
     let mut kills = 0;
@@ -283,6 +470,8 @@ fn nothing_acknowledged_is_lost_and_nothing_leaks() {
                 socket: bed.socket(),
                 dice: Dice(seed + number as u64 + 1),
                 facts: &facts,
+                files: &files,
+                volumes: &volumes,
                 gate: &gate,
                 ended: &ended,
                 made: 0,
@@ -295,14 +484,15 @@ fn nothing_acknowledged_is_lost_and_nothing_leaks() {
             kills += 1;
             bed.start();
             let _rest = gate.write().expect("no worker panicked");
-            check(&bed, &facts, &format!("after kill {kills} (seed {seed})"));
+            check(&bed, &facts, &volumes, &files, &format!("after kill {kills} (seed {seed})"));
         }
     });
     let facts = facts.into_inner().expect("facts");
     println!(
-        "{kills} kills, {} containers, {} of them left",
+        "{kills} kills, {} containers, {} of them left, {} named volumes",
         facts.len(),
-        facts.values().filter(|fact| **fact != Fact::Gone).count()
+        facts.values().filter(|fact| **fact != Fact::Gone).count(),
+        volumes.lock().expect("facts").len()
     );
     // The rest (mounts, links, firewall, control groups, files) is looked at when the bed is dropped.
 }

@@ -516,3 +516,153 @@ fn steps_that_fail_are_undone() {
     bed.start();
     bed.http().delete("/volumes/web").expect(204);
 }
+
+/// `GET` below another version of the API than the one that the tests speak.
+fn get(bed: &Bed, path: &str) -> testkit::Response {
+    bed.http().exchange("GET", path, "", b"").expect("an answer")
+}
+
+#[test]
+fn what_things_weigh() {
+    let bed = Bed::new();
+    bed.load(&site());
+    bed.run(&["run", "-d", "--name", "web", "-v", "data:/data", "busybox", "sleep", "1000"]).ok();
+    bed.run(&[
+        "exec",
+        "web",
+        "sh",
+        "-c",
+        "head -c 100000 /dev/zero > /data/a; ln /data/a /data/b; head -c 5000 /dev/zero > /own",
+    ])
+    .ok();
+    bed.run(&["run", "--name", "idle", "busybox", "sh", "-c", "head -c 700 /dev/zero > /left"]).ok();
+    bed.run(&["volume", "create", "unused"]).ok();
+    std::fs::write(mountpoint(&bed, "unused").join("file"), vec![0; 1234]).expect("a file");
+
+    let old = get(&bed, "/v1.41/system/df").expect(200).json();
+    let volumes: Vec<(&str, i64, i64)> = old["Volumes"]
+        .as_array()
+        .expect("volumes")
+        .iter()
+        .map(|one| {
+            let data = &one["UsageData"];
+            (
+                one["Name"].as_str().unwrap(),
+                data["Size"].as_i64().unwrap(),
+                data["RefCount"].as_i64().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(volumes, [("data", 100_000, 1), ("unused", 1234, 0)]);
+    let images = old["Images"].as_array().expect("images");
+    let busybox = images.iter().find(|one| one["RepoTags"][0] == "busybox:latest").expect("busybox");
+    assert_eq!(busybox["Containers"], 2);
+    assert_eq!(busybox["SharedSize"], busybox["Size"], "the other image has its layer too");
+    let layers = old["LayersSize"].as_i64().expect("a size");
+    assert_eq!(layers, images.iter().map(|one| one["Size"].as_i64().unwrap()).max().unwrap());
+    assert_eq!((&old["BuildCache"], &old["BuilderSize"]), (&json!([]), &json!(0)));
+    let sizes: Vec<i64> =
+        old["Containers"].as_array().unwrap().iter().map(|one| one["SizeRw"].as_i64().unwrap()).collect();
+    assert_eq!(sizes, [700, 5000], "youngest first");
+
+    let new = get(&bed, "/v1.52/system/df").expect(200).json();
+    assert_eq!(new["LayersSize"], old["LayersSize"], "the lists of before are there too");
+    let sums = |kind: &str| {
+        let usage = &new[kind];
+        ["TotalCount", "ActiveCount", "TotalSize", "Reclaimable"].map(|key| usage[key].as_i64().expect(key))
+    };
+    assert_eq!(sums("VolumeUsage"), [2, 1, 101_234, 1234]);
+    assert_eq!(sums("ContainerUsage"), [2, 1, 5700, 700]);
+    assert_eq!(sums("BuildCacheUsage"), [0; 4]);
+    assert_eq!(sums("ImageUsage")[..3], [2, 1, layers]);
+    let detail = get(&bed, "/v1.52/system/df?verbose=1&type=volume&type=container").expect(200).json();
+    let mut keys: Vec<&String> = detail.as_object().expect("an object").keys().collect();
+    keys.sort();
+    assert_eq!(keys, ["ContainerUsage", "VolumeUsage"]);
+    assert_eq!(detail["VolumeUsage"]["Items"].as_array().map(Vec::len), Some(2));
+    let some = get(&bed, "/v1.44/system/df?type=volume").expect(200).json();
+    assert_eq!((&some["Images"], &some["LayersSize"]), (&Value::Null, &json!(0)));
+    assert!(some.get("VolumeUsage").is_none() && some.get("BuilderSize").is_none());
+    get(&bed, "/v1.44/system/df?type=color").refused(400);
+
+    each_client(&bed, |client, _| {
+        has(
+            bed.cli(client, &["system", "df"]).ok(),
+            &["Local Volumes   2         1         101.2kB   1.234kB (1%)"],
+        );
+        let detail = bed.cli(client, &["system", "df", "-v"]).ok().to_owned();
+        has(
+            &detail,
+            &[
+                "Images space usage:",
+                "LOCAL VOLUMES",
+                "unused        0         1.234kB",
+                "Build cache usage: 0B",
+            ],
+        );
+        let listed =
+            bed.cli(client, &["ps", "-a", "--format", "{{.Names}} {{.Size}}", "--filter", "name=idle"]);
+        has(listed.ok(), &["idle 700B (virtual "]);
+        let found: Value =
+            serde_json::from_str(bed.cli(client, &["inspect", "-s", "web"]).ok()).expect("JSON");
+        assert_eq!(found[0]["SizeRw"], 5000);
+        assert!(found[0]["SizeRootFs"].as_i64().expect("a size") > 5000);
+    });
+    assert!(bed.http().get("/containers/web/json").json().get("SizeRw").is_none(), "only when asked for");
+}
+
+#[test]
+fn a_prune_takes_what_nobody_uses() {
+    let bed = Bed::new();
+    each_client(&bed, |client, name| {
+        bed.load(&Image::new("old:latest", &[Entry::file("file", 0o644, name)]));
+        bed.load(&Image::new("old:latest", &[Entry::file("file", 0o644, format!("{name} again"))]));
+        bed.run(&["run", "-d", "--name", "web", "-v", "/kept", "-v", "named:/n", "busybox", "sleep", "1000"])
+            .ok();
+        bed.run(&[
+            "run",
+            "--name",
+            "ended",
+            "-v",
+            "/anonymous",
+            "busybox",
+            "sh",
+            "-c",
+            "head -c 2000 /dev/zero > /x",
+        ])
+        .ok();
+        bed.run(&["volume", "create", "idle"]).ok();
+        assert_eq!(
+            bed.cli(client, &["volume", "prune", "--filter", "label=none", "-f"]).ok(),
+            "Total reclaimed space: 0B"
+        );
+        has(
+            &bed.cli(client, &["system", "prune", "--volumes", "--filter", "until=1h", "-f"]).said(),
+            &["not supported"],
+        );
+        let said = bed.cli(client, &["system", "prune", "-af", "--volumes"]).ok().to_owned();
+        has(
+            &said,
+            &[
+                "Deleted Containers:",
+                "Deleted Volumes:",
+                "Deleted Images:",
+                "untagged: old:latest",
+                "Total reclaimed space:",
+            ],
+        );
+        let left = volumes(&bed);
+        assert!(
+            left.len() == 3 && left.contains(&"idle".into()) && left.contains(&"named".into()),
+            "{left:?}"
+        );
+        assert_eq!(bed.cli(client, &["ps", "-aq"]).ok().lines().count(), 1);
+        bed.run(&["rm", "-fv", "web"]).ok();
+        // Before 1.42 a prune takes those with a name as well.
+        let answer =
+            bed.http().exchange("POST", "/v1.41/volumes/prune", "", b"").expect("an answer").expect(200);
+        assert_eq!(answer.json()["VolumesDeleted"].as_array().map(Vec::len), Some(2), "{answer:?}");
+        bed.cli(client, &["builder", "prune", "-f"]).ok();
+        bed.cli(client, &["network", "prune", "-f"]).ok();
+    });
+}

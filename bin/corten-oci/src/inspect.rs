@@ -98,7 +98,8 @@ pub fn events(global: &Global, arguments: Arguments) -> Result<(), Failure> {
     if !parsed.is_set("stats") {
         return Err(Failure("events needs --stats".into()));
     }
-    let stats = container.cgroup()?.stats()?;
+    let stats = container.cgroup()?.stats();
+    let raw: std::collections::BTreeMap<&str, u64> = stats.memory.fields().collect();
     let entries = |list: &[sandbox::cgroup::BlockIoEntry]| -> Vec<_> {
         list.iter()
             .map(|entry| json!({"major": entry.major, "minor": entry.minor, "op": entry.operation, "value": entry.value}))
@@ -116,9 +117,9 @@ pub fn events(global: &Global, arguments: Arguments) -> Result<(), Failure> {
             "memory": {
                 "usage": {"limit": stats.memory.limit, "usage": stats.memory.usage, "max": stats.memory.usage_max,
                     "failcnt": stats.memory.failures},
-                "raw": stats.memory.detail,
+                "raw": raw,
             },
-            "pids": {"current": stats.pids.current, "limit": stats.pids.limit},
+            "pids": {"current": stats.pids.current, "limit": if stats.pids.limit == u64::MAX { 0 } else { stats.pids.limit }},
             "blkio": {"ioServiceBytesRecursive": entries(&stats.block_io.service_bytes),
                 "ioServicedRecursive": entries(&stats.block_io.serviced)},
         },

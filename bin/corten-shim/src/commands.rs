@@ -30,14 +30,17 @@ pub fn descriptors(command: &Command) -> usize {
         | Command::Resize { .. }
         | Command::Signal { .. }
         | Command::Freeze(_)
+        | Command::Hold
+        | Command::OpenRoot
         | Command::State => 0,
     }
 }
 
 impl Shim {
-    /// Carries out a command. What it comes to may have a descriptor with it.
+    /// Carries out a command of a connection. What it comes to may have a descriptor with it.
     pub fn execute(
         &mut self,
+        connection: u64,
         command: Command,
         payload: Vec<u8>,
         descriptors: Vec<OwnedFd>,
@@ -54,7 +57,12 @@ impl Shim {
             Command::Exec(exec) => self.exec(*exec, &payload, descriptors),
             Command::Resize { exec, rows, columns } => self.resize(exec.as_deref(), rows, columns),
             Command::Signal { signal, all } => self.signal(signal, all),
-            Command::Freeze(freeze) => self.freeze(freeze),
+            Command::Freeze(freeze) => self.freeze(freeze, None),
+            Command::Hold => self.freeze(true, Some(connection)),
+            Command::OpenRoot => match self.open_root() {
+                Ok(root) => return (Reply::Root, Some(root)),
+                Err(failure) => Err(failure),
+            },
             Command::State => self.container().map(|container| Reply::State(container.state())),
         };
         (result.unwrap_or_else(Reply::Failed), None)
@@ -131,6 +139,7 @@ impl Shim {
             size: None,
             release: None,
             early_failure: None,
+            held_by: None,
         });
         self.take_early_input(FIRST);
         Ok((pid, netlink))
@@ -303,13 +312,22 @@ impl Shim {
         Ok(Reply::Done)
     }
 
-    fn freeze(&mut self, freeze: bool) -> Result<Reply, Failure> {
+    fn freeze(&mut self, freeze: bool, held_by: Option<u64>) -> Result<Reply, Failure> {
         let container = self.container()?;
         if container.running().is_none() {
             return Err(not_running("the container is not running"));
         }
         let result = if freeze { container.cgroup.freeze() } else { container.cgroup.thaw() };
+        container.held_by = held_by;
         result.map(|()| Reply::Done).map_err(failure)
+    }
+
+    fn open_root(&mut self) -> Result<OwnedFd, Failure> {
+        let container = self.container()?;
+        let Some(running) = container.running() else {
+            return Err(not_running("the container is not running"));
+        };
+        running.open_root().map_err(failure)
     }
 }
 

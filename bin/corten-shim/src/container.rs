@@ -120,6 +120,8 @@ pub struct Container {
     pub oom_watch: Option<Watch>,
     /// The cgroup's counter, as last seen.
     pub oom_kills: u64,
+    /// The connection that it is frozen for.
+    pub held_by: Option<u64>,
 }
 
 impl Container {
@@ -363,6 +365,15 @@ impl Container {
             && self.release.is_none()
             && self.execs.is_empty()
             && self.streams.clients.is_empty()
+    }
+
+    /// A connection has ended: what it held goes on.
+    pub fn let_go(&mut self, connection: u64) {
+        if self.held_by == Some(connection) {
+            self.held_by = None;
+            // Of a container that has ended meanwhile there is nothing to thaw.
+            let _ = self.cgroup.thaw();
+        }
     }
 
     /// Whether the cgroup's count of OOM kills has grown.

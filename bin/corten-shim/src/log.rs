@@ -30,6 +30,7 @@ impl Log {
             size_max: target.size_max,
             files_max: target.files_max,
             compress: target.compress,
+            numbered: target.numbered,
             attributes: target.attributes.clone(),
         })?;
         Ok(Some(Log { writer, compressor: None }))

@@ -264,21 +264,24 @@ impl Shim {
             if connection.send(&Answer::Notice(notice.clone()), None).is_ok() {
                 return;
             }
-            self.connections.pop();
-            self.release_all();
+            if let Some(lost) = self.connections.pop() {
+                self.let_go(lost.id);
+            }
         }
     }
 
-    /// Whoever was to let held clients go on may be gone.
-    fn release_all(&mut self) {
-        let clients = self.container.iter_mut().flat_map(|container| &mut container.streams.clients);
-        clients.for_each(Client::release);
+    /// What a daemon held may have nobody left to let it go.
+    fn let_go(&mut self, connection: u64) {
+        if let Some(container) = &mut self.container {
+            container.let_go(connection);
+            container.streams.clients.iter_mut().for_each(Client::release);
+        }
     }
 
     fn serve(&mut self, id: u64) {
         if self.serve_requests(id).is_err() {
             self.connections.retain(|connection| connection.id != id);
-            self.release_all();
+            self.let_go(id);
         }
     }
 
@@ -290,7 +293,7 @@ impl Shim {
         while let Some((request, payload)) = self.connection(id)?.request()? {
             let count = commands::descriptors(&request.command);
             let descriptors = self.connection(id)?.descriptors(count)?;
-            let (reply, descriptor) = self.execute(request.command, payload, descriptors);
+            let (reply, descriptor) = self.execute(id, request.command, payload, descriptors);
             let answer = Answer::Reply { reply_to: request.seq, reply };
             self.connection(id)?.send(&answer, descriptor)?;
         }

@@ -7,6 +7,7 @@ use api_client::{Client, Endpoint, TlsFiles};
 
 use crate::args::Matches;
 use crate::config::{self, Config};
+use crate::credentials::Credentials;
 use crate::fail::Fail;
 
 /// Where our own daemon listens, and where others do.
@@ -32,11 +33,24 @@ impl App {
         Self { program, path, global, config: OnceCell::new(), client: OnceCell::new() }
     }
 
-    fn folder(&self) -> PathBuf {
+    pub fn folder(&self) -> PathBuf {
         match self.global.str("config") {
             "" => config::folder().into(),
             folder => folder.into(),
         }
+    }
+
+    /// The credentials that the configuration knows.
+    pub fn credentials(&self) -> Result<Credentials, Fail> {
+        Credentials::load(&self.folder())
+    }
+
+    /// The header that gives the daemon the user's credentials for a repository; `{}` if there are none.
+    pub fn registry_auth(&self, repository: &str) -> Result<String, Fail> {
+        let key = crate::credentials::key_of_repository(repository);
+        let known = self.credentials()?.get(&key)?.unwrap_or_default();
+        let text = serde_json::to_vec(&known).map_err(|error| Fail::text(error.to_string()))?;
+        Ok(registry::base64::encode_url(&text))
     }
 
     pub fn config(&self) -> &Config {

@@ -79,24 +79,6 @@ impl Config {
         found.sort();
         found
     }
-
-    /// The stored credentials of a registry as the header of a pull wants them, if there are any in the file itself.
-    pub fn auth(&self, registry: &str) -> Option<String> {
-        let entry = self.0.get("auths")?.get(registry)?;
-        let mut body = serde_json::Map::new();
-        if let Some(token) =
-            entry.get("identitytoken").and_then(Value::as_str).filter(|token| !token.is_empty())
-        {
-            body.insert("identitytoken".to_owned(), token.into());
-        } else {
-            let plain = decode_base64(entry.get("auth")?.as_str()?)?;
-            let (user, password) = plain.split_once(':')?;
-            body.insert("username".to_owned(), user.into());
-            body.insert("password".to_owned(), password.trim_end_matches('\0').into());
-        }
-        body.insert("serveraddress".to_owned(), registry.into());
-        Some(encode_base64_url(Value::Object(body).to_string().as_bytes()))
-    }
 }
 
 fn read(path: &Path) -> Option<Vec<u8>> {
@@ -131,59 +113,9 @@ pub fn context(folder: &Path, name: &str) -> Option<Context> {
     Some(Context { host, tls: any.then_some(tls) })
 }
 
-fn decode_base64(text: &str) -> Option<String> {
-    let mut bits = 0u32;
-    let mut count = 0;
-    let mut bytes = Vec::with_capacity(text.len() * 3 / 4);
-    for byte in text.trim_end_matches('=').bytes() {
-        let value = match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
-            b'+' | b'-' => 62,
-            b'/' | b'_' => 63,
-            _ => return None,
-        };
-        bits = (bits << 6) | u32::from(value);
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            bytes.push((bits >> count) as u8);
-            bits &= (1 << count) - 1;
-        }
-    }
-    String::from_utf8(bytes).ok()
-}
-
-fn encode_base64_url(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let bits =
-            chunk.iter().fold(0u32, |bits, byte| (bits << 8) | u32::from(*byte)) << (8 * (3 - chunk.len()));
-        for at in 0..4 {
-            out.push(if at <= chunk.len() {
-                DIGITS[(bits >> (18 - 6 * at)) as usize & 63] as char
-            } else {
-                '='
-            });
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn base64() {
-        assert_eq!(encode_base64_url(b"user:pass"), "dXNlcjpwYXNz");
-        assert_eq!(encode_base64_url(b"a"), "YQ==");
-        assert_eq!(decode_base64("dXNlcjpwYXNz"), Some("user:pass".to_owned()));
-        assert_eq!(decode_base64("YQ=="), Some("a".to_owned()));
-        assert_eq!(decode_base64("!"), None);
-    }
 
     #[test]
     fn proxies_come_in_both_cases() {

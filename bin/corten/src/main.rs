@@ -12,6 +12,7 @@ mod args;
 mod autostart;
 mod commands;
 mod config;
+mod credentials;
 mod fail;
 mod opts;
 mod output;

@@ -68,3 +68,24 @@ impl Drop for Raw {
         self.restore();
     }
 }
+
+/// A terminal that does not show what is typed, until this is dropped.
+#[derive(Debug)]
+pub struct Hidden(Termios);
+
+impl Hidden {
+    pub fn stdin() -> std::io::Result<Self> {
+        let before = tcgetattr(std::io::stdin())?;
+        let mut hidden = before.clone();
+        hidden.local_modes.remove(rustix::termios::LocalModes::ECHO);
+        tcsetattr(std::io::stdin(), OptionalActions::Now, &hidden)?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        // The terminal may be gone, and then needs no settings.
+        let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &self.0);
+    }
+}

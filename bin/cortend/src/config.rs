@@ -120,8 +120,7 @@ const SETTINGS: &[Setting] = &[
         Kind::List,
         "Authorization plugins to load",
     )
-    .live()
-    .refused("authorization plugins are not supported yet"),
+    .live(),
     setting("bip", None, "bip", Kind::Text, "IPv4 address for the default bridge"),
     setting("bip6", None, "bip6", Kind::Text, "IPv6 address for the default bridge").nothing(NO_IPV6),
     setting("bridge", Some('b'), "bridge", Kind::Text, "Name of the default bridge; \"none\" for no bridge"),
@@ -135,6 +134,13 @@ const SETTINGS: &[Setting] = &[
     .nothing("packets with a firewall mark are treated as all others"),
     setting("cdi-spec-dir", None, "cdi-spec-dirs", Kind::List, "CDI specification directories to use")
         .nothing("devices by CDI are not supported yet"),
+    setting(
+        "certs-dir",
+        None,
+        "certs-dir",
+        Kind::List,
+        "Folder with a folder for each registry's certificates",
+    ),
     setting("cgroup-parent", None, "cgroup-parent", Kind::Text, "Set parent cgroup for all containers"),
     setting("config-file", None, "", Kind::Text, "Daemon configuration file"),
     setting("containerd", None, "containerd", Kind::Text, "containerd grpc address").nothing(NO_CONTAINERD),
@@ -353,8 +359,7 @@ const SETTINGS: &[Setting] = &[
         "metrics-addr",
         Kind::Text,
         "Set default address and port to serve the metrics api on",
-    )
-    .refused("metrics are not supported yet"),
+    ),
     setting("mtu", None, "mtu", Kind::Number, "Set the MTU for the default \"bridge\" network"),
     setting(
         "network-control-plane-mtu",
@@ -413,6 +418,7 @@ const SETTINGS: &[Setting] = &[
         "Enable rootless mode; typically used with RootlessKit",
     )
     .refused("running without root privileges is not supported yet"),
+    setting("search-index", None, "search-index", Kind::Text, "Address that images are searched at"),
     setting(
         "seccomp-profile",
         None,

@@ -5,6 +5,7 @@ mod executor;
 mod inherited;
 mod listen;
 mod log;
+mod registries;
 mod reload;
 mod settings;
 mod signals;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use api_server::{About, App, Version};
 use config::{Config, Invocation};
-use engine::{Engine, Options, Parts, Paths};
+use engine::{CgroupDriver, Engine, Options, Parts, Paths};
 use snapshots::Snapshotter;
 use tokio::sync::watch;
 
@@ -106,6 +107,13 @@ async fn serve(program: &'static str, mut config: Config, log: log::Log) -> Resu
         tracing::info!(%host, "API listen");
         tokio::spawn(api_server::serve(listener, app.clone(), stopping.clone()));
     }
+    if let Some(address) = config.text("metrics-addr") {
+        let listener = tokio::net::TcpListener::bind(address)
+            .await
+            .with_context(|| format!("cannot listen on {address} for metrics"))?;
+        tracing::info!(address, "metrics API listen");
+        tokio::spawn(api_server::serve_metrics(listener, app.clone(), stopping.clone()));
+    }
     tracing::info!(version = VERSION, "daemon has completed initialization");
     inherited::notify("READY=1");
     loop {
@@ -113,7 +121,7 @@ async fn serve(program: &'static str, mut config: Config, log: log::Log) -> Resu
             signals::Wanted::End => break,
             signals::Wanted::Reload => {
                 inherited::notify("RELOADING=1");
-                config = reload::reload(config, &app.engine, &log);
+                config = reload::reload(config, &app.engine, &app.transfers, &log);
                 inherited::notify("READY=1");
             }
             signals::Wanted::Report => signals::report(&app.engine),
@@ -176,6 +184,9 @@ async fn open_app(config: &Config, paths: Paths) -> Result<App> {
     make_directory(&paths.run, 0o711)?;
     let parts = open_parts(&paths)?;
     let builder = Arc::new(build::Builder::open(parts.images.clone(), &paths.data.join("builds"))?);
+    let setup = registries::setup(config, &settings::read(config)?, VERSION)?;
+    let transfers = transfer::Transfers::new(parts.images.clone(), setup);
+    let search_index = config.text("search-index").unwrap_or(registry::HUB_INDEX).into();
     let options = options(config, paths)?;
     let min = config
         .text("min-api-version")
@@ -200,7 +211,15 @@ async fn open_app(config: &Config, paths: Paths) -> Result<App> {
     let executor = Arc::new(move |host| -> Box<dyn build::Executor> {
         Box::new(executor::Executor { engine: for_builds.clone(), runtime: runtime.clone(), host })
     });
-    Ok(App { engine, builder, executor, about: Arc::new(about) })
+    Ok(App {
+        engine,
+        builder,
+        executor,
+        about: Arc::new(about),
+        authorization: Default::default(),
+        transfers,
+        search_index,
+    })
 }
 
 fn make_directory(directory: &Path, mode: u32) -> Result<()> {
@@ -230,6 +249,7 @@ fn open_parts(paths: &Paths) -> Result<Parts> {
 fn options(config: &Config, paths: Paths) -> Result<Options> {
     Ok(Options {
         shim: shim_program(config)?,
+        cgroup_driver: CgroupDriver::Cgroupfs,
         cgroup_parent: config.text("cgroup-parent").unwrap_or("/corten").into(),
         network: settings::network(config, &paths)?,
         init_path: config.text("init-path").map(PathBuf::from),

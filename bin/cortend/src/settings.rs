@@ -14,6 +14,11 @@ pub const DATA_ROOT: &str = "/var/lib/corten";
 
 /// What can change while the daemon runs.
 pub fn read(config: &Config) -> Result<Settings> {
+    for name in config.list("authorization-plugin") {
+        // What nobody can be asked about would be refused from now on, all of it.
+        api_server::find_plugin(&name)
+            .map_err(|error| anyhow::anyhow!("error validating authorization plugin: {error}"))?;
+    }
     let standard = Settings::default();
     let text = |name: &str, standard: String| config.text(name).map_or(standard, String::from);
     let count = |name: &str, standard: u32| -> Result<u32> {

@@ -2,16 +2,23 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
+use crate::authorization::Peer;
 use crate::{App, route};
+
+/// Bytes that are read from a connection at once at most; so many only if they come that fast.
+pub const BUFFER_MAX: usize = 512 << 10;
+/// Bytes of an answer that the kernel takes from us before a local client has read them.
+const LOCAL_SEND_BUFFER: usize = 1 << 20;
 
 /// Where clients connect.
 pub enum Listener {
@@ -19,6 +26,9 @@ pub enum Listener {
     Tcp(TcpListener),
     Tls(TcpListener, TlsAcceptor),
 }
+
+/// How long to wait before a connection is accepted, after one could not be.
+pub const BREATH: Duration = Duration::from_millis(50);
 
 /// Serves a listener until `stopping` says true.
 pub async fn serve(listener: Listener, app: App, mut stopping: watch::Receiver<bool>) {
@@ -31,7 +41,7 @@ pub async fn serve(listener: Listener, app: App, mut stopping: watch::Receiver<b
         if let Err(error) = accepted {
             // Out of descriptors, most likely: clients wait in the backlog until some are free.
             tracing::warn!(%error, "cannot accept a connection");
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            tokio::time::sleep(BREATH).await;
         }
     }
 }
@@ -40,22 +50,27 @@ async fn accept_one(listener: &Listener, app: &Arc<App>) -> io::Result<()> {
     match listener {
         Listener::Unix(listener) => {
             let (stream, _) = listener.accept().await?;
-            tokio::spawn(converse(stream, app.clone()));
+            // Archives go through in fewer, larger steps; who may not have so much has what the machine gives.
+            let _ = rustix::net::sockopt::set_socket_send_buffer_size_force(&stream, LOCAL_SEND_BUFFER);
+            tokio::spawn(converse(stream, app.clone(), Peer::default()));
         }
         Listener::Tcp(listener) => {
             let (stream, _) = listener.accept().await?;
             let _ = stream.set_nodelay(true);
-            tokio::spawn(converse(stream, app.clone()));
+            tokio::spawn(converse(stream, app.clone(), Peer::default()));
         }
         Listener::Tls(listener, acceptor) => {
             let (stream, _) = listener.accept().await?;
             let _ = stream.set_nodelay(true);
             let (acceptor, app) = (acceptor.clone(), app.clone());
             tokio::spawn(async move {
-                let shaken =
-                    tokio::time::timeout(std::time::Duration::from_secs(10), acceptor.accept(stream)).await;
+                let shaken = tokio::time::timeout(Duration::from_secs(10), acceptor.accept(stream)).await;
                 match shaken {
-                    Ok(Ok(stream)) => converse(stream, app).await,
+                    Ok(Ok(stream)) => {
+                        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+                        let certificates = chain.iter().map(|one| one.to_vec()).collect();
+                        converse(stream, app, Peer { certificates }).await;
+                    }
                     Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
                     Err(_) => tracing::debug!("a TLS handshake took too long"),
                 }
@@ -65,14 +80,20 @@ async fn accept_one(listener: &Listener, app: &Arc<App>) -> io::Result<()> {
     Ok(())
 }
 
-async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, app: Arc<App>) {
+/// How long a client may take to send the head of a request; and how long it may keep quiet between two.
+pub const HEAD_TIME: Duration = Duration::from_secs(300);
+
+async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, app: Arc<App>, peer: Peer) {
     let service = service_fn(move |request| {
-        let app = app.clone();
-        async move { Ok::<_, std::convert::Infallible>(route::answer(&app, request).await) }
+        let (app, peer) = (app.clone(), peer.clone());
+        async move { Ok::<_, std::convert::Infallible>(route::answer(&app, &peer, request).await) }
     });
     let connection = http1::Builder::new()
         // A client that has said all it has to say still wants the answer.
         .half_close(true)
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME)
+        .max_buf_size(BUFFER_MAX)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     if let Err(error) = connection.await {

@@ -1,8 +1,9 @@
 //! Taking a client's connection over: its raw socket goes to whoever feeds the client from then on.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use engine::container::Stream;
@@ -16,6 +17,11 @@ use tokio::sync::oneshot;
 
 use crate::request::Request;
 use crate::respond::{Answer, full, streamed};
+
+/// Quick looks at whether the client has read its answer; a waiting client does so within them.
+const ANSWER_GLANCES: u32 = 200;
+/// How long a client may take to read its answer before output follows.
+const ANSWER_PATIENCE: Duration = Duration::from_millis(200);
 
 pub const RAW: &str = "application/vnd.docker.raw-stream";
 pub const MULTIPLEXED: &str = "application/vnd.docker.multiplexed-stream";
@@ -69,7 +75,11 @@ pub fn take_over(
 async fn hand_over(upgrade: OnUpgrade) -> io::Result<Stream> {
     let upgraded = upgrade.await.map_err(io::Error::other)?;
     let upgraded = match upgraded.downcast::<TokioIo<UnixStream>>() {
-        Ok(parts) => return Ok((OwnedFd::from(parts.io.into_inner().into_std()?), parts.read_buf.to_vec())),
+        Ok(parts) => {
+            let socket = OwnedFd::from(parts.io.into_inner().into_std()?);
+            until_answer_is_read(&socket).await;
+            return Ok((socket, parts.read_buf.to_vec()));
+        }
         Err(other) => other,
     };
     let upgraded = match upgraded.downcast::<TokioIo<TcpStream>>() {
@@ -82,6 +92,22 @@ async fn hand_over(upgrade: OnUpgrade) -> io::Result<Stream> {
         Err(other) => other,
     };
     relay(upgraded)
+}
+
+/// Waits a moment until the client has read the answer's head. Some clients (docker-py) read it through a buffer, then go
+/// on with the bare socket: what came in one piece with the head would be lost to them.
+async fn until_answer_is_read(socket: &OwnedFd) {
+    let unread = || sys::network::untaken(socket.as_fd()).is_ok_and(|bytes| bytes > 0);
+    for _ in 0..ANSWER_GLANCES {
+        if !unread() {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    let deadline = Instant::now() + ANSWER_PATIENCE;
+    while unread() && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 /// For TLS: only this process can encrypt, so it stands between the client and a socket pair.

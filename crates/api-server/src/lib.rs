@@ -4,9 +4,11 @@
 //! parses once and calls a use case, [`respond`] makes the answer. Differences between versions of the API are
 //! applied to finished answers, in [`versions`] alone.
 
+mod authorization;
 mod connection;
 mod handlers;
 mod hijack;
+mod metrics;
 mod query;
 mod request;
 mod respond;
@@ -20,8 +22,11 @@ use std::sync::Arc;
 use api_types::container::HostConfig;
 use build::{Builder, Executor};
 use engine::Engine;
+use transfer::Transfers;
 
+pub use authorization::{Authorization, find as find_plugin};
 pub use connection::{Listener, serve};
+pub use metrics::serve as serve_metrics;
 pub use versions::Version;
 
 /// What the daemon says of itself.
@@ -42,4 +47,8 @@ pub struct App {
     /// Makes what runs the commands of a build, in containers of this kind.
     pub executor: Arc<dyn Fn(HostConfig) -> Box<dyn Executor> + Send + Sync>,
     pub about: Arc<About>,
+    pub transfers: Transfers,
+    /// Where images are searched for.
+    pub search_index: Arc<str>,
+    pub authorization: Arc<Authorization>,
 }

@@ -4,15 +4,14 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
-use futures_util::TryStreamExt;
+use bytes::{Buf, Bytes};
 use http::{HeaderMap, Method, header};
-use http_body_util::{BodyExt, BodyStream, Limited};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Frame, Incoming};
 use hyper::upgrade::OnUpgrade;
 use model::Refusal;
 use serde::de::DeserializeOwned;
-use tokio_util::io::{StreamReader, SyncIoBridge};
+use tokio::sync::mpsc;
 
 use crate::query::Query;
 use crate::versions::Version;
@@ -22,7 +21,14 @@ const JSON_MAX: usize = 16 << 20;
 
 /// A body that is read to its end, within bounds, even if nobody wants the rest: a client that still sends when the
 /// answer comes would see a broken connection instead of the answer.
-pub struct Drained(Option<Incoming>);
+pub struct Drained(Source);
+
+enum Source {
+    Stream(Incoming),
+    /// Read already.
+    Whole(Bytes),
+    Ended,
+}
 
 /// Most that is read of a body that nobody wants, in bytes, and how long that may take.
 const UNWANTED_MAX: usize = 64 << 20;
@@ -30,13 +36,21 @@ const UNWANTED_TIME: std::time::Duration = std::time::Duration::from_secs(10);
 
 impl Drained {
     pub fn new(body: Incoming) -> Drained {
-        Drained(Some(body))
+        Drained(Source::Stream(body))
+    }
+
+    /// A body that was read whole.
+    pub fn whole(bytes: Bytes) -> Drained {
+        Drained(Source::Whole(bytes))
     }
 }
 
 impl Drop for Drained {
     fn drop(&mut self) {
-        let Some(body) = self.0.take().filter(|body| !body.is_end_stream()) else { return };
+        let Source::Stream(body) = std::mem::replace(&mut self.0, Source::Ended) else { return };
+        if body.is_end_stream() {
+            return;
+        }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         runtime.spawn(async move {
             let mut limited = std::pin::pin!(Limited::new(body, UNWANTED_MAX));
@@ -55,13 +69,43 @@ impl Body for Drained {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match &mut self.0 {
-            Some(body) => Pin::new(body).poll_frame(context),
-            None => Poll::Ready(None),
+            Source::Stream(body) => Pin::new(body).poll_frame(context),
+            Source::Whole(bytes) if !bytes.is_empty() => {
+                Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes)))))
+            }
+            Source::Whole(_) | Source::Ended => Poll::Ready(None),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(Body::is_end_stream)
+        match &self.0 {
+            Source::Stream(body) => body.is_end_stream(),
+            Source::Whole(bytes) => bytes.is_empty(),
+            Source::Ended => true,
+        }
+    }
+}
+
+/// Pieces of a body, each of at most [`crate::connection::BUFFER_MAX`] bytes, that wait for who reads them.
+const PIECES_AHEAD: usize = 8;
+
+/// A body as something to read.
+struct Pieces {
+    receive: mpsc::Receiver<io::Result<Bytes>>,
+    piece: Bytes,
+}
+
+impl io::Read for Pieces {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() {
+            match self.receive.blocking_recv() {
+                Some(piece) => self.piece = piece?,
+                None => return Ok(0),
+            }
+        }
+        let count = self.piece.len().min(buffer.len());
+        self.piece.copy_to_slice(&mut buffer[..count]);
+        Ok(count)
     }
 }
 
@@ -100,7 +144,7 @@ impl Request {
                 "unsupported Content-Type header ({content_type}): must be 'application/json'"
             )));
         }
-        api_types::from_json(&body).map(Some).map_err(|error| {
+        api_types::from_request(&body).map(Some).map_err(|error| {
             if error.is_syntax() && error.to_string().starts_with("trailing characters") {
                 return Refusal::invalid("unexpected content after JSON");
             }
@@ -124,10 +168,25 @@ impl Request {
             .to_bytes())
     }
 
-    /// The body for code that blocks; read it on a blocking thread.
+    /// The body for code that blocks; read it on a blocking thread. What comes is taken off the connection while that
+    /// thread works on what came before.
     pub fn into_reader(self) -> impl io::Read + Send {
-        let frames = TryStreamExt::map_err(BodyStream::new(self.body), io::Error::other);
-        let data = frames.try_filter_map(async |frame| Ok(frame.into_data().ok()));
-        SyncIoBridge::new(StreamReader::new(Box::pin(data)))
+        let (send, receive) = mpsc::channel(PIECES_AHEAD);
+        let mut body = self.body;
+        tokio::spawn(async move {
+            while let Some(frame) = body.frame().await {
+                let piece = match frame.map(Frame::into_data) {
+                    Ok(Ok(data)) => Ok(data),
+                    // Trailers; nobody here reads them.
+                    Ok(Err(_)) => continue,
+                    Err(error) => Err(io::Error::other(error)),
+                };
+                let ends = piece.is_err();
+                if send.send(piece).await.is_err() || ends {
+                    break;
+                }
+            }
+        });
+        Pieces { receive, piece: Bytes::new() }
     }
 }

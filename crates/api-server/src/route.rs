@@ -2,44 +2,25 @@
 
 use http::{HeaderValue, Method};
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 use model::{Kind, Refusal};
 
 use crate::App;
-use crate::handlers::{attach, build, containers, execs, images, networks, system, volumes};
+use crate::authorization::{Content, Peer, Question};
+use crate::handlers::{
+    attach, build, containers, debug, execs, files, images, networks, registry, stats, system, usage, volumes,
+};
 use crate::query::{Query, decode};
 use crate::request::{Drained, Request};
 use crate::respond::{self, Answer, Outcome, not_found};
 use crate::versions::Version;
 
 /// Answers a request; every failure becomes an answer as well.
-pub async fn answer(app: &App, mut request: http::Request<Incoming>) -> Answer {
+pub async fn answer(app: &App, peer: &Peer, mut request: http::Request<Incoming>) -> Answer {
     let (method, path) = (request.method().clone(), request.uri().path().to_string());
     let upgrade =
         request.headers().contains_key(http::header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
-    let outcome = match split_version(&path) {
-        Ok((version, rest)) => {
-            let (parts, body) = request.into_parts();
-            let request = Request {
-                method: parts.method,
-                path: rest.split('/').skip(1).map(|part| decode(part, false)).collect(),
-                query: Query::parse(parts.uri.query().unwrap_or_default()),
-                version,
-                headers: parts.headers,
-                body: Drained::new(body),
-                upgrade,
-            };
-            match version.check(app.about.min_version) {
-                // A handler that panics is a defect of that request, not the end of the daemon.
-                Ok(()) => {
-                    let app = app.clone();
-                    let handled = tokio::spawn(async move { dispatch(&app, request).await }).await;
-                    handled.unwrap_or_else(|error| Err(Refusal::from_error("internal error", &error)))
-                }
-                Err(refusal) => Err(refusal),
-            }
-        }
-        Err(refusal) => Err(refusal),
-    };
+    let outcome = authorized(app, peer, request, upgrade).await;
     let mut answer = outcome.unwrap_or_else(|refusal| {
         if refusal.kind == Kind::System {
             tracing::error!(%method, path, error = %refusal, "request failed");
@@ -56,6 +37,52 @@ pub async fn answer(app: &App, mut request: http::Request<Incoming>) -> Answer {
         headers.insert(http::header::SERVER, server);
     }
     answer
+}
+
+/// Handles a request, and shows it and its answer to the authorization plugins, if there are any.
+async fn authorized(
+    app: &App,
+    peer: &Peer,
+    request: http::Request<Incoming>,
+    upgrade: Option<OnUpgrade>,
+) -> Outcome {
+    let (parts, body) = request.into_parts();
+    let (version, rest) = split_version(parts.uri.path())?;
+    version.check(app.about.min_version)?;
+    let path: Vec<String> = rest.split('/').skip(1).map(|part| decode(part, false)).collect();
+    let query = Query::parse(parts.uri.query().unwrap_or_default());
+    let plugins = &app.engine.settings().authorization_plugins;
+    let (shown, body) = if plugins.is_empty() {
+        (None, Drained::new(body))
+    } else {
+        let uri = parts.uri.to_string();
+        let question = Question {
+            method: &parts.method,
+            uri,
+            path: &path,
+            query: &query,
+            headers: &parts.headers,
+            peer,
+        };
+        let (shown, content) = app.authorization.request(plugins, &question, body).await?;
+        match content {
+            Content::Stream(body) => (Some(shown), Drained::new(body)),
+            Content::Shown(bytes) => (Some(shown), Drained::whole(bytes)),
+        }
+    };
+    let request =
+        Request { method: parts.method, path, query, version, headers: parts.headers, body, upgrade };
+    // A handler that panics is a defect of that request, not the end of the daemon.
+    let handling = app.clone();
+    let handled = tokio::spawn(async move { dispatch(&handling, request).await }).await;
+    let outcome = handled.unwrap_or_else(|error| Err(Refusal::from_error("internal error", &error)));
+    match shown {
+        None => outcome,
+        Some(shown) => {
+            let answer = outcome.unwrap_or_else(|refusal| respond::refused(&refusal));
+            app.authorization.answer(plugins, shown, answer).await
+        }
+    }
 }
 
 const fn const_max() -> &'static str {
@@ -77,6 +104,9 @@ async fn dispatch(app: &App, mut request: Request) -> Outcome {
     let path = std::mem::take(&mut request.path);
     let parts: Vec<&str> = path.iter().map(String::as_str).collect();
     let method = request.method.clone();
+    if method == Method::OPTIONS {
+        return Ok(respond::empty(http::StatusCode::OK));
+    }
     match parts.first().copied().unwrap_or_default() {
         "containers" => container_route(app, request, &method, &parts[1..]).await,
         "exec" => match (&method, &parts[1..]) {
@@ -98,7 +128,7 @@ async fn dispatch(app: &App, mut request: Request) -> Outcome {
         },
         "build" => match (&method, &parts[1..]) {
             (&Method::POST, []) => build::build(app, request).await,
-            (&Method::POST, ["prune"]) => Err(Refusal::not_implemented("pruning the build cache")),
+            (&Method::POST, ["prune"]) => usage::prune_build_cache(app, &request),
             (&Method::POST, ["cancel"]) => Err(Refusal::not_implemented("cancelling a build")),
             _ => Err(not_found()),
         },
@@ -112,10 +142,10 @@ async fn system_route(app: &App, mut request: Request, method: &Method, parts: &
         (&Method::GET, ["version"]) => system::version(app),
         (&Method::GET, ["info"]) => system::info(app).await,
         (&Method::GET, ["events"]) => system::events(app, &request),
-        (&Method::OPTIONS, _) => Ok(respond::empty(http::StatusCode::OK)),
-        (&Method::GET, ["system", "df"]) => Err(Refusal::not_implemented("GET /system/df")),
-        (&Method::POST, ["auth"]) => Err(Refusal::not_implemented("POST /auth")),
-        (&Method::POST, ["commit"]) => Err(Refusal::not_implemented("POST /commit")),
+        (&Method::GET, ["debug", rest @ ..]) => debug::debug(app, rest),
+        (&Method::GET, ["system", "df"]) => usage::df(app, &request).await,
+        (&Method::POST, ["auth"]) => registry::auth(app, &mut request).await,
+        (&Method::POST, ["commit"]) => files::commit(app, request).await,
         (&Method::POST, ["session"] | ["grpc"]) => Err(Refusal::not_implemented("BuildKit")),
         (
             _,
@@ -136,7 +166,9 @@ async fn system_route(app: &App, mut request: Request, method: &Method, parts: &
         }
         (&Method::GET, ["plugins"]) => respond::json(&Vec::<()>::new()),
         (_, ["plugins", ..]) => Err(Refusal::not_implemented("plugins")),
-        (&Method::GET, ["distribution", .., "json"]) => Err(Refusal::not_implemented("GET /distribution")),
+        (&Method::GET, ["distribution", name @ .., "json"]) => {
+            registry::inspect(app, &request, &name.join("/")).await
+        }
         _ => Err(not_found()),
     }
 }
@@ -162,10 +194,15 @@ async fn container_route(app: &App, request: Request, method: &Method, parts: &[
         (&Method::POST, [id, "attach"]) => attach::attach(app, request, id).await,
         (&Method::POST, [id, "exec"]) => execs::create(app, request, id).await,
         (&Method::DELETE, [id]) => containers::remove(app, &request, id).await,
-        (&Method::GET, [id, verb @ ("stats" | "changes" | "export" | "archive" | "checkpoints")])
-        | (&Method::POST, [id, verb @ ("update" | "checkpoints")])
-        | (&Method::DELETE, [id, verb @ "checkpoints", _])
-        | (&Method::HEAD | &Method::PUT, [id, verb @ "archive"]) => {
+        (&Method::GET, [id, "stats"]) => stats::stats(app, &request, id).await,
+        (&Method::POST, [id, "update"]) => containers::update(app, request, id).await,
+        (&Method::GET, [id, "changes"]) => files::changes(app, id).await,
+        (&Method::GET, [id, "export"]) => files::export(app, id).await,
+        (&Method::HEAD, [id, "archive"]) => files::stat(app, &request, id).await,
+        (&Method::GET, [id, "archive"]) => files::archive(app, &request, id).await,
+        (&Method::PUT, [id, "archive"]) => files::extract(app, request, id).await,
+        (&Method::GET | &Method::POST, [id, verb @ "checkpoints"])
+        | (&Method::DELETE, [id, verb @ "checkpoints", _]) => {
             app.engine.find(id)?;
             Err(Refusal::not_implemented(&format!("{method} /containers/{{id}}/{verb}")))
         }
@@ -182,7 +219,7 @@ async fn image_route(app: &App, request: Request, method: &Method, parts: &[&str
         (&Method::POST, ["create"]) => return images::create(app, request).await,
         (&Method::POST, ["prune"]) => return images::prune(app, &request).await,
         (&Method::GET, ["get"]) => return images::save(app, request.query.all("names"), &request),
-        (&Method::GET, ["search"]) => return Err(Refusal::not_implemented("searching for images")),
+        (&Method::GET, ["search"]) => return registry::search(app, &request).await,
         _ => {}
     }
     let Some((verb, name)) = parts.split_last() else { return Err(not_found()) };
@@ -193,7 +230,7 @@ async fn image_route(app: &App, request: Request, method: &Method, parts: &[&str
         (&Method::GET, "history") => images::history(app, &name).await,
         (&Method::GET, "get") => images::save(app, vec![name], &request),
         (&Method::POST, "tag") => images::tag(app, &request, &name).await,
-        (&Method::POST, "push") => Err(Refusal::not_implemented("pushing images")),
+        (&Method::POST, "push") => registry::push(app, &request, &name),
         (&Method::GET, "attestations") => Err(Refusal::not_implemented("attestations")),
         _ => Err(not_found()),
     }
@@ -203,7 +240,7 @@ fn network_route(app: &App, request: &Request, method: &Method, parts: &[&str]) 
     match (method, parts) {
         (&Method::GET, [] | [""]) => networks::list(app, request),
         (&Method::POST, ["create"]) => Err(Refusal::not_implemented("creating networks")),
-        (&Method::POST, ["prune"]) => Err(Refusal::not_implemented("pruning networks")),
+        (&Method::POST, ["prune"]) => networks::prune(app, request),
         (&Method::GET, [name]) => networks::inspect(app, name),
         (&Method::DELETE, [name]) => networks::remove(app, name),
         (&Method::POST, [name, "connect" | "disconnect"]) => {

@@ -9,20 +9,22 @@ use model::Refusal;
 use tokio::sync::mpsc;
 
 /// Pieces that may wait for a slow client.
-const AHEAD: usize = 16;
+const AHEAD: usize = 8;
 /// Bytes gathered before they are sent on.
-const PIECE: usize = 64 << 10;
+const PIECE: usize = 256 << 10;
 
 /// The writing end of a body, for blocking code. What is written after the client left is an error.
 pub struct Pipe {
     pieces: mpsc::Sender<io::Result<Bytes>>,
     gathered: Vec<u8>,
+    /// A whole piece has been sent: there is much to come.
+    sent: bool,
 }
 
 /// A body and the end that fills it.
 pub fn pipe() -> (Pipe, impl Stream<Item = io::Result<Bytes>> + Send + 'static) {
     let (send, receive) = mpsc::channel(AHEAD);
-    (Pipe { pieces: send, gathered: Vec::new() }, received(receive))
+    (Pipe { pieces: send, gathered: Vec::new(), sent: false }, received(receive))
 }
 
 /// A channel as a stream.
@@ -59,17 +61,22 @@ impl Pipe {
 
 impl Write for Pipe {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.gathered.extend_from_slice(bytes);
-        if self.gathered.len() >= PIECE {
+        if self.sent && self.gathered.capacity() == 0 {
+            self.gathered.reserve_exact(PIECE);
+        }
+        let count = bytes.len().min(PIECE - self.gathered.len());
+        self.gathered.extend_from_slice(&bytes[..count]);
+        if self.gathered.len() == PIECE {
             self.flush()?;
         }
-        Ok(bytes.len())
+        Ok(count)
     }
 
     fn flush(&mut self) -> io::Result<()> {
         if self.gathered.is_empty() {
             return Ok(());
         }
+        self.sent |= self.gathered.len() == PIECE;
         let piece = Bytes::from(std::mem::take(&mut self.gathered));
         self.pieces.blocking_send(Ok(piece)).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }

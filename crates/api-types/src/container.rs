@@ -195,6 +195,22 @@ pub struct Resources {
     pub init: Option<bool>,
 }
 
+/// Asks to change a container; zero, empty and missing members stay as they are.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct ContainerUpdate {
+    #[serde(flatten)]
+    pub resources: Resources,
+    pub restart_policy: RestartPolicy,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct ContainerUpdateResponse {
+    /// `null` if there are none.
+    pub warnings: Option<Vec<String>>,
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct WeightDevice {
@@ -550,4 +566,29 @@ pub struct ContainerTop {
 pub struct ContainersPrune {
     pub containers_deleted: Option<Vec<String>>,
     pub space_reclaimed: u64,
+}
+
+/// One path that a container changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct FilesystemChange {
+    pub path: String,
+    /// 0 modified, 1 added, 2 deleted.
+    pub kind: u8,
+}
+
+/// What is at a path of a container: the header `X-Docker-Container-Path-Stat`, in base64.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PathStat {
+    pub name: String,
+    /// Bytes.
+    pub size: i64,
+    /// Bits of Go's `FileMode`.
+    pub mode: u32,
+    /// RFC 3339.
+    pub mtime: String,
+    /// Where a symbolic link leads in the end, from the container's root.
+    #[serde(rename = "linkTarget")]
+    pub link_target: String,
 }

@@ -10,7 +10,10 @@ pub mod container;
 pub mod events;
 pub mod exec;
 pub mod image;
+mod keys;
 pub mod network;
+pub mod registry;
+pub mod stats;
 pub mod system;
 pub mod volume;
 
@@ -49,6 +52,18 @@ pub struct IdResponse {
 pub fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::Error> {
     let mut value: Value = serde_json::from_slice(body)?;
     drop_nulls(&mut value);
+    serde_json::from_value(value)
+}
+
+/// Parses a request body as Go does: like [`from_json`], and names of members count in any case of their letters.
+pub fn from_request<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::Error> {
+    let mut value: Value = serde_json::from_slice(body)?;
+    drop_nulls(&mut value);
+    keys::normalize(&mut value);
+    if let Some(name) = keys::misplaced_list(&value) {
+        let text = format!("cannot unmarshal array into field {name}, which is an object");
+        return Err(serde::de::Error::custom(text));
+    }
     serde_json::from_value(value)
 }
 

@@ -3,7 +3,11 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use crate::container::ContainerSummary;
+use crate::image::ImageSummary;
+use crate::volume::Volume;
 use crate::{Empty, StringMap};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -172,4 +176,40 @@ pub struct SwarmInfo {
 pub struct Commit {
     #[serde(rename = "ID")]
     pub id: String,
+}
+
+/// The answer of `GET /system/df`: the sums that there are since API 1.52, and the lists of before.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct DiskUsage {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layers_size: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub images: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub containers: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volumes: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub build_cache: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_usage: Option<Usage<ImageSummary>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container_usage: Option<Usage<ContainerSummary>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volume_usage: Option<Usage<Volume>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub build_cache_usage: Option<Usage<Value>>,
+}
+
+/// What one kind of objects takes, in bytes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Usage<T> {
+    pub active_count: i64,
+    pub total_count: i64,
+    pub reclaimable: i64,
+    pub total_size: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub items: Option<Vec<T>>,
 }

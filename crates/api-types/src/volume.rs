@@ -14,6 +14,9 @@ pub struct Volume {
     pub name: String,
     pub options: Option<StringMap>,
     pub scope: String,
+    /// Of a volume of a swarm.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster_volume: Option<serde_json::Value>,
     /// In the answer of `GET /system/df` only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage_data: Option<UsageData>,

@@ -11,6 +11,7 @@
 mod compress;
 mod copy;
 mod entry;
+mod gzip;
 mod header;
 mod pack;
 mod reader;
@@ -23,9 +24,10 @@ use std::io;
 pub use compress::{Compression, Decoder};
 pub use copy::{CopyOptions, copy};
 pub use entry::{Entry, Kind, Time, Xattrs};
+pub use gzip::gzip;
 pub use pack::{PackOptions, Packer, pack};
 pub use reader::Reader;
-pub use sys::Root;
+pub use sys::{Place, Root};
 pub use unpack::{Limits, Ownership, UnpackOptions, Unpacked, Whiteouts, clean, unpack};
 pub use writer::Writer;
 
@@ -44,6 +46,8 @@ pub enum Error {
     Unsupported { path: String, what: String },
     #[error("the archive has more than {max} {what}")]
     Limit { what: &'static str, max: u64 },
+    #[error("the archive leaves out a directory, and the layers below are not there yet")]
+    LowersNeeded,
     #[error("{0} compression is not supported yet")]
     Compression(&'static str),
     #[error("cannot read the archive: {0}")]
@@ -69,7 +73,7 @@ impl Error {
             Error::Read(error) => {
                 matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput)
             }
-            Error::Write(_) | Error::Io { .. } => false,
+            Error::Write(_) | Error::Io { .. } | Error::LowersNeeded => false,
         }
     }
 }

@@ -1,12 +1,12 @@
 //! A tree into an archive: sorted by name, the same bytes for the same tree.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
+use rustix::fs::{Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::entry::{Entry, Kind, Time, Xattrs};
@@ -29,7 +29,32 @@ pub struct PackOptions {
     pub owner: Option<(u32, u32)>,
     /// Permission bits for every member that is no symbolic link.
     pub mode: Option<u32>,
+    /// Do not look into what the kernel makes up (`proc`, `sysfs`, cgroups and their like): it has no size, no end, and
+    /// some of it waits for ever.
+    pub skip_kernel_files: bool,
+    /// Paths that stay out, with all that is below them.
+    pub leave_out: HashSet<Vec<u8>>,
 }
+
+/// File systems that hold nothing but what the kernel makes up, by their magic numbers.
+const KERNEL_FILES: [u64; 16] = [
+    0x9fa0,      // proc
+    0x6265_6572, // sysfs
+    0x0027_e0eb, // cgroup
+    0x6367_7270, // cgroup2
+    0x1cd1,      // devpts
+    0x1980_0202, // mqueue
+    0x7363_6673, // securityfs
+    0x6462_6720, // debugfs
+    0x7472_6163, // tracefs
+    0xcafe_4a11, // bpf
+    0x6165_676c, // pstore
+    0x6265_6570, // configfs
+    0xf97c_ff8c, // selinuxfs
+    0xde5e_81e4, // efivarfs
+    0x4249_4e4d, // binfmt_misc
+    0x6e73_6673, // nsfs
+];
 
 /// Packs all that is below the root, without a member for the root itself. Gives the stream back, and the bytes of file
 /// content that went in.
@@ -52,6 +77,12 @@ pub struct Packer<W> {
     options: PackOptions,
     /// Where a file with several names went first, by device and inode.
     linked: HashMap<(u64, u64), Vec<u8>>,
+    /// Trees that are packed in place of what is found, by their path in the archive.
+    grafts: HashMap<Vec<u8>, OwnedFd>,
+    /// Directories whose content stays out, by their path in the archive.
+    empty: HashSet<Vec<u8>>,
+    /// The device that the directory being packed is on.
+    device: Option<u64>,
     content: u64,
 }
 
@@ -61,7 +92,25 @@ fn failed(operation: &'static str, path: &[u8], errno: Errno) -> Error {
 
 impl<W: Write> Packer<W> {
     pub fn new(out: W, options: PackOptions) -> Packer<W> {
-        Packer { writer: Writer::new(out), options, linked: HashMap::new(), content: 0 }
+        Packer {
+            writer: Writer::new(out),
+            options,
+            linked: HashMap::new(),
+            grafts: HashMap::new(),
+            empty: HashSet::new(),
+            device: None,
+            content: 0,
+        }
+    }
+
+    /// From now on, where the archive would get what is found as `path`, it gets what `tree` is a handle of.
+    pub fn graft(&mut self, path: Vec<u8>, tree: OwnedFd) {
+        self.grafts.insert(path, tree);
+    }
+
+    /// From now on, the directory that becomes `path` of the archive is packed without its content.
+    pub fn leave_empty(&mut self, path: Vec<u8>) {
+        self.empty.insert(path);
     }
 
     /// A member that is made up, not read from a tree.
@@ -71,20 +120,35 @@ impl<W: Write> Packer<W> {
 
     /// Adds `name` in the directory `parent`, with all below it, as `path` of the archive. Links are not followed.
     pub fn add(&mut self, parent: BorrowedFd<'_>, name: &CStr, path: &[u8]) -> Result<(), Error> {
-        let stat = match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => stat,
-            // It went away while its directory was listed: the tree may be in use.
-            Err(Errno::NOENT) => return Ok(()),
-            Err(errno) => return Err(failed("stat", path, errno)),
-        };
         if path.len() > PATH_BYTES_MAX {
             return Err(Error::Entry { path: shown(path), what: "path too long" });
         }
+        if self.options.leave_out.contains(path) {
+            return Ok(());
+        }
+        if let Some(tree) = self.grafts.remove(path) {
+            return self.add_handle(&tree, path);
+        }
+        // A handle is looked at before anything is opened: to open a device is to do something to it, and a name may be
+        // another's at any moment.
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat(parent, name, flags, Mode::empty()) {
+            Ok(handle) => self.add_handle(&handle, path),
+            // It went away while its directory was listed: the tree may be in use.
+            Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(failed("open", path, errno)),
+        }
+    }
+
+    /// Adds what `handle` (`O_PATH` is enough) is a handle of, with all below it, as `path` of the archive. What is
+    /// below has a slash behind `path` in its own, even if that is empty.
+    pub fn add_handle(&mut self, handle: &OwnedFd, path: &[u8]) -> Result<(), Error> {
+        let stat = rustix::fs::fstat(handle).map_err(|errno| failed("stat", path, errno))?;
         match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => self.file(parent, name, path),
-            FileType::Directory => self.directory(parent, name, path),
+            FileType::RegularFile => self.file(handle, &stat, path),
+            FileType::Directory => self.directory(handle, &stat, path),
             FileType::Symlink => {
-                let target = rustix::fs::readlinkat(parent, name, Vec::new())
+                let target = rustix::fs::readlinkat(handle, "", Vec::new())
                     .map_err(|errno| failed("read link", path, errno))?;
                 self.linkable(&stat, Kind::Symlink(target.into_bytes()), path)
             }
@@ -167,43 +231,47 @@ impl<W: Write> Packer<W> {
         self.writer.append(&entry, &mut std::io::empty())
     }
 
-    fn file(&mut self, parent: BorrowedFd<'_>, name: &CStr, path: &[u8]) -> Result<(), Error> {
-        // Non-blocking, in case it has just become a FIFO.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = match rustix::fs::openat(parent, name, flags, Mode::empty()) {
-            Ok(file) => file,
-            Err(Errno::NOENT) => return Ok(()),
-            Err(errno) => return Err(failed("open", path, errno)),
-        };
-        let stat = rustix::fs::fstat(&file).map_err(|errno| failed("stat", path, errno))?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(Error::Entry { path: shown(path), what: "changed while it was read" });
-        }
-        if let Some(target) = self.earlier_name(&stat, path) {
-            let entry = self.entry(&stat, Kind::HardLink(target), path);
+    fn file(&mut self, handle: &OwnedFd, stat: &Stat, path: &[u8]) -> Result<(), Error> {
+        if let Some(target) = self.earlier_name(stat, path) {
+            let entry = self.entry(stat, Kind::HardLink(target), path);
             return self.writer.append(&entry, &mut std::io::empty());
         }
-        let mut entry = self.entry(&stat, Kind::File, path);
+        let file = reopen(handle, OFlags::RDONLY).map_err(|errno| failed("open", path, errno))?;
+        let mut entry = self.entry(stat, Kind::File, path);
         entry.xattrs = self.xattrs(file.as_fd(), path)?;
         self.content += entry.size;
         self.writer.append(&entry, &mut File::from(file))
     }
 
-    fn directory(&mut self, parent: BorrowedFd<'_>, name: &CStr, path: &[u8]) -> Result<(), Error> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let directory = match rustix::fs::openat(parent, name, flags, Mode::empty()) {
-            Ok(directory) => directory,
-            Err(Errno::NOENT) => return Ok(()),
-            Err(errno) => return Err(failed("open", path, errno)),
-        };
-        let stat = rustix::fs::fstat(&directory).map_err(|errno| failed("stat", path, errno))?;
-        let mut entry = self.entry(&stat, Kind::Directory, path);
+    fn directory(&mut self, handle: &OwnedFd, stat: &Stat, path: &[u8]) -> Result<(), Error> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::openat(handle, c".", flags, Mode::empty())
+            .map_err(|errno| failed("open", path, errno))?;
+        let mut entry = self.entry(stat, Kind::Directory, path);
         entry.xattrs = self.xattrs(directory.as_fd(), path)?;
         self.writer.append(&entry, &mut std::io::empty())?;
         if self.options.overlay_upper && opaque(directory.as_fd(), path)? {
             self.opaque_marker(path)?;
         }
-        self.add_children(&directory, path)
+        if self.empty.contains(path) || self.is_of_the_kernel(&directory, stat, path)? {
+            return Ok(());
+        }
+        let outer = self.device.replace(stat.st_dev);
+        for name in names(&directory, path)? {
+            let child = [path, b"/", name.to_bytes()].concat();
+            self.add(directory.as_fd(), &name, &child)?;
+        }
+        self.device = outer;
+        Ok(())
+    }
+
+    /// Whether a directory is on a file system whose content stays out; asked where one begins.
+    fn is_of_the_kernel(&self, directory: &OwnedFd, stat: &Stat, path: &[u8]) -> Result<bool, Error> {
+        if !self.options.skip_kernel_files || self.device == Some(stat.st_dev) {
+            return Ok(false);
+        }
+        let kind = rustix::fs::fstatfs(directory).map_err(|errno| failed("stat", path, errno))?.f_type;
+        Ok(KERNEL_FILES.contains(&(kind as u64)))
     }
 
     fn opaque_marker(&mut self, directory: &[u8]) -> Result<(), Error> {
@@ -222,10 +290,15 @@ impl<W: Write> Packer<W> {
 
     /// The attributes that travel: see `unpack`, which sets the same ones.
     fn xattrs(&self, descriptor: BorrowedFd<'_>, path: &[u8]) -> Result<Xattrs, Error> {
+        // Most files have none, which is found out without a buffer.
+        match rustix::fs::flistxattr(descriptor, &mut [0u8; 0][..]) {
+            Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+            Ok(_) => {}
+            Err(errno) => return Err(failed("list attributes of", path, errno)),
+        }
         let mut list = vec![0u8; 64 << 10];
         let count = match rustix::fs::flistxattr(descriptor, &mut list[..]) {
             Ok(count) => count,
-            Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
             Err(errno) => return Err(failed("list attributes of", path, errno)),
         };
         let mut found = Vec::new();
@@ -254,6 +327,12 @@ impl<W: Write> Packer<W> {
         found.sort();
         Ok(found)
     }
+}
+
+/// Opens what a handle is a handle of.
+fn reopen(handle: &OwnedFd, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
+    rustix::fs::open(path, flags | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
 }
 
 fn device(stat: &Stat) -> (u32, u32) {

@@ -249,6 +249,11 @@ fn missing_directories_look_like_those_below() {
     std::os::unix::fs::chown(lower.path("tmp/in"), Some(5), Some(6)).unwrap();
     let place = Place::new();
     let lowers = [lower.root()];
+    let unknown = UnpackOptions { lowers_unknown: true, ..layer() };
+    let whole = archive(&[(file("top"), b"x")]);
+    Place::new().unpack(&whole, &unknown).unwrap();
+    let refused = Place::new().unpack(&archive(&[(file("tmp/file"), b"x")]), &unknown);
+    assert!(matches!(refused, Err(Error::LowersNeeded)));
     let options = UnpackOptions { lowers: &lowers, ..layer() };
     place.unpack(&archive(&[(file("tmp/in/new/file"), b"x")]), &options).unwrap();
     assert_eq!(fs::metadata(place.path("tmp")).unwrap().mode() & 0o7777, 0o1777);
@@ -372,9 +377,17 @@ fn compression_is_found_out() {
     gzip.write_all(&plain).unwrap();
     let gzip = gzip.finish().unwrap();
     let zstd = zstd::encode_all(&plain[..], 1).unwrap();
-    for (bytes, compression) in
-        [(&plain, Compression::None), (&gzip, Compression::Gzip), (&zstd, Compression::Zstd)]
-    {
+    let mut bzip2 = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+    bzip2.write_all(&plain).unwrap();
+    let bzip2 = bzip2.finish().unwrap();
+    let xz = xz(&plain, 0);
+    for (bytes, compression) in [
+        (&plain, Compression::None),
+        (&gzip, Compression::Gzip),
+        (&bzip2, Compression::Bzip2),
+        (&xz, Compression::Xz),
+        (&zstd, Compression::Zstd),
+    ] {
         let mut decoder = Decoder::new(&bytes[..]).unwrap();
         assert_eq!(decoder.compression(), compression);
         let mut out = Vec::new();
@@ -383,10 +396,34 @@ fn compression_is_found_out() {
         let cut = Place::new().unpack_stream(&bytes[..bytes.len() / 3]);
         assert!(cut.unwrap_err().is_invalid_archive(), "{compression:?}");
     }
-    let error = Decoder::new(&b"\xfd7zXZ\0..."[..]).unwrap_err();
-    assert_eq!(error.to_string(), "xz compression is not supported yet");
-    let error = Decoder::new(&b"BZh91"[..]).unwrap_err();
-    assert_eq!(error.to_string(), "bzip2 compression is not supported yet");
+    for (start, name) in [(&b"LZIP\x01\x0c"[..], "lzip"), (b"\x5d\0\0\x80\0\0", "lzma")] {
+        let error = Decoder::new(start).unwrap_err();
+        assert_eq!(error.to_string(), format!("{name} compression is not supported yet"));
+    }
+}
+
+fn xz(plain: &[u8], dictionary_bytes: u32) -> Vec<u8> {
+    let mut options = lzma_rust2::XzOptions::with_preset(1);
+    if dictionary_bytes > 0 {
+        options.lzma_options.dict_size = dictionary_bytes;
+    }
+    let mut writer = lzma_rust2::XzWriter::new(Vec::new(), options).unwrap();
+    writer.write_all(plain).unwrap();
+    writer.finish().unwrap()
+}
+
+#[test]
+fn xz_may_not_ask_for_all_memory() {
+    let plain = archive(&[(file("a"), b"hello")]);
+    let mut packed = xz(&plain, 8 << 20);
+    Place::new().unpack_stream(&packed).unwrap();
+    // The block header says how much: the filter's one property, and then the header's own checksum.
+    let property = 12 + 4;
+    packed[property] = 40;
+    let checksum = crc32fast::hash(&packed[12..20]).to_le_bytes();
+    packed[20..24].copy_from_slice(&checksum);
+    let error = Place::new().unpack_stream(&packed).unwrap_err();
+    assert!(error.is_invalid_archive(), "{error:?}");
 }
 
 impl Place {

@@ -5,7 +5,7 @@
 //! never followed. A member that comes twice replaces its earlier self.
 
 use std::collections::HashSet;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, StatxFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 use sys::Root;
 
@@ -44,6 +44,8 @@ pub enum Ownership {
     Shift { uid: u32, gid: u32 },
     /// One owner for all.
     Fixed { uid: u32, gid: u32 },
+    /// Whoever unpacks.
+    Own,
 }
 
 /// How much an archive may bring.
@@ -71,8 +73,15 @@ pub struct UnpackOptions<'a> {
     pub destination: &'a [u8],
     /// Layers below, topmost first: a directory on a member's path that the archive does not carry is made like theirs.
     pub lowers: &'a [Root],
+    /// The layers below are not known yet: an archive that needs them is refused with [`Error::LowersNeeded`].
+    pub lowers_unknown: bool,
     /// Refuse to put a file where a directory is, and a directory where a file is.
     pub keep_kinds: bool,
+    /// Leave the destination itself as it is, whatever the archive says of it.
+    pub keep_destination: bool,
+    /// The first name of the members' paths, and what it is to be instead. An empty first name stands before the slash
+    /// that all paths begin with.
+    pub rename: Option<(&'a [u8], &'a [u8])>,
 }
 
 /// What came in.
@@ -98,9 +107,15 @@ pub fn unpack(stream: impl Read, root: &Root, options: &UnpackOptions<'_>) -> Re
         directories: Vec::new(),
         seen: HashSet::new(),
         total: Unpacked::default(),
-        buffer: vec![0; 128 << 10],
+        buffer: vec![0; 256 << 10],
     };
-    while let Some(entry) = reader.next_entry()? {
+    while let Some(mut entry) = reader.next_entry()? {
+        if let Some((old, new)) = options.rename {
+            rename(&mut entry.path, old, new);
+            if let Kind::HardLink(target) = &mut entry.kind {
+                rename(target, old, new);
+            }
+        }
         unpacker.total.entries += 1;
         if unpacker.total.entries > options.limits.entries {
             return Err(Error::Limit { what: "entries", max: options.limits.entries });
@@ -110,6 +125,12 @@ pub fn unpack(stream: impl Read, root: &Root, options: &UnpackOptions<'_>) -> Re
     reader.drain()?;
     unpacker.set_directory_times()?;
     Ok(unpacker.total)
+}
+
+fn rename(path: &mut Vec<u8>, old: &[u8], new: &[u8]) {
+    if let Some(rest) = path.strip_prefix(old).filter(|rest| rest.is_empty() || rest.starts_with(b"/")) {
+        *path = [new, rest].concat();
+    }
 }
 
 pub(crate) struct Unpacker<'a> {
@@ -161,6 +182,7 @@ impl Unpacker<'_> {
         let parts = clean(&entry.path)?;
         let Some((&name, parents)) = parts.split_last() else {
             return match entry.kind {
+                Kind::Directory if self.options.keep_destination => Ok(()),
                 Kind::Directory => self.root_directory(entry),
                 _ => Err(refused("the root is not a directory")),
             };
@@ -176,7 +198,7 @@ impl Unpacker<'_> {
         let parent = self.parent(&parent_path)?;
         let c_name = c_string(name)?;
         match &entry.kind {
-            Kind::File => self.file(parent.as_fd(), &c_name, entry, reader)?,
+            Kind::File => self.file(parent.as_fd(), &c_name, &path, entry, reader)?,
             Kind::Directory => self.directory(parent.as_fd(), &c_name, &path, entry)?,
             Kind::HardLink(target) => self.hard_link(parent.as_fd(), &c_name, &path, target, entry)?,
             Kind::Symlink(target) => {
@@ -238,8 +260,14 @@ impl Unpacker<'_> {
             current = match self.open_directory(prefix) {
                 Err(Errno::NOENT) => {
                     let name = c_string(&path[at..end])?;
-                    rustix::fs::mkdirat(&current, &name, Mode::from_raw_mode(0o755))
-                        .map_err(failed("create", prefix))?;
+                    match rustix::fs::mkdirat(&current, &name, Mode::from_raw_mode(0o755)) {
+                        Ok(()) => {}
+                        Err(Errno::EXIST) => {
+                            let what = "a link that leads nowhere is in the way";
+                            return Err(Error::Entry { path: shown(prefix), what });
+                        }
+                        Err(errno) => return Err(failed("create", prefix)(errno)),
+                    }
                     self.like_lower(current.as_fd(), &name, prefix)?
                 }
                 other => other.map_err(failed("open", prefix))?,
@@ -253,6 +281,9 @@ impl Unpacker<'_> {
     fn like_lower(&mut self, parent: BorrowedFd<'_>, name: &CString, path: &[u8]) -> Result<OwnedFd, Error> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let made = rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(failed("open", path))?;
+        if self.options.lowers_unknown {
+            return Err(Error::LowersNeeded);
+        }
         for lower in self.options.lowers {
             let Ok(found) = open_in(lower, path, OFlags::PATH | OFlags::NOFOLLOW) else { continue };
             let Ok(stat) = rustix::fs::fstat(&found) else { continue };
@@ -307,23 +338,85 @@ impl Unpacker<'_> {
                 return Err(Error::Entry { path: shown(&entry.path), what });
             }
         }
+        if self.is_mounted(parent, name, entry)? {
+            // Else all that is in the mount would go before the kernel refuses the mount point itself.
+            return Err(failed("replace", &entry.path)(Errno::BUSY));
+        }
         // A directory that goes away may be the one that is kept open.
         self.parent = None;
         sys::remove_tree(parent, name).map_err(failed("replace", &entry.path))
+    }
+
+    /// Whether something is mounted or grafted on a name, or grafted below it.
+    fn is_mounted(&self, parent: BorrowedFd<'_>, name: &CString, entry: &Entry) -> Result<bool, Error> {
+        if !self.root.grafts().is_empty() {
+            let path = self.below_destination(&clean(&entry.path)?.join(&b'/'));
+            let place = self.root.place_of_link(Path::new(std::ffi::OsStr::from_bytes(&path)));
+            let place = place.map_err(failed("open", &entry.path))?.path;
+            return Ok(self.root.grafts().iter().any(|graft| graft.place.starts_with(&place)));
+        }
+        let mount = |directory: BorrowedFd<'_>, name: &CStr, flags: AtFlags| {
+            rustix::fs::statx(directory, name, flags, StatxFlags::MNT_ID).map(|found| found.stx_mnt_id)
+        };
+        let own = mount(parent, c"", AtFlags::EMPTY_PATH);
+        match mount(parent, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT) {
+            Err(Errno::NOENT) => Ok(false),
+            other => {
+                Ok(other.map_err(failed("stat", &entry.path))? != own.map_err(failed("stat", &entry.path))?)
+            }
+        }
     }
 
     fn file<R: Read>(
         &mut self,
         parent: BorrowedFd<'_>,
         name: &CString,
+        path: &[u8],
         entry: &Entry,
         reader: &mut Reader<R>,
     ) -> Result<(), Error> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = self.make(parent, name, entry, || {
+        let made = self.make(parent, name, entry, || {
             rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o600))
-        })?;
-        let mut file = File::from(file);
+        });
+        match made {
+            Ok(file) => {
+                let filled = self.fill(File::from(file), entry, reader, true);
+                if filled.is_err() {
+                    // Half a file must not be taken for a whole one.
+                    let _ = rustix::fs::unlinkat(parent, name, AtFlags::empty());
+                }
+                filled
+            }
+            Err(error) => match self.mounted_file(path, &error) {
+                // A file that is a mount of its own cannot be replaced, but written to.
+                Some(file) => self.fill(file, entry, reader, false),
+                None => Err(error),
+            },
+        }
+    }
+
+    /// The file that is mounted where another was to be made, emptied.
+    fn mounted_file(&self, path: &[u8], error: &Error) -> Option<File> {
+        let busy = matches!(error, Error::Io { source, .. } if source.raw_os_error() == Some(Errno::BUSY.raw_os_error()));
+        let handle = open_in(self.root, path, OFlags::PATH | OFlags::NOFOLLOW).ok().filter(|_| busy)?;
+        let stat = rustix::fs::fstat(&handle).ok()?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return None;
+        }
+        let flags = OFlags::WRONLY | OFlags::TRUNC | OFlags::CLOEXEC;
+        let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
+        rustix::fs::open(path, flags, Mode::empty()).ok().map(File::from)
+    }
+
+    /// Content, and for a new file what else the archive says of it.
+    fn fill<R: Read>(
+        &mut self,
+        mut file: File,
+        entry: &Entry,
+        reader: &mut Reader<R>,
+        new: bool,
+    ) -> Result<(), Error> {
         match &entry.sparse {
             None => self.content(&mut file, entry.size, entry, reader)?,
             Some(pieces) => {
@@ -334,7 +427,9 @@ impl Unpacker<'_> {
                 file.set_len(entry.size).map_err(failed("size", &entry.path))?;
             }
         }
-        self.descriptor_attributes(file.as_fd(), entry)?;
+        if new {
+            self.descriptor_attributes(file.as_fd(), entry)?;
+        }
         rustix::fs::futimens(&file, &timestamps(entry.mtime)).map_err(failed("set time of", &entry.path))
     }
 
@@ -369,7 +464,11 @@ impl Unpacker<'_> {
         entry: &Entry,
     ) -> Result<(), Error> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let open = || rustix::fs::openat(parent, name, flags, Mode::empty());
+        let root = self.root;
+        let open = || match root.grafts().is_empty() {
+            true => rustix::fs::openat(parent, name, flags, Mode::empty()),
+            false => open_in(root, path, flags),
+        };
         let mut hides_lower = false;
         match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o700)) {
             Ok(()) => {}
@@ -449,11 +548,13 @@ impl Unpacker<'_> {
         self.node_attributes(parent, name, entry)
     }
 
-    fn owner(&self, entry: &Entry) -> Result<(Uid, Gid), Error> {
+    /// Whom a member is to belong to; `None` leaves it to whoever unpacks.
+    fn owner(&self, entry: &Entry) -> Result<Option<(Uid, Gid)>, Error> {
         let out_of_range = || Error::Entry { path: shown(&entry.path), what: "owner out of range" };
         let (uid, gid) = match self.options.ownership {
             Ownership::Keep => (entry.uid, entry.gid),
             Ownership::Fixed { uid, gid } => (uid, gid),
+            Ownership::Own => return Ok(None),
             Ownership::Shift { uid, gid } => (
                 entry.uid.checked_add(uid).ok_or_else(out_of_range)?,
                 entry.gid.checked_add(gid).ok_or_else(out_of_range)?,
@@ -463,13 +564,15 @@ impl Unpacker<'_> {
         if uid == u32::MAX || gid == u32::MAX {
             return Err(out_of_range());
         }
-        Ok((Uid::from_raw(uid), Gid::from_raw(gid)))
+        Ok(Some((Uid::from_raw(uid), Gid::from_raw(gid))))
     }
 
     /// Owner, mode and extended attributes, in this order: a change of owner clears set-user-ID and capabilities.
     fn descriptor_attributes(&self, descriptor: BorrowedFd<'_>, entry: &Entry) -> Result<(), Error> {
-        let (uid, gid) = self.owner(entry)?;
-        rustix::fs::fchown(descriptor, Some(uid), Some(gid)).map_err(failed("own", &entry.path))?;
+        let owner = self.owner(entry)?;
+        if let Some((uid, gid)) = owner {
+            rustix::fs::fchown(descriptor, Some(uid), Some(gid)).map_err(failed("own", &entry.path))?;
+        }
         rustix::fs::fchmod(descriptor, Mode::from_raw_mode(entry.mode))
             .map_err(failed("set mode of", &entry.path))?;
         for (name, value) in &entry.xattrs {
@@ -487,6 +590,8 @@ impl Unpacker<'_> {
             }
             match rustix::fs::fsetxattr(descriptor, name.as_slice(), value, XattrFlags::empty()) {
                 Ok(()) | Err(Errno::OPNOTSUPP) => {}
+                // Not everybody may set all of them.
+                Err(Errno::PERM) if owner.is_none() => {}
                 Err(errno) => return Err(failed("set attribute of", &entry.path)(errno)),
             }
         }
@@ -495,7 +600,7 @@ impl Unpacker<'_> {
 
     /// Owner, mode and time of what cannot be opened without side effects.
     fn node_attributes(&self, parent: BorrowedFd<'_>, name: &CString, entry: &Entry) -> Result<(), Error> {
-        let (uid, gid) = self.owner(entry)?;
+        let owner = self.owner(entry)?;
         let node = rustix::fs::openat(
             parent,
             name,
@@ -503,8 +608,10 @@ impl Unpacker<'_> {
             Mode::empty(),
         )
         .map_err(failed("open", &entry.path))?;
-        rustix::fs::chownat(&node, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
-            .map_err(failed("own", &entry.path))?;
+        if let Some((uid, gid)) = owner {
+            rustix::fs::chownat(&node, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
+                .map_err(failed("own", &entry.path))?;
+        }
         if !matches!(entry.kind, Kind::Symlink(_)) {
             // Through the descriptor, so that nobody can put a link in its place meanwhile.
             rustix::fs::chmod(format!("/proc/self/fd/{}", node.as_raw_fd()), Mode::from_raw_mode(entry.mode))

@@ -11,11 +11,16 @@ use crate::header::{self, BLOCK, Fields, octal_max};
 pub struct Writer<W> {
     inner: W,
     written: u64,
+    /// Empty until the first content comes through.
+    buffer: Vec<u8>,
 }
+
+/// Bytes of content that are read at once.
+const BUFFER_BYTES: usize = 256 << 10;
 
 impl<W: Write> Writer<W> {
     pub fn new(inner: W) -> Writer<W> {
-        Writer { inner, written: 0 }
+        Writer { inner, written: 0, buffer: Vec::new() }
     }
 
     /// Bytes written so far.
@@ -30,8 +35,18 @@ impl<W: Write> Writer<W> {
         if entry.kind != Kind::File {
             return Ok(());
         }
-        let mut buffer = [0u8; 64 << 10];
-        let mut left = entry.size;
+        if entry.size > self.buffer.len() as u64 {
+            self.buffer.resize(entry.size.min(BUFFER_BYTES as u64) as usize, 0);
+        }
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let copied = self.copy(entry.size, content, &mut buffer);
+        self.buffer = buffer;
+        copied?;
+        self.pad(entry.size)
+    }
+
+    fn copy(&mut self, size: u64, content: &mut dyn Read, buffer: &mut [u8]) -> Result<(), Error> {
+        let mut left = size;
         let mut ended = false;
         while left > 0 {
             let step = left.min(buffer.len() as u64) as usize;
@@ -46,7 +61,7 @@ impl<W: Write> Writer<W> {
                 left -= count as u64;
             }
         }
-        self.pad(entry.size)
+        Ok(())
     }
 
     /// A small file from memory.

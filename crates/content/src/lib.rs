@@ -5,6 +5,7 @@
 //! <root>/index.json             which manifests have names; rewritten by whoever knows the names
 //! <root>/blobs/sha256/<hex>     immutable, complete, and what their name says
 //! <root>/ingest/                blobs on their way in; emptied when the store is opened
+//! <root>/partial/               blobs that come from afar in pieces; they outlive the process (see [`Partial`])
 //! ```
 //! Other tools (`skopeo`, `umoci`) can read the store in place. It knows digests and bytes, nothing of images: what is
 //! still needed is decided above, and said with [`Store::delete`].
@@ -14,6 +15,7 @@
 //! a loss of power after [`Store::sync`], which a caller does once, before it records that it needs the blobs.
 
 mod ingest;
+mod partial;
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -26,6 +28,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 pub use ingest::{Ingested, Writer};
+pub use partial::Partial;
 
 const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 const INDEX_BYTES_MAX: u64 = 64 << 20;
@@ -73,7 +76,7 @@ impl Store {
         let io = |operation: &'static str, path: PathBuf| {
             move |source: io::Error| Error::Io { operation, path, source }
         };
-        for name in ["blobs/sha256", "blobs/sha512", "ingest"] {
+        for name in ["blobs/sha256", "blobs/sha512", "ingest", "partial"] {
             let path = root.join(name);
             std::fs::create_dir_all(&path).map_err(io("create", path))?;
         }
@@ -88,6 +91,7 @@ impl Store {
             ingest_next: AtomicU64::new(0),
         };
         store.sweep_ingest()?;
+        store.sweep_partial()?;
         store.check_layout()?;
         if !root.join("index.json").exists() {
             store.write_index(&Index::default())?;

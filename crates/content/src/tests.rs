@@ -92,3 +92,40 @@ proptest! {
         prop_assert_eq!(store.read(&blob.digest, 1 << 20).unwrap(), pieces.concat());
     }
 }
+
+#[test]
+fn partial_blobs_outlive_the_process() {
+    let (directory, store) = store();
+    let bytes: Vec<u8> = (0..1_000_000u32).map(|number| (number / 7) as u8 | 1).collect();
+    let digest = Digest::of(&bytes);
+    let size = bytes.len() as u64;
+    let store = std::sync::Arc::new(store);
+    {
+        let partial = store.partial(&digest, size).unwrap();
+        assert_eq!(partial.present().unwrap(), []);
+        partial.write_at(&bytes[..100_000], 0).unwrap();
+        partial.write_at(&bytes[600_000..900_000], 600_000).unwrap();
+        assert!(partial.write_at(b"xy", size - 1).is_err());
+    }
+    drop(store);
+    let store = std::sync::Arc::new(Store::open(&directory.path().join("content")).unwrap());
+    let partial = store.partial(&digest, size).unwrap();
+    let present = partial.present().unwrap();
+    // What is said to be there, is; a block may be missing before a hole.
+    assert!(present.iter().map(|part| part.end - part.start).sum::<u64>() >= 200_000, "{present:?}");
+    for part in &present {
+        let mut read = vec![0; (part.end - part.start) as usize];
+        assert_eq!(partial.read_at(&mut read, part.start).unwrap(), read.len());
+        let end = part.end.min(900_000) as usize;
+        assert!(read[..end - part.start as usize] == bytes[part.start as usize..end]);
+    }
+    partial.write_at(&bytes, 0).unwrap();
+    assert!(partial.present().unwrap().iter().eq([&(0..size)]));
+    partial.commit().unwrap();
+    assert_eq!(store.read(&digest, size).unwrap(), bytes);
+    // Longer than it should be: begun anew.
+    store.partial(&Digest::of(b"x"), 10).unwrap().write_at(b"0123456789", 0).unwrap();
+    assert_eq!(store.partial(&Digest::of(b"x"), 5).unwrap().present().unwrap(), []);
+    store.partial(&Digest::of(b"x"), 5).unwrap().discard().unwrap();
+    assert_eq!(std::fs::read_dir(store.root().join("partial")).unwrap().count(), 0);
+}

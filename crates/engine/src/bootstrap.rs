@@ -21,8 +21,8 @@ use crate::settings::Current;
 use crate::shim::{Launcher, Shim};
 use crate::volumes::Volumes;
 use crate::{
-    CONTAINERS, Engine, Inner, NetworkOptions, Options, REMEMBERED, blocking, clock, host, net, registry,
-    seccomp_cache,
+    CONTAINERS, CgroupDriver, Engine, Inner, NetworkOptions, Options, REMEMBERED, blocking, clock, host, net,
+    registry, seccomp_cache,
 };
 
 /// The parts that the daemon opens and others use as well.
@@ -146,6 +146,10 @@ fn read_endpoint(directory: &Path) -> Option<Endpoint> {
 
 fn open_blocking(options: Options, parts: Parts) -> Result<Engine, Refusal> {
     let Parts { store, images, snapshots } = parts;
+    model::logging::Logging::of(&options.settings.log).map_err(|refusal| Refusal {
+        message: format!("failed to set log opts: {}", refusal.message),
+        ..refusal
+    })?;
     for directory in [options.paths.containers(), options.paths.tasks()] {
         // Closed to others: what containers hold is theirs (CVE-2021-41091).
         std::fs::DirBuilder::new()
@@ -161,8 +165,9 @@ fn open_blocking(options: Options, parts: Parts) -> Result<Engine, Refusal> {
     let facts = HostFacts {
         cpus: std::thread::available_parallelism().map_or(1, |count| count.get() as u32),
         cgroup_v2: host::cgroup_v2(),
-        swap_limit: host::swap_limit(),
-        pids_limit: host::controller("pids"),
+        cgroup_systemd: options.cgroup_driver == CgroupDriver::Systemd,
+        controllers: host::controllers(),
+        memory: host::memory_total(),
         cgroup_parent: options.cgroup_parent.clone(),
         ..HostFacts::default()
     };
@@ -176,6 +181,7 @@ fn open_blocking(options: Options, parts: Parts) -> Result<Engine, Refusal> {
         options,
         id,
         current,
+        metrics: Default::default(),
         store,
         images,
         snapshots,
@@ -184,11 +190,14 @@ fn open_blocking(options: Options, parts: Parts) -> Result<Engine, Refusal> {
         events: Default::default(),
         registry: registry::Registry::default(),
         seccomp: seccomp_cache::Cache::new(kernel),
+        shipping: Default::default(),
         networks,
         volumes,
+        meter: Default::default(),
         execs: Mutex::default(),
         remembered: Mutex::default(),
         background: Default::default(),
+        sampler: Default::default(),
     })))
 }
 

@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use api_types::container::{ContainerCreate, ContainerWait, RestartPolicy};
+use api_types::container::{ContainerCreate, ContainerUpdate, ContainerWait};
 use model::create::{Given, Record};
 use model::restart::{Ended, with_daemon};
 use model::{Kind, Phase, Refusal, name, signal};
 
 use crate::autostart::Due;
 use crate::container::{Client, Command, Handle, Remembered, StartedBy, Task, View};
+use crate::metrics::Action;
 use crate::{Engine, blocking, clock, failpoint};
 
 /// What `wait` waits for.
@@ -43,7 +44,8 @@ impl Engine {
             "" => None,
             given => Some(name::parse(given)?.to_string()),
         };
-        blocking(move || engine.create_blocking(wanted, request)).await
+        let made = blocking(move || engine.create_blocking(wanted, request));
+        self.metrics().timed(Action::Create, made).await
     }
 
     fn create_blocking(
@@ -156,7 +158,9 @@ impl Engine {
     }
 
     pub async fn start(&self, name: &str) -> Result<(), Refusal> {
-        self.find(name)?.ask(|answer| Command::Start { by: StartedBy::Person, answer }).await
+        let handle = self.find(name)?;
+        let started = handle.ask(|answer| Command::Start { by: StartedBy::Person, answer });
+        self.metrics().timed(Action::Start, started).await
     }
 
     /// `signal`: a name or number, or empty. `grace` in seconds; -1 waits for ever.
@@ -282,19 +286,16 @@ impl Engine {
         renamed
     }
 
-    pub async fn update_restart(&self, name: &str, policy: RestartPolicy) -> Result<(), Refusal> {
-        let handle = self.find(name)?;
-        if handle.view().record.host_config.auto_remove && !matches!(policy.name.as_str(), "" | "no") {
-            return Err(Refusal::invalid(
-                "Restart policy cannot be updated because AutoRemove is enabled for the container",
-            ));
-        }
-        handle.ask(|answer| Command::UpdateRestart { policy, answer }).await
+    /// Changes limits and restart policy; returns warnings.
+    pub async fn update(&self, name: &str, request: ContainerUpdate) -> Result<Vec<String>, Refusal> {
+        self.find(name)?.ask(|answer| Command::Update { request: Box::new(request), answer }).await
     }
 
     /// `volumes`: with those that nobody named.
     pub async fn remove(&self, name: &str, force: bool, volumes: bool) -> Result<(), Refusal> {
-        self.find(name)?.ask(|answer| Command::Remove { force, volumes, answer }).await
+        let handle = self.find(name)?;
+        let removed = handle.ask(|answer| Command::Remove { force, volumes, answer });
+        self.metrics().timed(Action::Delete, removed).await
     }
 
     /// Starts to wait; the future that it hands back ends with the exit.
@@ -340,6 +341,9 @@ impl Engine {
         self.adopt(&mut task, &id).await;
         tokio::spawn(task.run());
         let view = handle.view();
+        if let Ok(Some(spool)) = self.log_spool(&view.record) {
+            self.shipping().resume(&view.record, spool, view.phase.is_running()).await;
+        }
         if view.phase.is_running() {
             self.volumes().adopt_running(&view.record);
         }

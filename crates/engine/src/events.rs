@@ -1,6 +1,7 @@
 //! The event stream: a short memory, and everybody who listens.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use api_types::StringMap;
@@ -18,6 +19,7 @@ const BEHIND_MAX: usize = 1024;
 pub struct Events {
     past: Mutex<VecDeque<Arc<EventMessage>>>,
     live: broadcast::Sender<Arc<EventMessage>>,
+    emitted: AtomicU64,
 }
 
 /// Past events and those to come.
@@ -29,13 +31,14 @@ pub struct Subscription {
 
 impl Default for Events {
     fn default() -> Self {
-        Events { past: Mutex::default(), live: broadcast::channel(BEHIND_MAX).0 }
+        Events { past: Mutex::default(), live: broadcast::channel(BEHIND_MAX).0, emitted: AtomicU64::new(0) }
     }
 }
 
 impl Events {
     pub fn emit(&self, kind: &str, action: impl Into<String>, id: &str, attributes: StringMap) {
         let now = clock::now();
+        self.emitted.fetch_add(1, Ordering::Relaxed);
         let event = Arc::new(EventMessage {
             kind: kind.into(),
             action: action.into(),
@@ -57,6 +60,11 @@ impl Events {
     pub fn subscribe(&self) -> Subscription {
         let past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
         Subscription { past: past.iter().cloned().collect(), live: self.live.subscribe() }
+    }
+
+    /// How many there were since the daemon's start.
+    pub fn emitted(&self) -> u64 {
+        self.emitted.load(Ordering::Relaxed)
     }
 
     pub fn listeners(&self) -> usize {

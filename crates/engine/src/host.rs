@@ -3,6 +3,7 @@
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
+use model::create::limits::Controllers;
 use oci::runtime::{LinuxDevice, LinuxDeviceKind};
 use rustix::fs::{major, minor};
 
@@ -86,9 +87,9 @@ fn os_release(text: &str, key: &str) -> Option<String> {
 }
 
 /// Bytes of memory.
-pub fn memory_total() -> i64 {
+pub fn memory_total() -> u64 {
     let line = first_line("/proc/meminfo").unwrap_or_default();
-    let kilobytes = line.split_ascii_whitespace().nth(1).and_then(|number| number.parse::<i64>().ok());
+    let kilobytes = line.split_ascii_whitespace().nth(1).and_then(|number| number.parse::<u64>().ok());
     kilobytes.unwrap_or(0) * 1024
 }
 
@@ -96,30 +97,97 @@ pub fn ipv4_forwarding() -> bool {
     first_line("/proc/sys/net/ipv4/ip_forward").as_deref() == Some("1")
 }
 
-/// A controller of cgroup v1 is mounted, or v2 offers it.
-pub fn controller(name: &str) -> bool {
-    if cgroup_v2() {
-        let all = first_line("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
-        return all.split_ascii_whitespace().any(|one| one == name);
+/// What can be limited here.
+pub fn controllers() -> Controllers {
+    let cgroup_namespace = Path::new("/proc/self/ns/cgroup").exists();
+    let found = if cgroup_v2() { controllers_2() } else { controllers_1() };
+    Controllers { cgroup_namespace, ..found }
+}
+
+/// On v2 a controller's limits come together. None of them is in the root's directory, where nothing is limited.
+fn controllers_2() -> Controllers {
+    let all = first_line("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+    let has = |name: &str| all.split_ascii_whitespace().any(|one| one == name);
+    let list = |file: &str| first_line(&format!("/sys/fs/cgroup/{file}")).unwrap_or_default();
+    Controllers {
+        memory: has("memory"),
+        memory_reservation: has("memory"),
+        swap: has("memory") && swap_is_accounted(),
+        swappiness: false,
+        oom_kill_disable: false,
+        pids: has("pids"),
+        cpu_shares: has("cpu"),
+        cpu_quota: has("cpu"),
+        cpu_realtime: false,
+        cpuset: has("cpuset"),
+        cpus: list("cpuset.cpus.effective"),
+        mems: list("cpuset.mems.effective"),
+        block_io_weight: has("io"),
+        block_io_weight_device: has("io"),
+        block_io_throttle: has("io"),
+        cgroup_namespace: false,
     }
+}
+
+/// Kernels without swap, or told not to count it, have no file for it in any cgroup.
+fn swap_is_accounted() -> bool {
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let path = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/").trim_end_matches('/');
+    // In the root itself nothing can be seen; what nearly all kernels have is taken to be there.
+    path.is_empty()
+        || Path::new(&format!("/sys/fs/cgroup{path}/memory.swap.max")).exists()
+        || !Path::new(&format!("/sys/fs/cgroup{path}/memory.max")).exists()
+}
+
+/// On v1 each limit has a file of its own, in the root of its controller's hierarchy.
+fn controllers_1() -> Controllers {
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    mounts.lines().any(|line| {
-        let mut fields = line.split(' ').skip(2);
-        fields.next() == Some("cgroup")
-            && fields.next().is_some_and(|options| options.split(',').any(|one| one == name))
+    let roots = |controller: &str| mount_of(&mounts, controller);
+    let has = |controller: &str, file: &str| {
+        roots(controller).is_some_and(|root| Path::new(&root).join(file).exists())
+    };
+    let list = |file: &str| {
+        roots("cpuset").and_then(|root| first_line(&format!("{root}/{file}"))).unwrap_or_default()
+    };
+    // The BFQ scheduler's weights are only in the cgroups below.
+    let bfq = has("blkio", "blkio.bfq.io_serviced");
+    Controllers {
+        memory: has("memory", "memory.limit_in_bytes"),
+        memory_reservation: has("memory", "memory.soft_limit_in_bytes"),
+        swap: has("memory", "memory.memsw.limit_in_bytes"),
+        swappiness: has("memory", "memory.swappiness"),
+        oom_kill_disable: has("memory", "memory.oom_control"),
+        pids: roots("pids").is_some(),
+        cpu_shares: has("cpu", "cpu.shares"),
+        cpu_quota: has("cpu", "cpu.cfs_quota_us"),
+        cpu_realtime: has("cpu", "cpu.rt_runtime_us"),
+        cpuset: roots("cpuset").is_some(),
+        cpus: list("cpuset.cpus"),
+        mems: list("cpuset.mems"),
+        block_io_weight: bfq || has("blkio", "blkio.weight"),
+        block_io_weight_device: bfq || has("blkio", "blkio.weight_device"),
+        block_io_throttle: has("blkio", "blkio.throttle.read_bps_device"),
+        cgroup_namespace: false,
+    }
+}
+
+/// Where a controller of v1 is mounted.
+fn mount_of(mounts: &str, controller: &str) -> Option<String> {
+    mounts.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let options = fields.get(3).filter(|_| fields.get(2) == Some(&"cgroup"))?;
+        options.split(',').any(|one| one == controller).then(|| fields[1].to_string())
     })
 }
 
-/// Memory and swap can be limited together.
-pub fn swap_limit() -> bool {
-    if cgroup_v2() {
-        return controller("memory");
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hierarchies_are_found_by_their_controllers() {
+        let mounts = "proc /proc proc rw 0 0\ncgroup /sys/fs/cgroup/cpu,cpuacct cgroup rw,cpu,cpuacct 0 0\n";
+        assert_eq!(mount_of(mounts, "cpuacct").as_deref(), Some("/sys/fs/cgroup/cpu,cpuacct"));
+        assert_eq!((mount_of(mounts, "memory"), mount_of("odd", "cpu")), (None, None));
     }
-    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let root = mounts.lines().find_map(|line| {
-        let fields: Vec<&str> = line.split(' ').collect();
-        let memory = fields.get(2) == Some(&"cgroup") && fields.get(3)?.split(',').any(|one| one == "memory");
-        memory.then(|| fields[1].to_string())
-    });
-    root.is_some_and(|root| Path::new(&root).join("memory.memsw.limit_in_bytes").exists())
 }

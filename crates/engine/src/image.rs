@@ -1,10 +1,12 @@
 //! Images as containers see them.
 
+use std::collections::BTreeSet;
+
 use api_types::ObjectSet;
 use api_types::container::{ContainerConfig, HealthConfig};
 use model::create::ImageFacts;
 use model::{Kind, Refusal};
-use oci::Digest;
+use oci::{Config, Digest, Healthcheck};
 
 use crate::Engine;
 
@@ -39,6 +41,94 @@ pub fn api_config(config: &oci::image::Config) -> ContainerConfig {
         on_build: list(&config.on_build),
         shell: list(&config.shell),
         ..ContainerConfig::default()
+    }
+}
+
+/// The part of a container's config that an image has as well: what belongs to one container alone (its name, its
+/// terminal) stays behind.
+pub fn stored_config(config: &ContainerConfig) -> Config {
+    let keys = |set: &Option<ObjectSet>| set.iter().flatten().map(|(key, _)| key.clone()).collect();
+    let list = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
+    Config {
+        user: config.user.clone(),
+        exposed_ports: keys(&config.exposed_ports),
+        env: list(&config.env),
+        entrypoint: config.entrypoint.clone(),
+        cmd: config.cmd.clone(),
+        healthcheck: config.healthcheck.as_ref().map(|health| Healthcheck {
+            test: list(&health.test),
+            interval: health.interval,
+            timeout: health.timeout,
+            start_period: health.start_period,
+            start_interval: health.start_interval,
+            retries: health.retries,
+        }),
+        args_escaped: config.args_escaped,
+        volumes: keys(&config.volumes),
+        working_dir: config.working_dir.clone(),
+        labels: config.labels.clone().unwrap_or_default(),
+        stop_signal: config.stop_signal.clone().unwrap_or_default(),
+        stop_timeout: config.stop_timeout,
+        on_build: list(&config.on_build),
+        shell: list(&config.shell),
+        ..Config::default()
+    }
+}
+
+/// Fills what `own` does not say from `other`.
+pub fn merge(own: &mut Config, other: &Config) {
+    let text = |own: &mut String, other: &String| {
+        if own.is_empty() {
+            own.clone_from(other);
+        }
+    };
+    text(&mut own.user, &other.user);
+    text(&mut own.working_dir, &other.working_dir);
+    text(&mut own.stop_signal, &other.stop_signal);
+    own.exposed_ports.extend(other.exposed_ports.iter().cloned());
+    own.volumes.extend(other.volumes.iter().cloned());
+    let name = |variable: &str| variable.split('=').next().unwrap_or_default().to_owned();
+    let known: BTreeSet<String> = own.env.iter().map(|variable| name(variable)).collect();
+    own.env.extend(other.env.iter().filter(|variable| !known.contains(&name(variable))).cloned());
+    for (key, value) in &other.labels {
+        own.labels.entry(key.clone()).or_insert_with(|| value.clone());
+    }
+    if own.entrypoint.as_ref().is_none_or(Vec::is_empty) {
+        if own.cmd.as_ref().is_none_or(Vec::is_empty) {
+            own.cmd.clone_from(&other.cmd);
+            own.args_escaped = other.args_escaped;
+        }
+        if own.entrypoint.is_none() {
+            own.entrypoint.clone_from(&other.entrypoint);
+        }
+    }
+    match (&mut own.healthcheck, &other.healthcheck) {
+        (Some(own), Some(other)) => merge_health(own, other),
+        (own @ None, other) => own.clone_from(other),
+        (Some(_), None) => {}
+    }
+    own.stop_timeout = own.stop_timeout.or(other.stop_timeout);
+    for (own, other) in [(&mut own.on_build, &other.on_build), (&mut own.shell, &other.shell)] {
+        if own.is_empty() {
+            own.clone_from(other);
+        }
+    }
+}
+
+fn merge_health(own: &mut Healthcheck, other: &Healthcheck) {
+    if own.test.is_empty() {
+        own.test.clone_from(&other.test);
+    }
+    for (own, other) in [
+        (&mut own.interval, other.interval),
+        (&mut own.timeout, other.timeout),
+        (&mut own.start_period, other.start_period),
+        (&mut own.start_interval, other.start_interval),
+        (&mut own.retries, other.retries),
+    ] {
+        if *own == 0 {
+            *own = other;
+        }
     }
 }
 

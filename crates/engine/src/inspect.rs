@@ -55,7 +55,7 @@ impl Engine {
             hostname_path: file("hostname"),
             hosts_path: file("hosts"),
             log_path: match record.host_config.log_config.driver.as_str() {
-                "json-file" => self.log_path(record).to_string_lossy().into_owned(),
+                "json-file" => self.paths().log(&record.id).to_string_lossy().into_owned(),
                 _ => String::new(),
             },
             name: format!("/{}", record.name),

@@ -13,11 +13,13 @@ mod containers;
 mod events;
 mod execs;
 mod failpoint;
+pub mod files;
 mod host;
 mod image;
 mod inspect;
 mod list;
 pub mod logs;
+pub mod metrics;
 mod net;
 mod networks;
 mod paths;
@@ -26,9 +28,12 @@ mod registry;
 mod seccomp_cache;
 mod settings;
 mod shim;
+mod shipping;
+pub mod stats;
 mod system;
 mod top;
 
+mod usage;
 pub mod volumes;
 
 use std::collections::BTreeMap;
@@ -48,10 +53,13 @@ pub use attach::Past;
 pub use bootstrap::Parts;
 pub use containers::WaitCondition;
 pub use events::Subscription;
-pub use image::{api_config as image_config, refusal as images_refusal};
+pub use image::{
+    api_config as image_config, merge as merge_config, refusal as images_refusal, stored_config,
+};
 pub use list::ListQuery;
 pub use paths::Paths;
 pub use prune::until as prune_until;
+pub use sandbox::cgroup::Driver as CgroupDriver;
 pub use system::Facts;
 
 const CONTAINERS: &str = "containers";
@@ -63,6 +71,7 @@ pub struct Options {
     pub paths: Paths,
     /// The shim's program.
     pub shim: PathBuf,
+    pub cgroup_driver: CgroupDriver,
     pub cgroup_parent: String,
     pub network: net::NetworkOptions,
     /// A program of the host that stands before those of containers that want an init; none: Corten's own, which
@@ -83,6 +92,7 @@ struct Inner {
     options: Options,
     id: String,
     current: settings::Current,
+    metrics: metrics::Metrics,
     store: Store,
     images: Arc<Images>,
     snapshots: Arc<dyn Snapshotter>,
@@ -91,12 +101,15 @@ struct Inner {
     events: events::Events,
     registry: registry::Registry,
     seccomp: seccomp_cache::Cache,
+    shipping: shipping::Shipping,
     networks: networks::Networks,
     volumes: volumes::Volumes,
+    meter: usage::Meter,
     execs: Mutex<execs::Execs>,
     /// States to be written with the next lazy commit.
     remembered: Mutex<BTreeMap<String, Remembered>>,
     background: system::Background,
+    sampler: stats::Sampler,
 }
 
 /// Runs blocking work where it may block.
@@ -128,6 +141,11 @@ impl Engine {
 
     pub(crate) fn events(&self) -> &events::Events {
         &self.0.events
+    }
+
+    /// What was counted since the start.
+    pub fn metrics(&self) -> &metrics::Metrics {
+        &self.0.metrics
     }
 
     /// Past and coming events.
@@ -165,11 +183,9 @@ impl Engine {
         self.0.seccomp.filter(record, self.settings().seccomp.as_deref())
     }
 
-    pub(crate) fn log_path(&self, record: &Record) -> PathBuf {
-        match record.host_config.log_config.driver.as_str() {
-            "local" => self.paths().container(&record.id).join("local-logs").join("container.log"),
-            _ => self.paths().log(&record.id),
-        }
+    /// The logs that are sent elsewhere.
+    pub(crate) fn shipping(&self) -> &shipping::Shipping {
+        &self.0.shipping
     }
 
     pub(crate) async fn store_record(&self, record: &Record) -> Result<(), Refusal> {

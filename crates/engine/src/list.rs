@@ -10,7 +10,7 @@ use model::time::NANOS;
 use model::{Refusal, mounts, ports};
 
 use crate::container::View;
-use crate::{Engine, blocking, clock};
+use crate::{Engine, clock};
 
 #[derive(Debug, Clone, Default)]
 pub struct ListQuery {
@@ -76,14 +76,15 @@ impl Engine {
         let mut answers: Vec<ContainerSummary> = chosen.iter().map(|view| self.summary(view, now)).collect();
         if query.size {
             let engine = self.clone();
-            answers = blocking(move || {
-                for answer in &mut answers {
-                    let (rw, root) = engine.sizes(&answer.id);
-                    (answer.size_rw, answer.size_root_fs) = (Some(rw), Some(root));
-                }
-                Ok(answers)
-            })
-            .await?;
+            answers = self
+                .measured(move || {
+                    for answer in &mut answers {
+                        let (rw, root) = engine.sizes(&answer.id);
+                        (answer.size_rw, answer.size_root_fs) = (Some(rw), Some(root));
+                    }
+                    Ok(answers)
+                })
+                .await?;
         }
         Ok(answers)
     }

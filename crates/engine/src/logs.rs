@@ -1,13 +1,17 @@
 //! `logs`: batches of rendered records, and waiting for more.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use logs::{Options, Progress, Query, Reader, Render};
-use model::{Phase, Refusal, create::LogSettings};
+use model::create::Record;
+use model::logging::{self, FileFormat, Logging};
+use model::{Phase, Refusal};
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 
 use crate::container::{Handle, View};
+use crate::shipping::Spool;
 use crate::{Engine, blocking, clock};
 
 /// Bytes of one batch.
@@ -52,6 +56,41 @@ async fn let_short_command_end(handle: &Handle) {
 }
 
 impl Engine {
+    /// Where a container's log is on this host, and how it is kept; none if it has no log.
+    pub(crate) fn log_files(&self, record: &Record) -> Result<Option<Options>, Refusal> {
+        let logging = Logging::of(&record.host_config.log_config)?;
+        let Some(files) = logging.files else { return Ok(None) };
+        let directory = self.paths().container(&record.id);
+        let (driver, path) = match files.format {
+            FileFormat::Json => (logs::Driver::JsonFile, self.paths().log(&record.id)),
+            FileFormat::Local => (logs::Driver::Local, directory.join("local-logs").join("container.log")),
+        };
+        let mut attributes = BTreeMap::new();
+        if logging.receiver.is_none() {
+            attributes = logging::attributes(record, str::to_string)?;
+            let tag = logging::tag(record, "")?;
+            if !tag.is_empty() {
+                attributes.insert("tag".into(), tag);
+            }
+        }
+        Ok(Some(Options {
+            driver,
+            path,
+            size_max: files.size_max,
+            files_max: files.files_max,
+            compress: files.compress,
+            numbered: logging.receiver.is_some(),
+            attributes,
+        }))
+    }
+
+    /// The same for a log that is shipped elsewhere.
+    pub(crate) fn log_spool(&self, record: &Record) -> Result<Option<Spool>, Refusal> {
+        let files = self.log_files(record)?.filter(|files| files.numbered);
+        let cursor = self.paths().file(&record.id, "log-cursor");
+        Ok(files.map(|files| Spool { files, cursor }))
+    }
+
     /// Starts to read a container's log; the batches are in Docker's output form.
     pub async fn logs(&self, name: &str, query: LogQuery) -> Result<LogStream, Refusal> {
         if !query.stdout && !query.stderr {
@@ -83,24 +122,15 @@ impl Engine {
         follow: bool,
     ) -> Result<Reader, Refusal> {
         let record = &view.record;
-        let driver = match record.host_config.log_config.driver.as_str() {
-            "json-file" => logs::Driver::JsonFile,
-            "local" => logs::Driver::Local,
-            other => {
+        let logging = Logging::of(&record.host_config.log_config)?;
+        let options = match self.log_files(record)? {
+            Some(options) if logging.readable => options,
+            _ => {
                 return Err(Refusal::new(
                     model::Kind::NotImplemented,
-                    format!("configured logging driver does not support reading: {other}"),
+                    "configured logging driver does not support reading",
                 ));
             }
-        };
-        let settings = LogSettings::of(&record.host_config.log_config)?;
-        let options = Options {
-            driver,
-            path: self.log_path(record),
-            size_max: settings.size_max,
-            files_max: settings.files_max,
-            compress: settings.compress,
-            attributes: Default::default(),
         };
         let wanted = Query {
             since: query.since,
@@ -108,6 +138,7 @@ impl Engine {
             tail: query.tail,
             stdout: query.stdout,
             stderr: query.stderr,
+            after: None,
             follow,
         };
         blocking(move || Reader::open(&options, &wanted).map_err(failed)).await

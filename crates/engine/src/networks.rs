@@ -173,6 +173,14 @@ impl Engine {
         Ok(self.api_network(record, true))
     }
 
+    /// Networks that no container uses; the predefined ones stay, so that there is nothing to remove.
+    pub fn network_prune(&self, filters: &str) -> Result<Vec<String>, Refusal> {
+        let filters = Filters::parse(filters, &["label", "label!", "until"])?;
+        crate::prune_until(&filters, clock::now())?;
+        self.announce("network", "prune", "", [("reclaimed".to_string(), "0".to_string())].into());
+        Ok(Vec::new())
+    }
+
     /// The predefined networks stay.
     pub fn network_remove(&self, name: &str) -> Result<(), Refusal> {
         let network = self.network_inspect(name)?;

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use model::create::limits::Controllers;
 use model::mounts::Source;
 use tokio::sync::{Notify, oneshot};
 
@@ -53,11 +54,7 @@ pub struct Facts {
     pub driver: String,
     pub backing_filesystem: String,
     pub cgroup_v2: bool,
-    pub memory_limit: bool,
-    pub swap_limit: bool,
-    pub cpu: bool,
-    pub cpuset: bool,
-    pub pids_limit: bool,
+    pub controllers: Controllers,
     pub ipv4_forwarding: bool,
     pub kernel: String,
     pub operating_system: String,
@@ -67,12 +64,21 @@ pub struct Facts {
     pub memory: i64,
     pub name: String,
     pub listeners: i64,
+    /// Events since the daemon's start.
+    pub events: u64,
     pub descriptors: i64,
 }
 
 impl Engine {
     /// Blocks shortly, on files of `/proc`.
     pub fn system_facts(&self) -> Facts {
+        let begin = Instant::now();
+        let facts = self.find_facts();
+        self.metrics().system_info.observe(begin.elapsed());
+        facts
+    }
+
+    fn find_facts(&self) -> Facts {
         let views: Vec<_> = self.registry().all().into_iter().map(|handle| handle.view()).collect();
         let count = |wanted: &[&str]| {
             i64::try_from(views.iter().filter(|view| wanted.contains(&view.phase.status())).count())
@@ -88,20 +94,17 @@ impl Engine {
             driver: self.snapshots().driver().into(),
             backing_filesystem: filesystem(&self.paths().data),
             cgroup_v2: self.facts().cgroup_v2,
-            memory_limit: host::controller("memory"),
-            swap_limit: self.facts().swap_limit,
-            cpu: host::controller("cpu"),
-            cpuset: host::controller("cpuset"),
-            pids_limit: self.facts().pids_limit,
+            controllers: self.facts().controllers.clone(),
             ipv4_forwarding: host::ipv4_forwarding(),
             kernel: uname.release().to_string_lossy().into_owned(),
             operating_system: host::operating_system(),
             os_version: host::os_version(),
             architecture: uname.machine().to_string_lossy().into_owned(),
             cpus: self.facts().cpus.into(),
-            memory: host::memory_total(),
+            memory: i64::try_from(self.facts().memory).unwrap_or(i64::MAX),
             name: uname.nodename().to_string_lossy().into_owned(),
             listeners: self.events().listeners() as i64,
+            events: self.events().emitted(),
             descriptors: std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as i64),
         }
     }
@@ -115,6 +118,15 @@ impl Engine {
         };
         let using = views.filter(|view| view.record.image_id == image || mounts(view));
         using.map(|view| (view.id().to_string(), view.phase.is_running())).collect()
+    }
+
+    /// How many containers are made from each image, by its ID.
+    pub fn image_users(&self) -> std::collections::HashMap<String, usize> {
+        let mut users = std::collections::HashMap::new();
+        for handle in self.registry().all() {
+            *users.entry(handle.view().record.image_id.clone()).or_default() += 1;
+        }
+        users
     }
 
     pub fn container_count(&self) -> usize {

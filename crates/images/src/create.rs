@@ -13,6 +13,9 @@ use crate::register::{LayerBlob, Registered, Registration};
 use crate::state::StoredImage;
 use crate::{Error, Images};
 
+/// An archive without members has nothing but its end.
+const EMPTY_ARCHIVE_BYTES: u64 = 1024;
+
 /// A flat archive that becomes an image of one layer.
 #[derive(Debug)]
 pub struct Import {
@@ -93,12 +96,22 @@ impl Images {
         self.register(&mut pins, registration, &mut |_, _, _| {})
     }
 
-    /// Keeps an archive as it comes, and unpacks it on the way as a layer on nothing.
+    /// Keeps an archive as it comes (or plain, if layers have no name for its compression), and unpacks it on the way as
+    /// a layer on nothing.
     fn import_layer(&self, stream: impl Read + Send, pins: &mut Pins<'_>) -> Result<NewLayer, Error> {
         let mut writer = self.content.writer()?;
-        let decoder = Decoder::new(Keep { stream, writer: &mut writer })?;
-        let media_type = layer_media_type(decoder.compression()).to_owned();
-        let (stage, diff_id, bytes) = self.unpack_stream(decoder, Algorithm::Sha256, None, &mut || {})?;
+        let (compression, stream) = Compression::peek(stream)?;
+        let media_type = layer_media_type(compression).to_owned();
+        let (stage, diff_id, bytes) = match compression {
+            Compression::Bzip2 | Compression::Xz => {
+                let plain = Keep { stream: Decoder::new(stream)?, writer: &mut writer };
+                self.unpack_stream(plain, Algorithm::Sha256, None, &mut || {})?
+            }
+            Compression::None | Compression::Gzip | Compression::Zstd => {
+                let decoder = Decoder::new(Keep { stream, writer: &mut writer })?;
+                self.unpack_stream(decoder, Algorithm::Sha256, None, &mut || {})?
+            }
+        };
         // The chain of a lowest layer is its diff ID.
         pins.chain(&diff_id);
         self.snapshots.commit(stage, &diff_id, bytes)?;
@@ -114,13 +127,19 @@ impl Images {
     /// be in use; then the archive has each file as it was at some moment.
     pub fn pack_container(&self, container: &str, pins: &mut Pins<'_>) -> Result<NewLayer, Error> {
         let snapshots::Mounts::Overlay { upper, .. } = self.snapshots.mounts(container)?;
-        self.pack_upper(&upper, pins)
+        self.pack_upper(&upper, &[], pins)
     }
 
-    fn pack_upper(&self, upper: &Path, pins: &mut Pins<'_>) -> Result<NewLayer, Error> {
+    fn pack_upper(
+        &self,
+        upper: &Path,
+        leave_out: &[Vec<u8>],
+        pins: &mut Pins<'_>,
+    ) -> Result<NewLayer, Error> {
         let root =
             Root::open_path(upper).map_err(|source| Error::Io { operation: "open a layer", source })?;
-        let options = PackOptions { overlay_upper: true, ..PackOptions::default() };
+        let leave_out = leave_out.iter().cloned().collect();
+        let options = PackOptions { overlay_upper: true, leave_out, ..PackOptions::default() };
         let mut writer = self.content.writer()?;
         let mut buffered = io::BufWriter::with_capacity(256 << 10, &mut writer);
         let (_, bytes) = archive::pack(&root, &options, &mut buffered)?;
@@ -159,11 +178,14 @@ impl Images {
         Ok(layer)
     }
 
-    /// Makes an image of a container as it is now. `new.layer` is made here.
-    pub fn commit(&self, container: &str, new: NewImage) -> Result<Registered, Error> {
+    /// Makes an image of a container as it is now. `new.layer` is made here, without the paths of `leave_out`; a container
+    /// that changed nothing adds none.
+    pub fn commit(&self, container: &str, leave_out: &[Vec<u8>], new: NewImage) -> Result<Registered, Error> {
         let mut pins = self.pins();
-        let layer = self.pack_container(container, &mut pins)?;
-        self.create(NewImage { layer: Some(layer), ..new }, &mut pins)
+        let snapshots::Mounts::Overlay { upper, .. } = self.snapshots.mounts(container)?;
+        let layer = self.pack_upper(&upper, leave_out, &mut pins)?;
+        let layer = Some(layer).filter(|layer| layer.blob.size > EMPTY_ARCHIVE_BYTES);
+        self.create(NewImage { layer, ..new }, &mut pins)
     }
 
     /// Makes an image on top of another: the parent's layers and history with one step more. The layer's blob must be

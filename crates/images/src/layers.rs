@@ -20,7 +20,8 @@ const FREE_SHARE: (u64, u64) = (19, 20);
 /// The OCI media type of a layer's archive.
 pub fn layer_media_type(compression: Compression) -> &'static str {
     match compression {
-        Compression::None => media_type::OCI_LAYER,
+        // There is no name for the others; what they hold is told by their first bytes.
+        Compression::None | Compression::Bzip2 | Compression::Xz => media_type::OCI_LAYER,
         Compression::Gzip => media_type::OCI_LAYER_GZIP,
         Compression::Zstd => media_type::OCI_LAYER_ZSTD,
     }
@@ -82,31 +83,49 @@ impl Images {
         parent: Option<&Digest>,
         on_piece: &mut dyn FnMut(),
     ) -> Result<(Stage, Digest, u64), Error> {
+        let stage = self.snapshots.stage(parent)?;
+        let (digest, bytes) = self.unpack_into(&stage, stream, algorithm, false, on_piece)?;
+        Ok((stage, digest, bytes))
+    }
+
+    /// Unpacks a plain archive into a stage. `ahead`: what the stage will lie on is not there yet.
+    pub(crate) fn unpack_into(
+        &self,
+        stage: &Stage,
+        stream: impl Read + Send,
+        algorithm: Algorithm,
+        ahead: bool,
+        on_piece: &mut dyn FnMut(),
+    ) -> Result<(Digest, u64), Error> {
         let open = |path: &Path| {
             Root::open_path(path).map_err(|source| Error::Io { operation: "open a layer", source })
         };
-        let stage = self.snapshots.stage(parent)?;
         let root = open(&stage.directory())?;
         let lowers = stage.lowers().iter().map(|lower| open(lower)).collect::<Result<Vec<Root>, Error>>()?;
         let options = UnpackOptions {
             whiteouts: Whiteouts::Overlay,
             limits: archive::Limits { bytes: self.unpack_bytes_max()?, entries: self.limits.entries },
             lowers: &lowers,
+            lowers_unknown: ahead,
             ..UnpackOptions::default()
         };
         let (unpacked, digest) = pipeline::run(stream, algorithm, on_piece, |stream| {
             archive::unpack(stream, &root, &options).map_err(Error::from)
         })?;
-        Ok((stage, digest, unpacked.bytes))
+        Ok((digest, unpacked.bytes))
     }
 
     /// The set bound, or most of what the disk has left if that is less: a layer that fills the disk of every container
     /// harms more than the one who loads it.
     pub(crate) fn unpack_bytes_max(&self) -> Result<u64, Error> {
-        let free = rustix::fs::statvfs(self.content.root())
+        Ok(self.limits.bytes.min(self.free_bytes()? / FREE_SHARE.1 * FREE_SHARE.0))
+    }
+
+    /// Bytes that the disk of images has left.
+    pub fn free_bytes(&self) -> Result<u64, Error> {
+        rustix::fs::statvfs(self.content.root())
             .map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
-            .map_err(|errno| Error::Io { operation: "measure the free disk", source: errno.into() })?;
-        Ok(self.limits.bytes.min(free / FREE_SHARE.1 * FREE_SHARE.0))
+            .map_err(|errno| Error::Io { operation: "measure the free disk", source: errno.into() })
     }
 }
 

@@ -21,11 +21,13 @@ mod create;
 mod docker_archive;
 mod filter;
 mod history;
+mod incoming;
 mod layers;
 mod load;
 mod oci_archive;
 mod pins;
 mod pipeline;
+mod pushed;
 mod register;
 mod remove;
 mod save;
@@ -44,6 +46,7 @@ use snapshots::Snapshotter;
 pub use create::{Import, NewImage, NewLayer};
 pub use filter::{ListFilter, PruneFilter};
 pub use history::HistoryItem;
+pub use incoming::{Ahead, LayerPlace};
 pub use load::{LoadOptions, LoadProgress, Loaded};
 pub use pins::Pins;
 pub use register::{LayerBlob, OriginalManifest, Registered, Registration};
@@ -269,6 +272,11 @@ impl Images {
     /// When the image last got a name here.
     pub fn last_tagged(&self, id: &Digest) -> Option<oci::Timestamp> {
         self.read().tags.values().filter(|tagged| tagged.id == *id).map(|tagged| tagged.at).max()
+    }
+
+    /// The image that has exactly this name, with its tag or digest.
+    pub fn find_name(&self, reference: &Reference) -> Option<Digest> {
+        self.read().tags.get(reference).map(|tagged| tagged.id.clone())
     }
 
     /// Gives an image another name. Returns which image lost that name.

@@ -1,13 +1,14 @@
-//! A layer's archive read on a thread of its own: it is decompressed and hashed there while it is unpacked here. On two
-//! cores this nearly halves the time of a compressed layer.
+//! A layer's archive read on a thread of its own: it is read and decompressed there while it is hashed and unpacked here.
+//! On two cores this nearly halves the time of a compressed layer. The buffers go round, so that memory is neither asked
+//! for nor cleared again for every piece.
 
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use oci::{Algorithm, Digest, Hasher};
 
-/// Bytes that change hands at once.
+/// Bytes that change hands at once: what fits into a core's own cache twice.
 const PIECE_BYTES: usize = 256 << 10;
 /// Pieces that may wait: the bound of the memory that one layer takes.
 const PIECES_MAX: usize = 8;
@@ -17,6 +18,8 @@ type Piece = io::Result<Vec<u8>>;
 /// What comes over from the other thread.
 pub struct Received<'a> {
     pieces: Receiver<Piece>,
+    emptied: Sender<Vec<u8>>,
+    hasher: Hasher,
     piece: Vec<u8>,
     at: usize,
     on_piece: &'a mut dyn FnMut(),
@@ -26,11 +29,15 @@ impl Read for Received<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.at == self.piece.len() {
             (self.on_piece)();
+            // Nobody may be there to take it any more.
+            let _ = self.emptied.send(std::mem::take(&mut self.piece));
+            self.at = 0;
             match self.pieces.recv() {
-                Ok(piece) => (self.piece, self.at) = (piece?, 0),
+                Ok(piece) => self.piece = piece?,
                 // The other side is done.
                 Err(_) => return Ok(0),
             }
+            self.hasher.update(&self.piece);
         }
         let count = buffer.len().min(self.piece.len() - self.at);
         buffer[..count].copy_from_slice(&self.piece[self.at..self.at + count]);
@@ -48,38 +55,38 @@ pub fn run<T, E>(
     consume: impl FnOnce(&mut Received<'_>) -> Result<T, E>,
 ) -> Result<(T, Digest), E> {
     let (sender, pieces) = sync_channel(PIECES_MAX);
+    let (emptied, reusable) = channel();
     std::thread::scope(|scope| {
-        let reading = scope.spawn(move || send_all(&mut stream, algorithm, &sender));
-        let mut received = Received { pieces, piece: Vec::new(), at: 0, on_piece };
+        let reading = scope.spawn(move || send_all(&mut stream, &sender, &reusable));
+        let hasher = Hasher::new(algorithm);
+        let mut received = Received { pieces, emptied, hasher, piece: Vec::new(), at: 0, on_piece };
         let consumed = consume(&mut received);
+        let digest = std::mem::replace(&mut received.hasher, Hasher::new(algorithm)).finish();
         // With the receiver gone, a sender that is still at work ends.
         drop(received);
-        let digest = reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         Ok((consumed?, digest))
     })
 }
 
-fn send_all(stream: &mut impl Read, algorithm: Algorithm, sender: &SyncSender<Piece>) -> Digest {
-    let mut hasher = Hasher::new(algorithm);
+fn send_all(stream: &mut impl Read, sender: &SyncSender<Piece>, reusable: &Receiver<Vec<u8>>) {
     loop {
-        let mut piece = vec![0u8; PIECE_BYTES];
-        match fill(stream, &mut piece) {
-            Ok(0) => break,
+        let mut piece = reusable.try_recv().unwrap_or_default();
+        piece.resize(PIECE_BYTES, 0);
+        let filled = match fill(stream, &mut piece) {
+            Ok(0) => return,
             Ok(count) => {
                 piece.truncate(count);
-                hasher.update(&piece);
-                if sender.send(Ok(piece)).is_err() {
-                    break;
-                }
+                Ok(piece)
             }
-            Err(error) => {
-                // Nobody may be listening any more; then nobody wants to know.
-                let _ = sender.send(Err(error));
-                break;
-            }
+            Err(error) => Err(error),
+        };
+        let failed = filled.is_err();
+        // Nobody may be listening any more; then nobody wants to know.
+        if sender.send(filled).is_err() || failed {
+            return;
         }
     }
-    hasher.finish()
 }
 
 /// Reads until the buffer is full or the stream ends.

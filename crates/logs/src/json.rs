@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use memchr::memchr2;
 use serde::Deserialize;
 
-use crate::record::{Found, Span, Stream};
+use crate::record::{AttributeForm, Found, Span, Stream};
 use crate::time;
 
 // --- writing
@@ -184,7 +184,7 @@ impl Decoder {
         let Some(end) = unescape(line, HEAD.len(), close) else { return Fast::Broken };
         let log = Span { start: HEAD.len(), end };
         let partial = log.of(line).last() != Some(&b'\n');
-        Fast::Found(Found { time, stream, partial, line: log, attributes })
+        Fast::Found(found(time, stream, partial, log, attributes))
     }
 
     /// What follows the line's closing quote at `close`.
@@ -214,8 +214,12 @@ impl Decoder {
             bytes.extend_from_slice(attributes.get().as_bytes());
         }
         let attributes = Span { start: log.end, end: bytes.len() };
-        Some(Decoded::Apart(Found { time, stream, partial, line: log, attributes }, bytes))
+        Some(Decoded::Apart(found(time, stream, partial, log, attributes), bytes))
     }
+}
+
+fn found(time: i64, stream: Stream, partial: bool, line: Span, attributes: Span) -> Found {
+    Found { time, stream, partial, line, part: None, number: 0, attributes, form: AttributeForm::Json }
 }
 
 enum Fast {

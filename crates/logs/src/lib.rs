@@ -18,17 +18,20 @@ use std::path::{Path, PathBuf};
 mod files;
 mod json;
 mod local;
+mod number;
 mod reader;
 mod record;
 mod render;
 mod source;
 mod tail;
 mod time;
+pub mod wire;
 mod writer;
 
 pub use files::{Compression, compress};
+pub use number::{Cursor, last_number};
 pub use reader::{Progress, Query, Reader};
-pub use record::{Record, Stream};
+pub use record::{Part, Record, Stream};
 pub use render::Render;
 pub use time::{format_nanoseconds, parse_rfc3339};
 pub use writer::Writer;
@@ -48,7 +51,10 @@ pub struct Options {
     pub files_max: u32,
     /// Compress rotated files with gzip.
     pub compress: bool,
-    /// Written with each line (json-file only).
+    /// Count the records (local only), so that a reader elsewhere can tell which of them it has seen, and which
+    /// were lost to rotation.
+    pub numbered: bool,
+    /// Written with each line.
     pub attributes: BTreeMap<String, String>,
 }
 
@@ -68,6 +74,7 @@ impl Options {
             size_max: None,
             files_max: 1,
             compress: false,
+            numbered: false,
             attributes,
         }
     }

@@ -1,12 +1,18 @@
 //! Docker's local format: a protobuf message between two copies of its length (big-endian `u32`).
 //!
 //! ```text
-//! message Entry   { string source = 1; int64 time_nano = 2; bytes line = 3; bool partial = 4; Partial meta = 5; }
-//! message Partial { bool last = 1; string id = 2; int32 ordinal = 3; }
+//! message Entry     { string source = 1; int64 time_nano = 2; bytes line = 3; bool partial = 4; Partial meta = 5;
+//!                     repeated Attribute attrs = 6; uint64 number = 15; }
+//! message Partial   { bool last = 1; string id = 2; int32 ordinal = 3; }
+//! message Attribute { string key = 1; string value = 2; }
 //! ```
-//! A line is stored without its newline; a reader adds it, unless the entry is partial and not the last.
+//! A line is stored without its newline; a reader adds it, unless the entry is partial and not the last. The number
+//! is ours, and Docker's reader skips it: it counts the records of a log that is shipped elsewhere, and stands
+//! first, so that a file's first number is found without reading more.
 
-use crate::record::{Found, Span, Stream};
+use std::collections::BTreeMap;
+
+use crate::record::{AttributeForm, Found, FoundPart, Span, Stream};
 
 /// Bytes of one copy of the length.
 pub(crate) const LENGTH: usize = 4;
@@ -21,10 +27,39 @@ pub(crate) struct Part {
     pub last: bool,
 }
 
+/// What stands in a record beside the line.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Extras<'a> {
+    pub part: Option<Part>,
+    /// 0: none.
+    pub number: u64,
+    /// As [`attributes`] makes them.
+    pub attributes: &'a [u8],
+}
+
+const NUMBER: u8 = 15 << 3;
+const ATTRIBUTE: u8 = 6 << 3 | 2;
+
+/// Attributes in the form that stands in records.
+pub(crate) fn attributes(all: &BTreeMap<String, String>) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (name, value) in all {
+        let mut message = Vec::new();
+        bytes(1, name.as_bytes(), &mut message);
+        bytes(2, value.as_bytes(), &mut message);
+        bytes(6, &message, &mut out);
+    }
+    out
+}
+
 /// Appends one record. `line` comes without its newline.
-pub(crate) fn append(time: i64, stream: Stream, line: &[u8], part: Option<Part>, out: &mut Vec<u8>) {
+pub(crate) fn append(time: i64, stream: Stream, line: &[u8], extras: Extras<'_>, out: &mut Vec<u8>) {
     let start = out.len();
     out.extend_from_slice(&[0; LENGTH]);
+    if extras.number != 0 {
+        out.push(NUMBER);
+        varint(extras.number, out);
+    }
     bytes(1, stream.name().as_bytes(), out);
     if time != 0 {
         out.push(2 << 3);
@@ -33,7 +68,7 @@ pub(crate) fn append(time: i64, stream: Stream, line: &[u8], part: Option<Part>,
     if !line.is_empty() {
         bytes(3, line, out);
     }
-    if let Some(part) = part {
+    if let Some(part) = extras.part {
         out.extend_from_slice(&[4 << 3, 1]);
         let mut message = Vec::with_capacity(32);
         if part.last {
@@ -44,6 +79,7 @@ pub(crate) fn append(time: i64, stream: Stream, line: &[u8], part: Option<Part>,
         varint(part.ordinal.into(), &mut message);
         bytes(5, &message, out);
     }
+    out.extend_from_slice(extras.attributes);
     let length = ((out.len() - start - LENGTH) as u32).to_be_bytes();
     out[start..start + LENGTH].copy_from_slice(&length);
     out.extend_from_slice(&length);
@@ -67,7 +103,7 @@ fn bytes(field: u8, value: &[u8], out: &mut Vec<u8>) {
 /// frame; the newline is put behind the line, over bytes that are no longer needed.
 pub(crate) fn decode(frame: &mut [u8]) -> Option<Found> {
     let end = frame.len().checked_sub(LENGTH)?;
-    let mut entry = Entry { stream: None, time: 0, line: Span::EMPTY, partial: false, last: false };
+    let mut entry = Entry::default();
     let mut fields = Fields { bytes: frame, at: LENGTH, end };
     while let Some(field) = fields.next()? {
         match field {
@@ -75,12 +111,21 @@ pub(crate) fn decode(frame: &mut [u8]) -> Option<Found> {
             (2, Value::Number(number)) => entry.time = number as i64,
             (3, Value::Bytes(span)) => entry.line = span,
             (4, Value::Number(number)) => entry.partial = number != 0,
-            (5, Value::Bytes(span)) => entry.last = is_last(frame, span)?,
+            (5, Value::Bytes(span)) => entry.part = part(frame, span)?,
+            (6, Value::Bytes(span)) => {
+                // From the first one's length on: its key gives way to the line's newline.
+                if entry.attributes == Span::EMPTY {
+                    entry.attributes.start = span.start - length_of_varint(span.end - span.start);
+                }
+                entry.attributes.end = span.end;
+            }
+            (15, Value::Number(number)) => entry.number = number,
             _ => {}
         }
     }
-    let Entry { stream, time, mut line, partial, last } = entry;
-    let partial = partial && !last;
+    let Entry { stream, time, mut line, partial, part, attributes, number } = entry;
+    let part = partial.then_some(part);
+    let partial = part.is_some_and(|part| !part.last);
     if line == Span::EMPTY {
         line = Span { start: end, end };
     }
@@ -89,26 +134,76 @@ pub(crate) fn decode(frame: &mut [u8]) -> Option<Found> {
         frame[line.end] = b'\n';
         line.end += 1;
     }
-    Some(Found { time, stream: stream?, partial, line, attributes: Span::EMPTY })
+    let form = AttributeForm::Protobuf;
+    Some(Found { time, stream: stream?, partial, line, part, number, attributes, form })
 }
 
+/// The number of the record whose beginning is given, from its length on; 0 if it has none.
+pub(crate) fn number_at(start: &[u8]) -> u64 {
+    match start.get(LENGTH) {
+        Some(&NUMBER) => {
+            Fields { bytes: start, at: LENGTH + 1, end: start.len() }.varint().unwrap_or_default()
+        }
+        _ => 0,
+    }
+}
+
+/// Reads attributes that [`decode`] found.
+pub(crate) fn read_attributes(found: &[u8]) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    let mut fields = Fields { bytes: found, at: 0, end: found.len() };
+    // The first one's key is not there.
+    let mut key = Some(u64::from(ATTRIBUTE));
+    while key == Some(u64::from(ATTRIBUTE)) {
+        let Some(span) = fields.varint().and_then(|length| fields.bytes_of(length)) else { break };
+        if let Some((name, value)) = attribute(found, span) {
+            all.insert(name, value);
+        }
+        key = fields.varint();
+    }
+    all
+}
+
+fn attribute(bytes: &[u8], span: Span) -> Option<(String, String)> {
+    let mut fields = Fields { bytes, at: span.start, end: span.end };
+    let (mut name, mut value) = (String::new(), String::new());
+    while let Some(field) = fields.next()? {
+        match field {
+            (1, Value::Bytes(span)) => name = String::from_utf8_lossy(span.of(bytes)).into_owned(),
+            (2, Value::Bytes(span)) => value = String::from_utf8_lossy(span.of(bytes)).into_owned(),
+            _ => {}
+        }
+    }
+    Some((name, value))
+}
+
+fn length_of_varint(value: usize) -> usize {
+    (usize::BITS - (value | 1).leading_zeros()).div_ceil(7) as usize
+}
+
+#[derive(Default)]
 struct Entry {
     stream: Option<Stream>,
     time: i64,
     line: Span,
     partial: bool,
-    last: bool,
+    part: FoundPart,
+    attributes: Span,
+    number: u64,
 }
 
-fn is_last(frame: &[u8], span: Span) -> Option<bool> {
+fn part(frame: &[u8], span: Span) -> Option<FoundPart> {
     let mut fields = Fields { bytes: frame, at: span.start, end: span.end };
-    let mut last = false;
+    let mut part = FoundPart::default();
     while let Some(field) = fields.next()? {
-        if let (1, Value::Number(number)) = field {
-            last = number != 0;
+        match field {
+            (1, Value::Number(number)) => part.last = number != 0,
+            (2, Value::Bytes(span)) => part.id = span,
+            (3, Value::Number(number)) => part.ordinal = u32::try_from(number).unwrap_or(u32::MAX),
+            _ => {}
         }
     }
-    Some(last)
+    Some(part)
 }
 
 enum Value {
@@ -136,15 +231,19 @@ impl Fields<'_> {
             0 => Value::Number(self.varint()?),
             1 => self.skip(8)?,
             2 => {
-                let length = usize::try_from(self.varint()?).ok()?;
-                let start = self.at;
-                self.skip(length)?;
-                Value::Bytes(Span { start, end: self.at })
+                let length = self.varint()?;
+                Value::Bytes(self.bytes_of(length)?)
             }
             5 => self.skip(4)?,
             _ => return None,
         };
         Some(Some((key >> 3, value)))
+    }
+
+    fn bytes_of(&mut self, length: u64) -> Option<Span> {
+        let start = self.at;
+        self.skip(usize::try_from(length).ok()?)?;
+        Some(Span { start, end: self.at })
     }
 
     fn skip(&mut self, length: usize) -> Option<Value> {
@@ -178,7 +277,7 @@ mod tests {
     #[test]
     fn a_record_as_docker_writes_it() {
         let mut out = Vec::new();
-        append(300, Stream::Stdout, b"hi", None, &mut out);
+        append(300, Stream::Stdout, b"hi", Extras::default(), &mut out);
         assert_eq!(out, b"\0\0\0\x0f\x0a\x06stdout\x10\xac\x02\x1a\x02hi\0\0\0\x0f");
     }
 
@@ -188,10 +287,14 @@ mod tests {
             line in proptest::collection::vec(any::<u8>(), 0..300),
             time in any::<i64>(),
             part in proptest::option::of((any::<u64>(), 1..100u32, any::<bool>())),
+            number in any::<u64>(),
+            named in proptest::collection::btree_map(".{0,9}", ".{0,200}", 0..4),
         ) {
             let part = part.map(|(id, ordinal, last)| Part { id, ordinal, last });
+            let encoded = attributes(&named);
             let mut out = Vec::new();
-            append(time, Stream::Stderr, &line, part, &mut out);
+            append(time, Stream::Stderr, &line, Extras { part, number, attributes: &encoded }, &mut out);
+            prop_assert_eq!(number_at(&out), number);
             let found = decode(&mut out).unwrap();
             let record = found.record(&out);
             let mut expected = line;
@@ -200,11 +303,17 @@ mod tests {
                 expected.push(b'\n');
             }
             prop_assert_eq!((record.time, record.stream, record.partial), (time, Stream::Stderr, partial));
-            prop_assert_eq!(record.line, &expected[..]);
+            prop_assert_eq!((record.line, record.number), (&expected[..], number));
+            prop_assert_eq!(record.attributes(), named);
+            let read = record.part.map(|part| (part.id.to_vec(), part.ordinal, part.last));
+            let wanted = part.map(|part| (format!("{:016x}", part.id).into_bytes(), part.ordinal, part.last));
+            prop_assert_eq!(read, wanted);
         }
 
         #[test]
         fn decoding_never_panics(mut frame in proptest::collection::vec(any::<u8>(), 0..100)) {
+            number_at(&frame);
+            read_attributes(&frame);
             decode(&mut frame);
         }
     }

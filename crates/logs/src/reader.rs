@@ -15,7 +15,7 @@ use crate::json::{self, Decoded};
 use crate::record::{Found, Record, Stream};
 use crate::render::Render;
 use crate::source::{self, Source};
-use crate::{Driver, Error, Options, local, tail};
+use crate::{Driver, Error, Options, local, number, tail};
 
 /// First size of the buffer, in bytes.
 const BUFFER: usize = 128 * 1024;
@@ -34,13 +34,16 @@ pub struct Query {
     pub tail: Option<u64>,
     pub stdout: bool,
     pub stderr: bool,
+    /// Only records that are counted beyond this (counted logs only). Such a reader makes no notifications of its
+    /// own: whoever ships many logs watches their folders all at once.
+    pub after: Option<u64>,
     /// Wait for more.
     pub follow: bool,
 }
 
 impl Default for Query {
     fn default() -> Query {
-        Query { since: None, until: None, tail: None, stdout: true, stderr: true, follow: false }
+        Query { since: None, until: None, tail: None, stdout: true, stderr: true, after: None, follow: false }
     }
 }
 
@@ -71,6 +74,7 @@ pub struct Reader {
     apart: Vec<u8>,
     /// Of the last record seen.
     last_time: i64,
+    last_number: u64,
     /// Records up to here have been seen already; set when a rotated file was lost track of.
     resume_after: Option<i64>,
     ended: bool,
@@ -81,11 +85,14 @@ impl Reader {
     /// A log without any file is empty. The options need the writer's driver, path and number of files.
     pub fn open(options: &Options, query: &Query) -> Result<Reader, Error> {
         // Before the files are looked at, so that no change falls between.
-        let notifications = if query.follow { watch(&options.path) } else { None };
+        let notifications = if query.follow && query.after.is_none() { watch(&options.path) } else { None };
         let mut sources = source::open_all(options)?;
         if let Some(count) = query.tail {
             let failed = |error| Error::new("read", &options.path, error);
             tail::select(&mut sources, options.driver, count).map_err(failed)?;
+        }
+        if let Some(after) = query.after {
+            leave_out(&mut sources, after).map_err(|error| Error::new("read", &options.path, error))?;
         }
         if let Some(since) = query.since {
             let second = since.div_euclid(1_000_000_000);
@@ -102,6 +109,7 @@ impl Reader {
             decoder: json::Decoder::new(),
             apart: Vec::new(),
             last_time: i64::MIN,
+            last_number: 0,
             resume_after: None,
             ended: false,
             notifications,
@@ -149,7 +157,11 @@ impl Reader {
                 continue;
             }
             self.resume_after = None;
+            if self.query.after.is_some_and(|after| found.number <= after) {
+                continue;
+            }
             self.last_time = found.time;
+            self.last_number = found.number;
             if self.query.until.is_some_and(|until| found.time > until) {
                 self.ended = true;
                 break;
@@ -163,6 +175,11 @@ impl Reader {
             }
         }
         Ok(None)
+    }
+
+    /// Whether there can be more later: false at the end of what the query asks for.
+    pub fn has_ended(&self) -> bool {
+        self.ended
     }
 
     /// Appends records to `out`, rendered, until that has at least `limit` bytes.
@@ -282,6 +299,7 @@ impl Reader {
         match sources.iter().position(|source| source.identity == identity) {
             Some(position) => sources.truncate(position),
             // It was compressed or removed meanwhile. Times ascend: start over, and leave out what is known.
+            None if self.last_number > 0 => self.query.after = Some(self.last_number),
             None => self.resume_after = Some(self.last_time),
         }
         Ok(Look::Newer(sources.into_iter().rev().collect()))
@@ -295,6 +313,18 @@ enum Look {
     More,
     /// Its successors, the oldest first.
     Newer(VecDeque<Source>),
+}
+
+/// Leaves out the files (the newest first) that hold nothing beyond a number.
+fn leave_out(sources: &mut Vec<Source>, after: u64) -> std::io::Result<()> {
+    for index in 0..sources.len() {
+        let first = number::first(&mut sources[index])?;
+        if first != 0 && first <= after.saturating_add(1) {
+            sources.truncate(index + 1);
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Watches the log's folder: a watch on the file itself would not see its successor.

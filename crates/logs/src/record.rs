@@ -45,18 +45,44 @@ pub struct Record<'a> {
     pub line: &'a [u8],
     /// The line goes on in the next record of this stream, or the stream ended without a newline.
     pub partial: bool,
-    /// The attributes as the JSON object that stands in the file; empty if there are none.
-    pub(crate) attributes_json: &'a [u8],
+    /// The record is a part of a line (local driver only).
+    pub part: Option<Part<'a>>,
+    /// Counted from 1, without a gap; 0 in logs that are not counted.
+    pub number: u64,
+    /// The attributes as they stand in the file; empty if there are none.
+    pub(crate) attributes: &'a [u8],
+    pub(crate) form: AttributeForm,
+}
+
+/// How a part of a long line belongs to the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part<'a> {
+    /// The same for all parts of a line.
+    pub id: &'a [u8],
+    /// Counted from 1.
+    pub ordinal: u32,
+    pub last: bool,
+}
+
+/// How attributes stand in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum AttributeForm {
+    #[default]
+    Json,
+    Protobuf,
 }
 
 impl Record<'_> {
     /// Attributes by name; those that are no strings are left out.
     pub fn attributes(&self) -> BTreeMap<String, String> {
-        if self.attributes_json.is_empty() {
+        if self.attributes.is_empty() {
             return BTreeMap::new();
         }
+        if self.form == AttributeForm::Protobuf {
+            return crate::local::read_attributes(self.attributes);
+        }
         let parsed: BTreeMap<String, serde_json::Value> =
-            serde_json::from_slice(self.attributes_json).unwrap_or_default();
+            serde_json::from_slice(self.attributes).unwrap_or_default();
         parsed
             .into_iter()
             .filter_map(|(name, value)| match value {
@@ -68,7 +94,7 @@ impl Record<'_> {
 }
 
 /// Where a record's parts lie in a buffer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Span {
     pub start: usize,
     pub end: usize,
@@ -89,7 +115,18 @@ pub(crate) struct Found {
     pub stream: Stream,
     pub partial: bool,
     pub line: Span,
+    pub part: Option<FoundPart>,
+    pub number: u64,
     pub attributes: Span,
+    pub form: AttributeForm,
+}
+
+/// A [`Part`] found in a buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct FoundPart {
+    pub id: Span,
+    pub ordinal: u32,
+    pub last: bool,
 }
 
 impl Found {
@@ -99,7 +136,14 @@ impl Found {
             stream: self.stream,
             line: self.line.of(buffer),
             partial: self.partial,
-            attributes_json: self.attributes.of(buffer),
+            part: self.part.map(|part| Part {
+                id: part.id.of(buffer),
+                ordinal: part.ordinal,
+                last: part.last,
+            }),
+            number: self.number,
+            attributes: self.attributes.of(buffer),
+            form: self.form,
         }
     }
 }

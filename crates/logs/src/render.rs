@@ -70,7 +70,10 @@ mod tests {
             stream: Stream::Stderr,
             line: b"hi\n",
             partial: false,
-            attributes_json: br#"{"b":"x y","a":"1/2"}"#,
+            part: None,
+            number: 0,
+            attributes: br#"{"b":"x y","a":"1/2"}"#,
+            form: crate::record::AttributeForm::Json,
         };
         let render = |timestamps, details, multiplexed| {
             let mut out = Vec::new();

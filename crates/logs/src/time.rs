@@ -53,7 +53,7 @@ pub fn format_nanoseconds(time: i64) -> String {
     String::from_utf8(text).expect("digits and punctuation are ASCII")
 }
 
-fn prefix(second: i64) -> [u8; 20] {
+pub(crate) fn prefix(second: i64) -> [u8; 20] {
     let (year, month, day) = date(second.div_euclid(SECONDS_PER_DAY));
     let of_day = second.rem_euclid(SECONDS_PER_DAY) as u32;
     let mut text = *b"0000-00-00T00:00:00.";

@@ -6,7 +6,8 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 
 use crate::files::{self, Compression};
 use crate::json::Encoder;
-use crate::local::{self, Part};
+use crate::local::{self, Extras, Part};
+use crate::number;
 use crate::record::Stream;
 use crate::{Driver, Error, LINE_MAX, Options};
 
@@ -28,6 +29,8 @@ pub struct Writer {
     pending: [Pending; 2],
     /// Of the last record; times strictly ascend, so that readers can resume by time.
     time: i64,
+    /// Of the last record, if they are counted.
+    number: u64,
     compressing: Option<Compressing>,
     /// Something changed since [`Writer::compression_wanted`] last found nothing.
     compression_due: bool,
@@ -36,7 +39,10 @@ pub struct Writer {
 #[derive(Debug)]
 enum Format {
     Json(Encoder),
-    Local,
+    Local {
+        /// In the form that stands in records.
+        attributes: Vec<u8>,
+    },
 }
 
 /// What one stream has of an unfinished line.
@@ -66,8 +72,9 @@ impl Writer {
         let _ = std::fs::remove_file(files::unfinished(path));
         let format = match options.driver {
             Driver::JsonFile => Format::Json(Encoder::new(&options.attributes)),
-            Driver::Local => Format::Local,
+            Driver::Local => Format::Local { attributes: local::attributes(&options.attributes) },
         };
+        let number = if options.numbered { number::last(&options)? } else { 0 };
         Ok(Writer {
             format,
             file,
@@ -75,6 +82,7 @@ impl Writer {
             batch: Vec::new(),
             pending: Default::default(),
             time: i64::MIN,
+            number,
             compressing: None,
             compression_due: options.compress && options.files_max > 1,
             options,
@@ -181,9 +189,11 @@ impl Writer {
         };
         match &mut self.format {
             Format::Json(encoder) => encoder.append(time, stream, line, !last, &mut self.batch),
-            Format::Local => {
+            Format::Local { attributes } => {
                 let part = part_of.map(|pending| Part { id, ordinal: pending.parts + 1, last });
-                local::append(time, stream, line, part, &mut self.batch);
+                self.number += u64::from(self.options.numbered);
+                let extras = Extras { part, number: self.number, attributes };
+                local::append(time, stream, line, extras, &mut self.batch);
             }
         }
         if let Some(size_max) = self.options.size_max

@@ -8,8 +8,10 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, fdatasync, flock, fsync};
+use rustix::io::Errno;
 
 use crate::{Change, Error};
 
@@ -98,6 +100,21 @@ fn take<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(part)
 }
 
+/// How long a lock may outlive its daemon: a program that was being started when it was killed has it until its `exec`.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+
+fn hold(lock: &File) -> Result<(), Errno> {
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match flock(lock, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            done => return done,
+        }
+    }
+}
+
 impl Log {
     /// Replays the log into `replay`. What follows the last whole frame is cut off; if it is more than a torn
     /// tail of zeros, a copy is kept beside the log.
@@ -105,8 +122,7 @@ impl Log {
         std::fs::create_dir_all(directory).map_err(io_error("create", directory))?;
         let lock_path = directory.join("lock");
         let lock = open_file(&lock_path)?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|_| Error::Locked { path: lock_path.clone() })?;
+        hold(&lock).map_err(|_| Error::Locked { path: lock_path.clone() })?;
         let path = directory.join("records.log");
         let _ = std::fs::remove_file(directory.join("records.new"));
         if !path.exists() {

@@ -1,11 +1,16 @@
 //! Creating a container: the request, checked, completed from the image and the host, as a record.
 
-mod limits;
+pub mod limits;
 
-use api_types::container::{ContainerConfig, ContainerCreate, HostConfig, LogConfig, Resources, Ulimit};
+use std::path::Path;
+
+use api_types::container::{
+    ContainerConfig, ContainerCreate, HostConfig, LogConfig, Resources, RestartPolicy, Ulimit,
+};
 use api_types::network::EndpointSettings;
 use serde::{Deserialize, Serialize};
 
+use crate::logging::{self, Address, Logging, Receiver};
 use crate::mounts::{self, ContainerMount};
 use crate::time::UnixNanos;
 use crate::{Kind, Refusal, capabilities, health, ports, signal};
@@ -15,9 +20,11 @@ use crate::{Kind, Refusal, capabilities, health, ports, signal};
 pub struct HostFacts {
     pub cpus: u32,
     pub cgroup_v2: bool,
-    /// Swap accounting of the memory controller.
-    pub swap_limit: bool,
-    pub pids_limit: bool,
+    /// Cgroups are made by systemd: parents are slices.
+    pub cgroup_systemd: bool,
+    pub controllers: limits::Controllers,
+    /// Bytes of memory.
+    pub memory: u64,
     pub log: LogConfig,
     /// Bytes.
     pub shm_size: i64,
@@ -126,7 +133,8 @@ pub fn create(request: ContainerCreate, given: Given<'_>) -> Result<(Record, Vec
     check_config(&mut config, &given.id, &network, &host)?;
     check_modes(&mut host, given.host)?;
     inherit_limits(&mut host.resources, given.host);
-    limits::check(&mut host.resources, given.host, &mut warnings)?;
+    limits::check(&mut host.resources, given.host, limits::Purpose::Create, &mut warnings)?;
+    check_cgroup(&mut host, given.host, &mut warnings)?;
     if matches!(network, NetworkChoice::Host) && host.port_bindings.iter().flatten().next().is_some() {
         warnings.push("Published ports are discarded when using host network mode".into());
     }
@@ -142,6 +150,7 @@ pub fn create(request: ContainerCreate, given: Given<'_>) -> Result<(Record, Vec
         network,
         no_new_privileges: given.host.no_new_privileges,
     };
+    check_log(&record, given.mounts.exists)?;
     Ok((record, warnings))
 }
 
@@ -362,7 +371,10 @@ fn check_extra_host(entry: &str) -> Result<(), Refusal> {
 
 /// Restart policy, namespaces and everything else of the host part that is a word. Sets the defaults.
 fn check_modes(host: &mut HostConfig, facts: &HostFacts) -> Result<(), Refusal> {
-    check_restart(host)?;
+    check_restart(&host.restart_policy, host.auto_remove)?;
+    if host.restart_policy.name.is_empty() {
+        host.restart_policy.name = "no".into();
+    }
     let bad = |what: &str, value: &str| Refusal::invalid(format!("invalid {what}: {value}"));
     match host.ipc_mode.as_str() {
         "" if !facts.ipc_mode.is_empty() => host.ipc_mode = facts.ipc_mode.clone(),
@@ -419,7 +431,7 @@ fn check_modes(host: &mut HostConfig, facts: &HostFacts) -> Result<(), Refusal> 
         host.cap_add.as_deref().unwrap_or(&[]),
         host.cap_drop.as_deref().unwrap_or(&[]),
     )?;
-    check_log(host, facts)?;
+    logging::complete(&mut host.log_config, &facts.log);
     check_runtime(host, facts)?;
     refuse_what_is_missing(host)
 }
@@ -435,8 +447,8 @@ fn check_runtime(host: &HostConfig, facts: &HostFacts) -> Result<(), Refusal> {
     Err(Refusal::invalid(format!("unknown or invalid runtime name: {name}")))
 }
 
-fn check_restart(host: &mut HostConfig) -> Result<(), Refusal> {
-    let policy = &mut host.restart_policy;
+/// A restart policy as it was given; none is an empty name.
+pub(crate) fn check_restart(policy: &RestartPolicy, auto_remove: bool) -> Result<(), Refusal> {
     let count = policy.maximum_retry_count;
     match policy.name.as_str() {
         "" | "no" | "always" | "unless-stopped" if count != 0 => {
@@ -448,8 +460,7 @@ fn check_restart(host: &mut HostConfig) -> Result<(), Refusal> {
         "on-failure" if count < 0 => {
             return Err(Refusal::invalid("invalid restart policy: maximum retry count cannot be negative"));
         }
-        "" => policy.name = "no".into(),
-        "no" | "always" | "unless-stopped" | "on-failure" => {}
+        "" | "no" | "always" | "unless-stopped" | "on-failure" => {}
         other => {
             return Err(Refusal::invalid(format!(
                 "invalid restart policy: unknown policy '{other}'; use one of 'no', 'always', 'on-failure', or \
@@ -457,81 +468,45 @@ fn check_restart(host: &mut HostConfig) -> Result<(), Refusal> {
             )));
         }
     }
-    if host.auto_remove && policy.name != "no" {
+    if auto_remove && !matches!(policy.name.as_str(), "" | "no") {
         return Err(Refusal::invalid("can't create 'AutoRemove' container with restart policy"));
     }
     Ok(())
 }
 
-fn check_log(host: &mut HostConfig, facts: &HostFacts) -> Result<(), Refusal> {
-    if host.log_config.driver.is_empty() {
-        let own = std::mem::take(&mut host.log_config.config);
-        host.log_config = facts.log.clone();
-        host.log_config.config.extend(own);
+/// Where its cgroup is to be, and what it sees of the others.
+fn check_cgroup(host: &mut HostConfig, facts: &HostFacts, warnings: &mut Vec<String>) -> Result<(), Refusal> {
+    let parent = host.resources.cgroup_parent.as_str();
+    let is_slice =
+        parent.strip_suffix(".slice").is_some_and(|name| !name.is_empty() && !parent.contains('/'));
+    if facts.cgroup_systemd && !parent.is_empty() && !is_slice {
+        return Err(Refusal::invalid(
+            "cgroup-parent for systemd cgroup should be a valid slice named as \"xxx.slice\"",
+        ));
     }
-    let driver = host.log_config.driver.as_str();
-    let known: &[&str] = match driver {
-        "json-file" | "local" => &[
-            "max-size",
-            "max-file",
-            "compress",
-            "labels",
-            "labels-regex",
-            "env",
-            "env-regex",
-            "tag",
-            "mode",
-            "max-buffer-size",
-        ],
-        "none" => return Ok(()),
-        "syslog" | "journald" | "gelf" | "fluentd" | "awslogs" | "splunk" | "gcplogs" => {
-            return Err(Refusal::not_implemented(&format!("the log driver {driver}")));
-        }
-        other => {
-            return Err(Refusal::invalid(format!("logger: no log driver named '{other}' is registered")));
-        }
-    };
-    if let Some(key) = host.log_config.config.keys().find(|key| !known.contains(&key.as_str())) {
-        return Err(Refusal::invalid(format!("unknown log opt '{key}' for {driver} log driver")));
+    if parent.split('/').any(|part| part == "..") || parent.contains(['\n', '\0']) {
+        return Err(Refusal::invalid(format!(
+            "invalid cgroup parent {parent:?}: it must be a path without \"..\""
+        )));
     }
-    LogSettings::of(&host.log_config).map(drop)
+    if host.cgroupns_mode == "private" && !facts.controllers.cgroup_namespace {
+        warnings.push(
+            "Your kernel does not support cgroup namespaces.  Cgroup namespace setting discarded.".into(),
+        );
+        host.cgroupns_mode = "host".into();
+    }
+    Ok(())
 }
 
-/// The options of the file drivers, read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LogSettings {
-    /// Bytes; none: unlimited.
-    pub size_max: Option<u64>,
-    pub files_max: u32,
-    pub compress: bool,
-}
-
-impl LogSettings {
-    pub fn of(log: &LogConfig) -> Result<LogSettings, Refusal> {
-        let local = log.driver == "local";
-        let mut settings = LogSettings {
-            size_max: local.then_some(20 << 20),
-            files_max: if local { 5 } else { 1 },
-            compress: local,
-        };
-        let bad = |key: &str, value: &str| Refusal::invalid(format!("invalid value for {key}: {value}"));
-        for (key, value) in &log.config {
-            match key.as_str() {
-                "max-size" if value == "-1" => settings.size_max = None,
-                "max-size" => {
-                    let size = parse_size(value).filter(|size| *size > 0).ok_or_else(|| bad(key, value))?;
-                    settings.size_max = Some(size);
-                }
-                "max-file" => {
-                    settings.files_max =
-                        value.parse().ok().filter(|count| *count > 0).ok_or_else(|| bad(key, value))?;
-                }
-                "compress" => settings.compress = value.parse().map_err(|_| bad(key, value))?,
-                _ => {}
-            }
-        }
-        Ok(settings)
+fn check_log(record: &Record, exists: &dyn Fn(&Path) -> bool) -> Result<(), Refusal> {
+    let logging = Logging::of(&record.host_config.log_config)?;
+    if let Some(Receiver::Syslog(syslog)) = &logging.receiver
+        && let Address::Unix(path) | Address::UnixDatagram(path) = &syslog.address
+        && !exists(path)
+    {
+        return Err(Refusal::invalid(format!("stat {}: no such file or directory", path.display())));
     }
+    logging::check(record)
 }
 
 /// A size with an optional unit, `10m`, `1.5GB`; units are binary.
@@ -594,4 +569,4 @@ fn refuse_what_is_missing(host: &HostConfig) -> Result<(), Refusal> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -7,6 +7,7 @@ pub mod create;
 pub mod error;
 pub mod filter;
 pub mod health;
+pub mod logging;
 pub mod mounts;
 pub mod name;
 pub mod phase;
@@ -16,6 +17,7 @@ pub mod signal;
 pub mod spec;
 pub mod time;
 pub mod units;
+pub mod update;
 pub mod volumes;
 
 pub use error::{Kind, Refusal};

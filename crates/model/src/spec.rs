@@ -479,15 +479,13 @@ pub fn resources(limits: &Resources, device: DeviceLookup<'_>) -> Result<LinuxRe
         disable_oom_killer: limits.oom_kill_disable.filter(|disable| *disable),
         ..LinuxMemory::default()
     };
-    const PERIOD: i64 = 100_000;
-    let (quota, period) = match limits.nano_cpus {
-        0 => (set(limits.cpu_quota), set(limits.cpu_period)),
-        nano => (Some(nano * PERIOD / 1_000_000_000), Some(PERIOD)),
-    };
+    let (quota, period) = quota(limits);
     let cpu = LinuxCpu {
         shares: set(limits.cpu_shares).and_then(|value| u64::try_from(value).ok()),
         quota,
-        period: period.and_then(|value| u64::try_from(value).ok()),
+        period,
+        realtime_period: set(limits.cpu_realtime_period).and_then(|value| u64::try_from(value).ok()),
+        realtime_runtime: set(limits.cpu_realtime_runtime),
         cpus: limits.cpuset_cpus.clone(),
         mems: limits.cpuset_mems.clone(),
         ..LinuxCpu::default()
@@ -499,6 +497,17 @@ pub fn resources(limits: &Resources, device: DeviceLookup<'_>) -> Result<LinuxRe
         block_io: block_io(limits, device)?,
         ..LinuxResources::default()
     })
+}
+
+/// How long processors may be used within a period, both in microseconds.
+pub(crate) fn quota(limits: &Resources) -> (Option<i64>, Option<u64>) {
+    const PERIOD: i64 = 100_000;
+    let set = |value: i64| (value != 0).then_some(value);
+    let (quota, period) = match limits.nano_cpus {
+        0 => (set(limits.cpu_quota), set(limits.cpu_period)),
+        nano => (Some(nano.saturating_mul(PERIOD) / 1_000_000_000), Some(PERIOD)),
+    };
+    (quota, period.and_then(|value| u64::try_from(value).ok()))
 }
 
 fn block_io(limits: &Resources, device: DeviceLookup<'_>) -> Result<Option<LinuxBlockIo>, Refusal> {

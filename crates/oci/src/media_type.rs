@@ -28,3 +28,8 @@ pub fn is_manifest(media_type: &str) -> bool {
 pub fn is_config(media_type: &str) -> bool {
     matches!(media_type, OCI_CONFIG | DOCKER_CONFIG)
 }
+
+/// Whether the type names a layer's archive that is not compressed.
+pub fn is_plain_layer(media_type: &str) -> bool {
+    matches!(media_type, OCI_LAYER | DOCKER_LAYER)
+}

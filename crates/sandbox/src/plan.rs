@@ -4,8 +4,10 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use oci::runtime::{Hooks, LinuxResources, Process, Spec, State};
+use rustix::fs::{Mode, OFlags};
 
 use crate::cgroup::{Cgroup, Driver};
+use crate::error::{Error, Step};
 use crate::report::{ParentEnd, Stage};
 
 /// A container to make.
@@ -142,6 +144,17 @@ pub struct Running {
     /// The container's mount namespace. Keep it until the exit has been reported: while it is held, the kernel
     /// takes the mounts down (and syncs the overlay) after the last process's exit is known, not before.
     pub mounts: Option<OwnedFd>,
+}
+
+impl Running {
+    /// A handle (`O_PATH`) of the root directory as the first process sees it: whoever walks from there meets what is
+    /// mounted in the container, without being in its namespace. For the parent of the process only, which knows that
+    /// its PID is still its own.
+    pub fn open_root(&self) -> Result<OwnedFd, Error> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open(format!("/proc/{}/root", self.pid), flags, Mode::empty())
+            .step(|| "open the container's root".into())
+    }
 }
 
 /// Another process for a running container.

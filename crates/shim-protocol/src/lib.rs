@@ -64,6 +64,12 @@ pub enum Command {
     Signal { signal: i32, all: bool },
     /// Freezes (`true`) or thaws the container's cgroup.
     Freeze(bool),
+    /// Freezes the container's cgroup until a `Freeze(false)` comes, or this connection ends: who only wants it to hold
+    /// still for a moment cannot leave it frozen by dying.
+    Hold,
+    /// Asks for a handle (`O_PATH`) of the root directory as the first process sees it, with all that is mounted below.
+    /// Answer: [`Reply::Root`].
+    OpenRoot,
     /// Asks for [`Reply::State`].
     State,
 }
@@ -116,7 +122,7 @@ pub enum StdinMode {
 }
 
 /// Where the container's output is recorded.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogTarget {
     pub driver: LogDriver,
     /// The log file; rotated files stand beside it with `.1`, `.2`, … appended.
@@ -127,12 +133,16 @@ pub struct LogTarget {
     pub files_max: u32,
     /// Compress rotated files with gzip.
     pub compress: bool,
+    /// Count the records (local driver only): they are shipped elsewhere from there.
+    #[serde(default)]
+    pub numbered: bool,
     /// Extra attributes written with each line (`labels`, `env`, `tag` options).
     pub attributes: BTreeMap<String, String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LogDriver {
+    #[default]
     None,
     JsonFile,
     Local,
@@ -210,6 +220,8 @@ pub enum Reply {
     },
     Attached(Attached),
     State(State),
+    /// Descriptor: the root directory.
+    Root,
     Done,
     Failed(Failure),
 }

@@ -155,6 +155,9 @@ pub trait Snapshotter: Debug + Send + Sync {
 
     fn stage(&self, parent: Option<&Digest>) -> Result<Stage, Error>;
 
+    /// Puts a stage that was begun on nothing onto a layer that has come to be there meanwhile.
+    fn reparent(&self, stage: Stage, parent: &Digest) -> Result<Stage, Error>;
+
     /// Names a filled stage. `bytes` is kept and reported as [`Layer::bytes`].
     fn commit(&self, stage: Stage, chain: &Digest, bytes: u64) -> Result<(), Error>;
 
@@ -177,6 +180,10 @@ pub trait Snapshotter: Debug + Send + Sync {
     /// The root filesystem of a container as a descriptor, mounted nowhere: to copy into it and out of it while it does
     /// not run. It is gone when the descriptor is closed.
     fn open_root(&self, container: &str) -> Result<OwnedFd, Error>;
+
+    /// What a container wrote over what it lies on, to be read: also while it runs, and then without any mount of its own.
+    /// What the container changes meanwhile may be seen or not.
+    fn open_view(&self, container: &str) -> Result<OwnedFd, Error>;
 
     /// What a layer and those below it show together, to be read.
     fn open_layers(&self, chain: &Digest) -> Result<OwnedFd, Error>;

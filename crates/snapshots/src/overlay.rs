@@ -288,6 +288,12 @@ impl Snapshotter for Overlay {
         Ok(stage)
     }
 
+    fn reparent(&self, mut stage: Stage, parent: &Digest) -> Result<Stage, Error> {
+        stage.lowers = self.chain_directories(&self.lock(), Some(parent))?;
+        stage.parent = Some(parent.clone());
+        Ok(stage)
+    }
+
     fn commit(&self, stage: Stage, chain: &Digest, bytes: u64) -> Result<(), Error> {
         if let Some(present) = self.layer(chain)
             && present.parent != stage.parent
@@ -382,6 +388,13 @@ impl Snapshotter for Overlay {
     fn open_root(&self, container: &str) -> Result<OwnedFd, Error> {
         let Mounts::Overlay { lowers, upper, work } = self.mounts(container)?;
         detached::open(&lowers, Some((&upper, &work))).map_err(io("mount", &upper))
+    }
+
+    fn open_view(&self, container: &str) -> Result<OwnedFd, Error> {
+        let Mounts::Overlay { lowers, upper, .. } = self.mounts(container)?;
+        // As one more layer to be read: a second mount with the same work directory would spoil the first one's work.
+        let layers: Vec<PathBuf> = std::iter::once(upper.clone()).chain(lowers).collect();
+        detached::open(&layers, None).map_err(io("mount", &upper))
     }
 
     fn open_layers(&self, chain: &Digest) -> Result<OwnedFd, Error> {

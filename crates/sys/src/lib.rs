@@ -14,10 +14,11 @@ mod root;
 pub mod security;
 pub mod signal;
 pub mod terminal;
+pub mod time;
 mod tree;
 
 pub use channel::Channel;
-pub use root::Root;
+pub use root::{Graft, Place, Root};
 pub use tree::{TreeUsage, remove_tree, tree_usage};
 
 use std::io;

@@ -29,3 +29,13 @@ pub fn loopback_up(socket: BorrowedFd<'_>) -> io::Result<()> {
     check(unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::SIOCSIFFLAGS, &raw mut request) }.into())?;
     Ok(())
 }
+
+/// Bytes that were written to a connected socket and that the other side has not taken yet: for TCP, not
+/// acknowledged; for Unix sockets, not read (what they occupy in memory, then).
+pub fn untaken(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut count: libc::c_int = 0;
+    // SAFETY: the kernel writes one integer to `count`, which outlives the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &mut count) };
+    crate::check(result.into())?;
+    Ok(usize::try_from(count).unwrap_or(0))
+}

@@ -90,6 +90,7 @@ impl Bed {
             size_max: None,
             files_max: 1,
             compress: false,
+            numbered: false,
             attributes: BTreeMap::new(),
         };
         Bed {

@@ -15,7 +15,7 @@ use crate::units::{human_duration, human_size};
 
 const NONE: &str = "<none>";
 
-const HEADINGS: &[(&str, &str)] = &[
+pub const HEADINGS: &[(&str, &str)] = &[
     ("ID", "IMAGE ID"),
     ("Repository", "REPOSITORY"),
     ("Tag", "TAG"),
@@ -67,13 +67,13 @@ pub async fn images(app: &App, matches: &Matches) -> Result<(), Fail> {
     Ok(())
 }
 
-struct Names {
-    digests: bool,
-    all: bool,
+pub struct Names {
+    pub digests: bool,
+    pub all: bool,
 }
 
 /// One row for each name of an image, or one without a name.
-fn rows(image: &ImageSummary, names: &Names, truncate: bool, now: i64) -> Vec<Row> {
+pub fn rows(image: &ImageSummary, names: &Names, truncate: bool, now: i64) -> Vec<Row> {
     let split = |text: &String| {
         let (repository, tag, digest) = reference::split(text);
         (repository.to_owned(), tag.unwrap_or(NONE).to_owned(), digest.unwrap_or(NONE).to_owned())

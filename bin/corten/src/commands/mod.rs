@@ -5,6 +5,7 @@ pub mod build;
 pub mod completion;
 pub mod containers;
 pub mod context;
+pub mod cp;
 pub mod create;
 pub mod df;
 pub mod events;
@@ -15,15 +16,20 @@ pub mod ignore;
 pub mod images;
 pub mod info;
 pub mod inspect;
+pub mod login;
 pub mod logs;
+pub mod manifest;
 pub mod network;
 pub mod network_create;
 pub mod prune;
 pub mod ps;
 pub mod pull;
+pub mod push;
 pub mod run;
 pub mod schema;
+pub mod search;
 pub mod start;
+pub mod stats;
 pub mod system;
 pub mod transfer;
 pub mod volume;
@@ -37,12 +43,14 @@ use crate::fail::Fail;
 pub enum Verb {
     Attach,
     Build,
+    BuilderPrune,
     Commit,
     CompletionBash,
     CompletionFish,
     CompletionZsh,
     ContainerInspect,
     ContainerPrune,
+    Cp,
     Create,
     Df,
     Diff,
@@ -58,7 +66,14 @@ pub enum Verb {
     Inspect,
     Kill,
     Load,
+    Login,
+    Logout,
     Logs,
+    ManifestAnnotate,
+    ManifestCreate,
+    ManifestInspect,
+    ManifestPush,
+    ManifestRm,
     NetworkConnect,
     NetworkCreate,
     NetworkDisconnect,
@@ -70,13 +85,16 @@ pub enum Verb {
     Port,
     Ps,
     Pull,
+    Push,
     Rename,
     Restart,
     Rm,
     Rmi,
     Run,
     Save,
+    Search,
     Start,
+    Stats,
     Stop,
     SystemPrune,
     Tag,
@@ -89,6 +107,7 @@ pub enum Verb {
     VolumeLs,
     VolumePrune,
     VolumeRm,
+    VolumeUpdate,
     Wait,
 }
 
@@ -111,7 +130,9 @@ pub async fn run(app: App, command: &Command, matches: Matches) -> Result<i32, F
         Verb::Unpause => containers::unpause(&app, &matches).await,
         Verb::Update => containers::update(&app, &matches).await,
         Verb::Commit => containers::commit(&app, &matches).await,
+        Verb::Cp => Box::pin(cp::cp(&app, &matches)).await,
         Verb::Diff => containers::diff(&app, &matches).await,
+        Verb::Stats => Box::pin(stats::stats(&app, &matches)).await,
         Verb::Top => containers::top(&app, &matches).await,
         Verb::Port => ps::port(&app, &matches).await,
         Verb::Ps => ps::ps(&app, &matches).await,
@@ -126,6 +147,15 @@ pub async fn run(app: App, command: &Command, matches: Matches) -> Result<i32, F
         Verb::Tag => images::tag(&app, &matches).await,
         Verb::History => history::history(&app, &matches).await,
         Verb::Pull => pull::command(&app, &matches).await,
+        Verb::Push => push::command(&app, &matches).await,
+        Verb::Search => search::search(&app, &matches).await,
+        Verb::Login => login::login(&app, &matches).await,
+        Verb::Logout => login::logout(&app, &matches).await,
+        Verb::ManifestAnnotate => manifest::annotate(&app, &matches).await,
+        Verb::ManifestCreate => Box::pin(manifest::create(&app, &matches)).await,
+        Verb::ManifestInspect => Box::pin(manifest::inspect(&app, &matches)).await,
+        Verb::ManifestPush => Box::pin(manifest::push(&app, &matches)).await,
+        Verb::ManifestRm => manifest::rm(&app, &matches),
         Verb::Load => transfer::load(&app, &matches).await,
         Verb::Save => transfer::save(&app, &matches).await,
         Verb::Import => transfer::import(&app, &matches).await,
@@ -139,7 +169,9 @@ pub async fn run(app: App, command: &Command, matches: Matches) -> Result<i32, F
         Verb::VolumeLs => volume::ls(&app, &matches).await,
         Verb::VolumeCreate => volume::create(&app, &matches).await,
         Verb::VolumeRm => volume::rm(&app, &matches).await,
-        Verb::ContainerPrune
+        Verb::VolumeUpdate => volume::update(&app, &matches).await,
+        Verb::BuilderPrune
+        | Verb::ContainerPrune
         | Verb::ImagePrune
         | Verb::NetworkPrune
         | Verb::VolumePrune

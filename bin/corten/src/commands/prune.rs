@@ -36,7 +36,9 @@ struct CachePrune {
 
 /// Asks on the terminal; anything but yes is no.
 fn confirm(warning: &str) -> Result<bool, Fail> {
-    out(&format!("{warning}\nAre you sure you want to continue? [y/N] "));
+    // One line where the warning brings no lines of its own, as Docker asks about the build cache.
+    let gap = if warning.ends_with("build cache.") { ' ' } else { '\n' };
+    out(&format!("{warning}{gap}Are you sure you want to continue? [y/N] "));
     std::io::stdout().flush()?;
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
@@ -50,7 +52,17 @@ pub async fn prune(app: &App, verb: Verb, matches: &Matches) -> Result<(), Fail>
     if verb == Verb::SystemPrune {
         return system(app, matches, wanted).await;
     }
+    if verb == Verb::VolumePrune
+        && all
+        && let Some(filter) = wanted.iter().find(|filter| filter.starts_with("all="))
+    {
+        return Err(Fail::text(format!(
+            "conflicting options: cannot specify both --all and --filter {filter}"
+        )));
+    }
     let warning = match (verb, all) {
+        (Verb::BuilderPrune, false) => "WARNING! This will remove all dangling build cache.",
+        (Verb::BuilderPrune, true) => "WARNING! This will remove all build cache.",
         (Verb::ContainerPrune, _) => "WARNING! This will remove all stopped containers.",
         (Verb::ImagePrune, false) => "WARNING! This will remove all dangling images.",
         (Verb::ImagePrune, true) => {
@@ -68,6 +80,11 @@ pub async fn prune(app: &App, verb: Verb, matches: &Matches) -> Result<(), Fail>
         return Ok(());
     }
     let client = app.client().await?;
+    if verb == Verb::BuilderPrune {
+        let (text, reclaimed) = cache(client, all, matches.str("keep-storage"), &wanted).await?;
+        out(&(text + &total(reclaimed)));
+        return Ok(());
+    }
     let (text, reclaimed) = one(client, verb, all, &wanted).await?;
     out(&text);
     if let Some(reclaimed) = reclaimed {
@@ -139,6 +156,17 @@ async fn one(
     })
 }
 
+/// The build cache: what to print, and the space that came free. `keep` is a size, or empty.
+async fn cache(client: &Client, all: bool, keep: &str, wanted: &[String]) -> Result<(String, u64), Fail> {
+    let mut request = request("/build/prune", wanted).flag("all", all);
+    if !keep.is_empty() {
+        let bytes = crate::units::parse_ram(keep).map_err(Fail::text)?;
+        request = request.query("reserved-space", bytes.to_string());
+    }
+    let done: CachePrune = client.json(request).await?;
+    Ok((listed("Deleted build cache objects:", &done.caches_deleted), done.space_reclaimed))
+}
+
 /// Everything that is not in use. A kind of object that the daemon does not have is left out.
 async fn system(app: &App, matches: &Matches, wanted: Vec<String>) -> Result<(), Fail> {
     let (all, volumes) = (matches.bool("all"), matches.bool("volumes"));
@@ -185,14 +213,13 @@ async fn system(app: &App, matches: &Matches, wanted: Vec<String>) -> Result<(),
             Err(fail) => return Err(fail),
         }
     }
-    let cache = request("/build/prune", &wanted).flag("all", all);
-    match client.json::<CachePrune>(cache).await {
-        Ok(done) => {
-            out(&listed("Deleted build cache objects:", &done.caches_deleted));
-            reclaimed += done.space_reclaimed;
+    match cache(client, all, "", &wanted).await {
+        Ok((text, space)) => {
+            out(&text);
+            reclaimed += space;
         }
-        Err(error) if matches!(error.status(), Some(404 | 501)) => {}
-        Err(error) => return Err(error.into()),
+        Err(fail) if matches!(fail.status, Some(404 | 501)) => {}
+        Err(fail) => return Err(fail),
     }
     out(&total(reclaimed));
     Ok(())

@@ -17,7 +17,7 @@ const DEFAULT: &str =
 const DEFAULT_WITH_SIZE: &str =
     "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}\t{{.Size}}";
 
-const HEADINGS: &[(&str, &str)] = &[
+pub const HEADINGS: &[(&str, &str)] = &[
     ("ID", "CONTAINER ID"),
     ("Names", "NAMES"),
     ("Image", "IMAGE"),
@@ -79,7 +79,7 @@ fn id(container: &ContainerSummary, truncate: bool) -> String {
     if truncate { short_id(&container.id) } else { container.id.clone() }
 }
 
-fn row(container: &ContainerSummary, truncate: bool, now: i64) -> Row {
+pub fn row(container: &ContainerSummary, truncate: bool, now: i64) -> Row {
     let command = if truncate { ellipsis(&container.command, 20) } else { container.command.clone() };
     let mounts: Vec<String> = container
         .mounts

@@ -59,27 +59,14 @@ async fn pull_with(
     if !platform.is_empty() {
         request = request.query("platform", platform);
     }
-    if let Some(auth) = app.config().auth(registry(repository)) {
-        request = request.header("x-registry-auth", auth);
-    }
+    request = request.header("x-registry-auth", app.registry_auth(repository)?);
     let answer = client.send(request).await?;
     let how = if quiet { Show::Nothing } else { Show::on(to) };
     progress::show(answer.lines(), how, to).await.map(drop)
 }
 
-/// Under which name the configuration keeps the credentials for a repository.
-fn registry(repository: &str) -> &str {
-    match repository.split_once('/') {
-        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => match host {
-            "docker.io" | "index.docker.io" => "https://index.docker.io/v1/",
-            host => host,
-        },
-        _ => "https://index.docker.io/v1/",
-    }
-}
-
 /// A name with its registry, as `pull` prints it at the end.
-fn full_name(name: &str, all: bool) -> String {
+pub fn full_name(name: &str, all: bool) -> String {
     let (repository, tag, digest) = reference::split(name);
     let host =
         repository.split_once('/').is_some_and(|(host, _)| host.contains(['.', ':']) || host == "localhost");
@@ -105,7 +92,5 @@ mod tests {
         assert_eq!(full_name("busybox", false), "docker.io/library/busybox:latest");
         assert_eq!(full_name("a/b:1", false), "docker.io/a/b:1");
         assert_eq!(full_name("localhost:5000/x", true), "localhost:5000/x");
-        assert_eq!(registry("quay.io/x"), "quay.io");
-        assert_eq!(registry("library/x"), "https://index.docker.io/v1/");
     }
 }

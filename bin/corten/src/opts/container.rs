@@ -154,7 +154,9 @@ fn volumes(values: &[String]) -> Result<(Vec<String>, ObjectSet), String> {
             Some(_) if value.len() <= 2 => {
                 anonymous.insert(value.clone(), Empty {});
             }
-            Some(("", _)) => return Err(format!("invalid spec: {value}: empty section between colons")),
+            Some(("", _)) | Some((_, "")) => {
+                return Err(format!("invalid spec: {value}: empty section between colons"));
+            }
             Some((source, rest)) if source.starts_with('.') => {
                 binds.push(format!("{}:{rest}", mount::absolute(source)));
             }

@@ -129,8 +129,10 @@ pub async fn build(app: &App, request: Request) -> Outcome {
     let quiet = request.query.flag("q");
     let (app, reader) = (app.clone(), request.into_reader());
     let (mut out, pieces) = pipe();
+    app.engine.metrics().builds.fetch_add(1, Ordering::Relaxed);
     tokio::task::spawn_blocking(move || {
         if let Err(error) = run(&app, reader, &options, host, quiet, &mut out) {
+            app.engine.metrics().builds_failed.fetch_add(1, Ordering::Relaxed);
             out.fail(error.code().unwrap_or(0), &refusal(&error));
         }
     });

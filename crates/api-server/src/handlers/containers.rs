@@ -2,7 +2,9 @@
 
 use std::io;
 
-use api_types::container::{ContainerCreate, ContainerCreateResponse};
+use api_types::container::{
+    ContainerCreate, ContainerCreateResponse, ContainerUpdate, ContainerUpdateResponse,
+};
 use bytes::Bytes;
 use engine::logs::LogQuery;
 use engine::{ListQuery, WaitCondition};
@@ -96,6 +98,13 @@ pub async fn pause(app: &App, id: &str, frozen: bool) -> Outcome {
 pub async fn rename(app: &App, request: &Request, id: &str) -> Outcome {
     app.engine.rename(id, request.query.text("name")).await?;
     no_content()
+}
+
+pub async fn update(app: &App, mut request: Request, id: &str) -> Outcome {
+    let mut body: ContainerUpdate = request.json().await?;
+    versions::update(&mut body, request.version);
+    let warnings = app.engine.update(id, body).await?;
+    json(&ContainerUpdateResponse { warnings: (!warnings.is_empty()).then_some(warnings) })
 }
 
 pub async fn remove(app: &App, request: &Request, id: &str) -> Outcome {

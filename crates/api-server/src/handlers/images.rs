@@ -72,6 +72,22 @@ pub async fn list(app: &App, request: &Request) -> Outcome {
     json(&answers)
 }
 
+/// Bytes of all layers, and every image with what it shares and how many containers it has.
+pub async fn usage(app: &App, version: Version) -> Result<(i64, Vec<ImageSummary>), Refusal> {
+    blocking(app, move |engine| {
+        let found = engine.images().list(&ListFilter::default()).map_err(refusal)?;
+        let (shared, users) = (engine.images().shared_sizes(), engine.image_users());
+        let answers = found.iter().map(|one| {
+            let mut answer = summary(engine, one, version);
+            answer.shared_size = shared.get(&one.image.id).map_or(0, |bytes| *bytes as i64);
+            answer.containers = users.get(&answer.id).map_or(0, |count| *count as i64);
+            answer
+        });
+        Ok((engine.images().layers_size() as i64, answers.collect()))
+    })
+    .await
+}
+
 fn summary(engine: &Engine, found: &images::Summary, version: Version) -> ImageSummary {
     let image = &found.image;
     let id = image.id.to_string();
@@ -174,7 +190,7 @@ pub async fn tag(app: &App, request: &Request, name: &str) -> Outcome {
 }
 
 /// `repo` and `tag` parameters as one reference.
-fn named(repository: &str, tag: &str) -> Result<Reference, Refusal> {
+pub fn named(repository: &str, tag: &str) -> Result<Reference, Refusal> {
     let reference = Reference::parse(repository).map_err(|error| Refusal::invalid(error.to_string()))?;
     if tag.is_empty() {
         return Ok(reference.or_latest());
@@ -247,7 +263,7 @@ pub async fn prune(app: &App, request: &Request) -> Outcome {
 }
 
 /// The JSON form of a platform, as load and save take it.
-fn platform(request: &Request) -> Result<Option<Platform>, Refusal> {
+pub fn platform(request: &Request) -> Result<Option<Platform>, Refusal> {
     let texts = request.query.all("platform");
     match texts.as_slice() {
         [] => Ok(None),
@@ -339,12 +355,11 @@ pub fn save(app: &App, names: Vec<String>, request: &Request) -> Outcome {
     Ok(streamed("application/x-tar", pieces))
 }
 
-/// `POST /images/create`: importing works, pulling does not yet.
+/// `POST /images/create`: pulls or imports.
 pub async fn create(app: &App, request: Request) -> Outcome {
     let query = request.query.clone();
     if !query.text("fromImage").is_empty() {
-        return Err(Refusal::not_implemented(&format!("pulling an image ({})", query.text("fromImage")))
-            .hint("load one from an archive: docker load -i FILE, or build one FROM scratch"));
+        return crate::handlers::registry::pull(app, &request).await;
     }
     match query.text("fromSrc") {
         "-" => {}

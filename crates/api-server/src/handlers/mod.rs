@@ -3,8 +3,13 @@
 pub mod attach;
 pub mod build;
 pub mod containers;
+pub mod debug;
 pub mod execs;
+pub mod files;
 pub mod images;
 pub mod networks;
+pub mod registry;
+pub mod stats;
 pub mod system;
+pub mod usage;
 pub mod volumes;

@@ -13,6 +13,11 @@ pub fn list(app: &App, request: &Request) -> Outcome {
     json(&answers)
 }
 
+pub fn prune(app: &App, request: &Request) -> Outcome {
+    let deleted = app.engine.network_prune(request.query.text("filters"))?;
+    json(&serde_json::json!({ "NetworksDeleted": Some(deleted).filter(|deleted| !deleted.is_empty()) }))
+}
+
 pub fn inspect(app: &App, name: &str) -> Outcome {
     json(&app.engine.network_inspect(name)?)
 }

@@ -86,6 +86,7 @@ pub async fn info(app: &App) -> Outcome {
         .await
         .map_err(|error| Refusal::from_error("internal error", &error))?;
     let options = app.engine.options();
+    let can = &facts.controllers;
     let settings = app.engine.settings();
     let list = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
     let docker_hub =
@@ -129,25 +130,25 @@ pub async fn info(app: &App) -> Outcome {
             volume: list(&["local"]),
             network: list(&["bridge", "host", "null"]),
             authorization: None,
-            log: list(&["json-file", "local", "none"]),
+            log: list(&model::logging::DRIVERS),
         },
-        memory_limit: facts.memory_limit,
-        swap_limit: facts.swap_limit,
-        cpu_cfs_period: facts.cpu,
-        cpu_cfs_quota: facts.cpu,
-        cpu_shares: facts.cpu,
-        cpu_set: facts.cpuset,
-        pids_limit: facts.pids_limit,
+        memory_limit: can.memory,
+        swap_limit: can.swap,
+        cpu_cfs_period: can.cpu_quota,
+        cpu_cfs_quota: can.cpu_quota,
+        cpu_shares: can.cpu_shares,
+        cpu_set: can.cpuset,
+        pids_limit: can.pids,
         ipv4_forwarding: facts.ipv4_forwarding,
         bridge_nf_iptables: false,
         bridge_nf_ip6tables: false,
         debug: settings.debug,
         n_fd: facts.descriptors,
-        oom_kill_disable: !facts.cgroup_v2 && facts.memory_limit,
+        oom_kill_disable: can.oom_kill_disable,
         n_goroutines: 0,
         system_time: rfc3339_nano(app.engine.now()),
         logging_driver: settings.log.driver.clone(),
-        cgroup_driver: "cgroupfs".into(),
+        cgroup_driver: options.cgroup_driver.name().into(),
         cgroup_version: if facts.cgroup_v2 { "2" } else { "1" }.into(),
         n_events_listener: facts.listeners,
         kernel_version: facts.kernel,

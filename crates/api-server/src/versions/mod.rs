@@ -7,8 +7,8 @@ use std::fmt;
 use model::Refusal;
 
 pub use shims::{
-    attach_streams, container_create, container_summary, event, image_summary, inspect_container,
-    inspect_image, network_list,
+    attach_streams, container_create, container_summary, disk_usage, event, image_summary, inspect_container,
+    inspect_image, network_list, stats, update,
 };
 
 /// `1.55`

@@ -1,9 +1,11 @@
 //! Finished answers, changed to what a version of the API had.
 
-use api_types::container::{ContainerCreate, ContainerSummary};
+use api_types::container::{ContainerCreate, ContainerSummary, ContainerUpdate};
 use api_types::events::EventMessage;
 use api_types::image::{ImageInspect, ImageSummary};
 use api_types::network::Network;
+use api_types::stats::ContainerStats;
+use api_types::system::{DiskUsage, Usage};
 use serde_json::{Map, Value};
 
 use super::Version;
@@ -83,7 +85,61 @@ pub fn event(event: &EventMessage, version: Version) -> EventMessage {
     event
 }
 
+/// 1.52 made one object of each kind, with sums. It still answers the lists of before as well, unless it is asked for
+/// the objects' details.
+pub fn disk_usage(mut found: DiskUsage, version: Version, verbose: bool) -> Value {
+    let new = version >= Version::new(1, 52);
+    if !new || !verbose {
+        found.layers_size = Some(found.layers_size.unwrap_or(0));
+        found.images = Some(items(&mut found.image_usage));
+        found.containers = Some(items(&mut found.container_usage));
+        found.volumes = Some(items(&mut found.volume_usage));
+        found.build_cache = Some(items(&mut found.build_cache_usage));
+    } else {
+        found.layers_size = None;
+    }
+    if !new {
+        (found.image_usage, found.container_usage) = (None, None);
+        (found.volume_usage, found.build_cache_usage) = (None, None);
+    }
+    let mut answer = serde_json::to_value(&found).unwrap_or_default();
+    if version < Version::new(1, 42) {
+        answer["BuilderSize"] = 0.into();
+    }
+    answer
+}
+
+/// The old list; null if the kind was not asked for.
+fn items<T: serde::Serialize>(usage: &mut Option<Usage<T>>) -> Value {
+    match usage {
+        Some(usage) => serde_json::to_value(usage.items.take().unwrap_or_default()).unwrap_or_default(),
+        None => Value::Null,
+    }
+}
+
 /// Lists have had no containers since 1.28.
 pub fn network_list(answer: &Network) -> Value {
     serde_json::to_value(answer).unwrap_or_default()
+}
+
+/// 1.52 says what system the numbers are of.
+pub fn stats(answer: &mut ContainerStats, version: Version) {
+    if version < Version::new(1, 52) {
+        answer.os_type.clear();
+    }
+}
+
+/// What older versions did not change is left as it is.
+pub fn update(request: &mut ContainerUpdate, version: Version) {
+    let resources = &mut request.resources;
+    if version < Version::new(1, 40) {
+        resources.pids_limit = None;
+    }
+    if version < Version::new(1, 55) {
+        resources.blkio_weight_device = None;
+        resources.blkio_device_read_bps = None;
+        resources.blkio_device_write_bps = None;
+        resources.blkio_device_read_iops = None;
+        resources.blkio_device_write_iops = None;
+    }
 }

@@ -5,9 +5,12 @@ mod exec;
 mod files;
 mod health;
 mod joins;
+mod lease;
+mod reach;
 mod restart;
 mod start;
 mod task;
+mod update;
 mod volumes;
 
 use std::collections::BTreeMap;
@@ -23,6 +26,9 @@ use shim_protocol::{Attach, Attached};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use exec::{ExecPhase, ExecView};
+pub(crate) use files::Files as GivenFiles;
+pub use lease::Lease;
+pub use reach::Reached;
 pub use task::Task;
 
 use crate::net::Endpoint;
@@ -145,6 +151,14 @@ pub enum Command {
         frozen: bool,
         answer: Answer<()>,
     },
+    /// Freezes it until it is thawed, or the daemon ends.
+    Hold {
+        answer: Answer<()>,
+    },
+    /// Lends its files.
+    Reach {
+        answer: Answer<Reached>,
+    },
     /// Answered with whether it runs; if it does not, the client waits for its start.
     Attach {
         client: Client,
@@ -176,9 +190,10 @@ pub enum Command {
         name: String,
         answer: Answer<()>,
     },
-    UpdateRestart {
-        policy: api_types::container::RestartPolicy,
-        answer: Answer<()>,
+    /// Answered with warnings.
+    Update {
+        request: Box<api_types::container::ContainerUpdate>,
+        answer: Answer<Vec<String>>,
     },
     Remove {
         force: bool,

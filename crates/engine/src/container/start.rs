@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use model::create::{LogSettings, NetworkChoice};
+use model::create::NetworkChoice;
 use model::phase::Ending;
 use model::spec::{Place, StartFacts};
 use model::{Phase, Refusal};
@@ -22,6 +22,8 @@ use crate::{blocking, failpoint, host};
 
 /// How long the end of an earlier shim may take.
 const SETTLING: std::time::Duration = std::time::Duration::from_secs(10);
+/// How long those who still copy its files may take.
+const COPYING: std::time::Duration = std::time::Duration::from_secs(30);
 
 impl Task {
     pub(super) async fn start(&mut self, by: StartedBy) -> Result<(), Refusal> {
@@ -32,6 +34,11 @@ impl Task {
             self.backoff = Default::default();
         }
         self.settle().await;
+        if !self.leases.returned(COPYING).await {
+            let name = &self.record.name;
+            let why = format!("cannot start container {name}: its files are still being copied");
+            return Err(Refusal::conflict(why).hint("wait until the copy has ended, or end it"));
+        }
         match self.start_steps().await {
             Ok(()) => Ok(()),
             Err(refusal) => {
@@ -86,6 +93,7 @@ impl Task {
                 Ok(())
             }
             Err(refusal) => {
+                self.engine.shipping().ended(&self.record.id);
                 self.release_network(endpoint).await;
                 self.engine.discard_task_directory(&self.record.id);
                 Err(refusal)
@@ -123,6 +131,9 @@ impl Task {
     }
 
     async fn start_with(&mut self, endpoint: Option<&Arc<Endpoint>>) -> Result<(Shim, i32, i64), Refusal> {
+        if let Some(spool) = self.engine.log_spool(&self.record)? {
+            self.engine.shipping().begin(&self.record, spool).await?;
+        }
         let places = self.attach_volumes().await?;
         let started = self.start_on(endpoint, &places).await;
         if started.is_err() {
@@ -348,52 +359,20 @@ async fn ends_soon(pid: i32) -> bool {
 }
 
 fn log_target(task: &Task) -> Result<LogTarget, Refusal> {
-    let (record, engine) = (&task.record, &task.engine);
-    let config = &record.host_config.log_config;
-    let settings = LogSettings::of(config)?;
+    let Some(files) = task.engine.log_files(&task.record)? else { return Ok(LogTarget::default()) };
+    crate::shipping::make_folder(&files.path)?;
     Ok(LogTarget {
-        driver: match config.driver.as_str() {
-            "none" => LogDriver::None,
-            "local" => LogDriver::Local,
-            _ => LogDriver::JsonFile,
+        driver: match files.driver {
+            logs::Driver::JsonFile => LogDriver::JsonFile,
+            logs::Driver::Local => LogDriver::Local,
         },
-        path: engine.log_path(record),
-        size_max: settings.size_max,
-        files_max: settings.files_max,
-        compress: settings.compress,
-        attributes: log_attributes(task),
+        path: files.path,
+        size_max: files.size_max,
+        files_max: files.files_max,
+        compress: files.compress,
+        numbered: files.numbered,
+        attributes: files.attributes,
     })
-}
-
-/// What `labels`, `env` and `tag` add to each line.
-fn log_attributes(task: &Task) -> std::collections::BTreeMap<String, String> {
-    let record = &task.record;
-    let options = &record.host_config.log_config.config;
-    let mut all = std::collections::BTreeMap::new();
-    for name in options.get("labels").into_iter().flat_map(|names| names.split(',')) {
-        if let Some(value) =
-            record.config.labels.iter().flatten().find(|(key, _)| *key == name).map(|(_, value)| value)
-        {
-            all.insert(name.to_string(), value.clone());
-        }
-    }
-    for name in options.get("env").into_iter().flat_map(|names| names.split(',')) {
-        let variables = record.config.env.iter().flatten();
-        if let Some((_, value)) =
-            variables.filter_map(|one| one.split_once('=')).find(|(key, _)| *key == name)
-        {
-            all.insert(name.to_string(), value.into());
-        }
-    }
-    if let Some(tag) = options.get("tag") {
-        let short: String = record.id.chars().take(12).collect();
-        let tag = tag
-            .replace("{{.ID}}", &short)
-            .replace("{{.FullID}}", &record.id)
-            .replace("{{.Name}}", &record.name);
-        all.insert("tag".into(), tag);
-    }
-    all
 }
 
 /// Docker's words around what the runtime says, which clients look for.

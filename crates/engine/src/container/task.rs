@@ -33,6 +33,7 @@ pub struct Task {
     exits: u64,
     removed: bool,
     pub(super) settled: bool,
+    pub(super) leases: super::lease::Leases,
     inbox: mpsc::Receiver<Command>,
     /// Counts the shims that it has had.
     shim_number: u64,
@@ -72,6 +73,7 @@ impl Task {
             exits: 0,
             removed: false,
             settled: true,
+            leases: super::lease::Leases::default(),
             inbox,
             shim_number: 0,
             shim_events: mpsc::unbounded_channel(),
@@ -127,7 +129,13 @@ impl Task {
                 let _ = answer.send(Ok(self.phase.clone()));
             }
             Command::Freeze { frozen, answer } => {
-                let _ = answer.send(self.freeze(frozen).await);
+                let _ = answer.send(self.freeze(ToShim::Freeze(frozen), frozen).await);
+            }
+            Command::Hold { answer } => {
+                let _ = answer.send(self.freeze(ToShim::Hold, true).await);
+            }
+            Command::Reach { answer } => {
+                let _ = answer.send(self.reach().await);
             }
             Command::Attach { client, answer } => {
                 let _ = answer.send(self.attach(client).await);
@@ -147,8 +155,8 @@ impl Task {
             Command::Rename { name, answer } => {
                 let _ = answer.send(self.rename(name).await);
             }
-            Command::UpdateRestart { policy, answer } => {
-                let _ = answer.send(self.update_restart(policy).await);
+            Command::Update { request, answer } => {
+                let _ = answer.send(self.update(*request).await);
             }
             Command::Remove { force, volumes, answer } => {
                 let _ = answer.send(self.remove(force, volumes).await);
@@ -279,6 +287,7 @@ impl Task {
         if let Some(shim) = self.shim.take() {
             shim.close();
         }
+        self.engine.shipping().ended(&self.record.id);
         self.end_execs();
         self.stop_health();
         let mut endpoint = self.endpoint.take();
@@ -352,7 +361,7 @@ impl Task {
         }
     }
 
-    async fn freeze(&mut self, frozen: bool) -> Result<(), Refusal> {
+    async fn freeze(&mut self, how: ToShim, frozen: bool) -> Result<(), Refusal> {
         let id = &self.record.id;
         let was = match &self.phase {
             Phase::Running { frozen, .. } => *frozen,
@@ -370,7 +379,7 @@ impl Task {
         }
         let shim =
             self.shim.clone().ok_or_else(|| Refusal::conflict(format!("Container {id} is not running")))?;
-        shim.call(ToShim::Freeze(frozen), &[], Vec::new()).await?;
+        shim.call(how, &[], Vec::new()).await?;
         if let Phase::Running { frozen: place, .. } = &mut self.phase {
             *place = frozen;
         }
@@ -455,16 +464,6 @@ impl Task {
         Ok(())
     }
 
-    async fn update_restart(&mut self, policy: api_types::container::RestartPolicy) -> Result<(), Refusal> {
-        let mut record = (*self.record).clone();
-        record.host_config.restart_policy = policy;
-        self.engine.store_record(&record).await?;
-        self.record = Arc::new(record);
-        self.publish();
-        self.emit("update", &[]);
-        Ok(())
-    }
-
     async fn remove(&mut self, force: bool, volumes: bool) -> Result<(), Refusal> {
         if force && (self.phase.is_running() || matches!(self.phase, Phase::Restarting { .. })) {
             self.kill_for_removal().await?;
@@ -480,7 +479,7 @@ impl Task {
         let auto_remove = std::mem::take(&mut record.host_config.auto_remove);
         if self.phase.is_running() {
             if let Phase::Running { frozen: true, .. } = self.phase {
-                self.freeze(false).await?;
+                self.freeze(ToShim::Freeze(false), false).await?;
             }
             let killed = self.signal(model::signal::KILL).await;
             let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);

@@ -275,8 +275,12 @@ impl Volumes {
         }
         let found = sys::Root::open_path(path).and_then(|root| root.locate(subpath.as_ref()));
         found.map(drop).map_err(|error| {
-            let text = format!("cannot access path \"{subpath}\" in volume {name}: {error}");
-            Refusal::new(Kind::Invalid, text)
+            let text = match error.kind() {
+                std::io::ErrorKind::NotFound => "no such file or directory".to_string(),
+                std::io::ErrorKind::NotADirectory => "not a directory".to_string(),
+                _ => error.to_string(),
+            };
+            Refusal::new(Kind::Invalid, format!("cannot access path \"{subpath}\" in volume {name}: {text}"))
         })
     }
 

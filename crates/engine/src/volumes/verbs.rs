@@ -127,7 +127,7 @@ impl Volumes {
         self.local.usage(name).ok()
     }
 
-    pub(super) fn answer(&self, record: &VolumeRecord) -> Volume {
+    pub(crate) fn answer(&self, record: &VolumeRecord) -> Volume {
         let some = |map: &BTreeMap<String, String>| (!map.is_empty()).then(|| map.clone());
         Volume {
             created_at: rfc3339(record.created),
@@ -137,7 +137,7 @@ impl Volumes {
             name: record.name.clone(),
             options: some(&record.options),
             scope: "local".into(),
-            usage_data: None,
+            ..Volume::default()
         }
     }
 }

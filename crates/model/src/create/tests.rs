@@ -1,16 +1,38 @@
 //! Create requests that are refused, and what an accepted one becomes.
 
-use api_types::container::RestartPolicy;
+use api_types::container::{Resources, RestartPolicy};
 use proptest::prelude::*;
 
 use super::*;
 
-fn facts() -> HostFacts {
+pub(crate) fn everything() -> limits::Controllers {
+    limits::Controllers {
+        memory: true,
+        memory_reservation: true,
+        swap: true,
+        swappiness: true,
+        oom_kill_disable: true,
+        pids: true,
+        cpu_shares: true,
+        cpu_quota: true,
+        cpu_realtime: false,
+        cpuset: true,
+        cpus: "0-1".into(),
+        mems: "0".into(),
+        block_io_weight: true,
+        block_io_weight_device: true,
+        block_io_throttle: true,
+        cgroup_namespace: true,
+    }
+}
+
+pub(crate) fn facts() -> HostFacts {
     HostFacts {
         cpus: 2,
         cgroup_v2: false,
-        swap_limit: true,
-        pids_limit: true,
+        cgroup_systemd: false,
+        controllers: everything(),
+        memory: 8 << 30,
         log: LogConfig { driver: "json-file".into(), config: Default::default() },
         shm_size: 64 << 20,
         cgroup_parent: "/corten".into(),
@@ -121,6 +143,69 @@ fn texts_that_clients_match() {
         refused(r#"{"Hostname":"h","HostConfig":{"NetworkMode":"container:db"}}"#),
         "conflicting options: hostname and the network mode"
     );
+}
+
+#[test]
+fn what_the_host_lacks_is_left_out_with_a_warning() {
+    let host = HostFacts { controllers: limits::Controllers::default(), ..facts() };
+    let mut asked: Resources = serde_json::from_str(
+        r#"{"Memory":10000000,"MemoryReservation":9000000,"MemorySwappiness":5,"OomKillDisable":true,"PidsLimit":5,
+        "CpuShares":5,"CpuQuota":5000,"CpuPercent":5,"CpusetCpus":"7","BlkioWeight":100,
+        "BlkioWeightDevice":[{"Path":"/dev/sda","Weight":100}],"BlkioDeviceReadBps":[{"Path":"/dev/sda","Rate":1}],
+        "BlkioDeviceWriteBps":[{"Path":"/dev/sda","Rate":1}],"BlkioDeviceReadIOps":[{"Path":"/dev/sda","Rate":1}],
+        "BlkioDeviceWriteIOps":[{"Path":"/dev/sda","Rate":1}]}"#,
+    )
+    .unwrap();
+    let mut warnings = Vec::new();
+    limits::check(&mut asked, &host, limits::Purpose::Create, &mut warnings).unwrap();
+    let lacks = |what: &str| format!("Your kernel does not support {what}");
+    let not_mounted =
+        |what: &str, discarded: &str| lacks(&format!("{what} or the cgroup is not mounted. {discarded}"));
+    assert_eq!(
+        warnings,
+        [
+            not_mounted("memory limit capabilities", "Limitation discarded."),
+            not_mounted("memory swappiness capabilities", "Memory swappiness discarded."),
+            not_mounted("memory soft limit capabilities", "Limitation discarded."),
+            lacks("OomKillDisable. OomKillDisable discarded."),
+            not_mounted("PIDs limit capabilities", "PIDs limit discarded."),
+            not_mounted("CPU shares", "Shares discarded."),
+            lacks("CPU CFS scheduler. CPU period/quota discarded."),
+            "linux does not support CPU percent. Percent discarded.".into(),
+            not_mounted("cpuset", "Cpuset discarded."),
+            not_mounted("Block I/O weight", "Weight discarded."),
+            not_mounted("Block I/O weight_device", "Weight-device discarded."),
+            not_mounted("BPS Block I/O read limit", "Block I/O BPS read limit discarded."),
+            not_mounted("BPS Block I/O write limit", "Block I/O BPS write limit discarded."),
+            not_mounted("IOPS Block read limit", "Block I/O IOPS read limit discarded."),
+            not_mounted("IOPS Block write limit", "Block I/O IOPS write limit discarded."),
+        ]
+    );
+    assert_eq!(asked, Resources { memory_swap: -1, ..Resources::default() });
+    let mut asked = Resources { memory: 10_000_000, ..Resources::default() };
+    warnings.clear();
+    let host = HostFacts { controllers: limits::Controllers { swap: false, ..everything() }, ..facts() };
+    limits::check(&mut asked, &host, limits::Purpose::Create, &mut warnings).unwrap();
+    assert_eq!(warnings, [not_mounted("swap limit capabilities", "Memory limited without swap.")]);
+}
+
+#[test]
+fn parents_of_cgroups() {
+    let decide = |parent: &str, cgroup_systemd: bool| {
+        let mut host = HostConfig::default();
+        host.resources.cgroup_parent = parent.into();
+        check_cgroup(&mut host, &HostFacts { cgroup_systemd, ..facts() }, &mut Vec::new())
+            .map_err(|refusal| refusal.message)
+    };
+    let slice = "cgroup-parent for systemd cgroup should be a valid slice named as \"xxx.slice\"";
+    assert_eq!(
+        (decide("/a/b", false), decide("", true), decide("a-b.slice", true)),
+        (Ok(()), Ok(()), Ok(()))
+    );
+    for bad in ["/a", ".slice", "a/b.slice"] {
+        assert_eq!(decide(bad, true), Err(slice.into()), "{bad}");
+    }
+    assert!(decide("/a/../b", false).is_err());
 }
 
 #[test]

@@ -21,7 +21,7 @@ use crate::Error;
 use crate::error::Step;
 use layout::{Hierarchy, Layout, ROOT};
 use settings::Setting;
-pub use stats::{BlockIoEntry, BlockIoStats, CpuStats, MemoryStats, PidsStats, Stats};
+pub use stats::{BlockIoEntry, BlockIoStats, CpuStats, Gauge, MemoryStats, PidsStats, Stats};
 
 /// How long freezing may take before it is an error.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -38,6 +38,15 @@ pub enum Driver {
     #[default]
     Cgroupfs,
     Systemd,
+}
+
+impl Driver {
+    pub fn name(self) -> &'static str {
+        match self {
+            Driver::Cgroupfs => "cgroupfs",
+            Driver::Systemd => "systemd",
+        }
+    }
 }
 
 /// A container's cgroup, in every hierarchy that matters.
@@ -83,6 +92,16 @@ impl Cgroup {
             hierarchies.retain(|hierarchy| below(&hierarchy.directory, &path).is_dir());
         }
         Ok(Cgroup { path, layout })
+    }
+
+    /// The cgroup of the container with this ID, by one of its processes; that may be in a cgroup further below.
+    pub fn of_process(pid: i32, id: &str) -> Result<Cgroup, Error> {
+        let file = format!("/proc/{pid}/cgroup");
+        let text =
+            std::fs::read_to_string(&file).map_err(|error| Error::system(format!("read {file}"), error))?;
+        let path = container_path(&text, id)
+            .ok_or_else(|| Error::invalid(format!("process {pid} is in no cgroup of container {id}")))?;
+        Cgroup::open(&path)
     }
 
     /// Below the roots of the hierarchies.
@@ -280,11 +299,23 @@ impl Cgroup {
                 Ok(Entry::Directory(handle))
             }
             Layout::Separate(_) => {
-                let directories = self.directories();
+                let mut directories = self.directories();
+                directories.extend(self.joined_later());
                 let tasks = directories.iter().map(|directory| open_for_writing(&directory.join("tasks")));
                 Ok(Entry::Tasks(tasks.collect::<Result<_, _>>()?))
             }
         }
+    }
+
+    /// Directories in hierarchies of v1 that an update joined.
+    fn joined_later(&self) -> Vec<PathBuf> {
+        let Layout::Separate(hierarchies) = &self.layout else { return Vec::new() };
+        UNUSUAL
+            .iter()
+            .filter(|name| !hierarchies.iter().any(|hierarchy| hierarchy.controllers.contains(name)))
+            .map(|name| below(&Path::new(ROOT).join(name), &self.path))
+            .filter(|directory| directory.is_dir())
+            .collect()
     }
 
     pub fn freeze(&self) -> Result<(), Error> {
@@ -380,11 +411,9 @@ impl Cgroup {
         stats::field(&layout::read(&directory, file), "oom_kill")
     }
 
-    pub fn stats(&self) -> Result<Stats, Error> {
-        Ok(match &self.layout {
-            Layout::Unified => stats::version2(&self.unified_directory()),
-            Layout::Separate(_) => stats::version1(|controller| self.directory(controller)),
-        })
+    /// What the container used. Who asks again and again keeps a [`Gauge`].
+    pub fn stats(&self) -> Stats {
+        Gauge::open(self).read(&mut Vec::new())
     }
 
     /// Changes limits; what is not named stays as it is.
@@ -461,15 +490,7 @@ impl Cgroup {
     pub fn delete(&self) -> Result<(), Error> {
         let deadline = Instant::now() + DELETE_PATIENCE;
         let mut directories = self.directories();
-        if let Layout::Separate(_) = self.layout {
-            // Joined later, for the sake of an update.
-            for controller in UNUSUAL {
-                let directory = below(&Path::new(ROOT).join(controller), &self.path);
-                if !directories.contains(&directory) {
-                    directories.push(directory);
-                }
-            }
-        }
+        directories.extend(self.joined_later());
         for directory in directories {
             let mut pause = Duration::from_micros(200);
             loop {
@@ -561,6 +582,18 @@ fn needs(resources: &LinuxResources, controller: &str) -> bool {
     }
 }
 
+/// From `/proc/PID/cgroup`, the path down to the part that has the container's ID in its name.
+fn container_path(text: &str, id: &str) -> Option<String> {
+    let lines = || text.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
+    // Any of the hierarchies that containers are always in will do.
+    let named = |name: &str| lines().find(|(all, _)| all.split(',').any(|one| one == name));
+    let (_, path) =
+        named("freezer").or_else(|| named("memory")).or_else(|| named("pids")).or_else(|| named(""))?;
+    let start = path.find(id).filter(|_| !id.is_empty())?;
+    let end = path[start..].find('/').map_or(path.len(), |length| start + length);
+    Some(path[..end].to_owned())
+}
+
 /// A path below a hierarchy's root, without anything that leads elsewhere.
 fn normal(path: &str) -> Result<String, Error> {
     let mut normal = String::with_capacity(path.len() + 1);
@@ -594,4 +627,24 @@ fn has_word(text: &str, word: &str) -> bool {
 
 fn absent(controller: &str, why: &str) -> Error {
     Error::invalid(format!("cgroup controller {controller} is not available on this machine{why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_is_found_by_a_process_of_it() {
+        let path = |text| container_path(text, "abc");
+        assert_eq!(
+            path("5:memory:/corten/abc\n4:freezer:/corten/abc\n0::/\n").as_deref(),
+            Some("/corten/abc")
+        );
+        assert_eq!(
+            path("0::/system.slice/corten-abc.scope/init.scope\n").as_deref(),
+            Some("/system.slice/corten-abc.scope")
+        );
+        assert_eq!(path("0::/user.slice\n"), None);
+        assert_eq!(path(""), None);
+    }
 }

@@ -193,7 +193,8 @@ fn block_io_1(settings: &mut Settings, block_io: &LinuxBlockIo) {
     }
     for device in &block_io.weight_device {
         let (major, minor) = (device.major, device.minor);
-        if let Some(weight) = device.weight.filter(|weight| *weight != 0) {
+        // 0 takes a device's own weight away.
+        if let Some(weight) = device.weight {
             settings.add("blkio", "blkio.weight_device", format!("{major}:{minor} {weight}"));
         }
         if let Some(weight) = device.leaf_weight.filter(|weight| *weight != 0) {
@@ -321,9 +322,10 @@ fn block_io_2(settings: &mut Settings, block_io: &LinuxBlockIo) {
         settings.add("io", "io.weight", weight_of_block_io(weight));
     }
     for device in &block_io.weight_device {
-        if let Some(weight) = device.weight.filter(|weight| *weight != 0) {
-            let value = format!("{}:{} {}", device.major, device.minor, weight_of_block_io(weight));
-            settings.add("io", "io.weight", value);
+        if let Some(weight) = device.weight {
+            // 0 takes a device's own weight away.
+            let weight = if weight == 0 { "default".into() } else { weight_of_block_io(weight).to_string() };
+            settings.add("io", "io.weight", format!("{}:{} {weight}", device.major, device.minor));
         }
     }
     for (key, devices) in [

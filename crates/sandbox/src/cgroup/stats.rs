@@ -1,9 +1,11 @@
 //! What a container used, from the files of its cgroups.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
 
-use super::layout::read;
+use rustix::fd::OwnedFd;
+use rustix::fs::{Mode, OFlags};
+
+use super::Cgroup;
 
 /// What a container used.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,19 +32,27 @@ pub struct CpuStats {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MemoryStats {
     pub usage: u64,
+    /// 0 if the kernel does not tell.
     pub usage_max: u64,
     /// `u64::MAX` (v2) or the kernel's largest number (v1) if unlimited.
     pub limit: u64,
+    /// Times that the limit was in the way (v1), or that it made the kernel look for somebody to kill (v2).
     pub failures: u64,
-    pub swap: u64,
-    /// `memory.stat`.
-    pub detail: BTreeMap<String, u64>,
+    /// `memory.stat` as the kernel wrote it: see [`MemoryStats::fields`].
+    pub detail: String,
+}
+
+impl MemoryStats {
+    /// The names and numbers of `memory.stat`.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.detail.lines().filter_map(|line| line.split_once(' ')).map(|(key, value)| (key, number(value)))
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PidsStats {
     pub current: u64,
-    /// 0 if unlimited.
+    /// `u64::MAX` if unlimited.
     pub limit: u64,
 }
 
@@ -57,109 +67,186 @@ pub struct BlockIoEntry {
     pub major: u64,
     pub minor: u64,
     /// `Read`, `Write`, … on v1; `read`, `write`, `discard` on v2.
-    pub operation: String,
+    pub operation: &'static str,
     pub value: u64,
 }
 
-/// Reads everything from v1's hierarchies; `directory` finds that of a controller.
-pub(super) fn version1(directory: impl Fn(&str) -> Option<std::path::PathBuf>) -> Stats {
-    let mut stats = Stats::default();
-    if let Some(directory) = directory("cpuacct") {
-        stats.cpu.usage_nanoseconds = number(&read(&directory, "cpuacct.usage"));
-        stats.cpu.user_nanoseconds = number(&read(&directory, "cpuacct.usage_user"));
-        stats.cpu.system_nanoseconds = number(&read(&directory, "cpuacct.usage_sys"));
-        let per_cpu = read(&directory, "cpuacct.usage_percpu");
-        stats.cpu.per_cpu_nanoseconds = per_cpu.split_whitespace().map(number).collect();
-    }
-    if let Some(directory) = directory("cpu") {
-        let text = read(&directory, "cpu.stat");
-        stats.cpu.periods = field(&text, "nr_periods");
-        stats.cpu.throttled_periods = field(&text, "nr_throttled");
-        stats.cpu.throttled_nanoseconds = field(&text, "throttled_time");
-    }
-    if let Some(directory) = directory("memory") {
-        stats.memory = MemoryStats {
-            usage: number(&read(&directory, "memory.usage_in_bytes")),
-            usage_max: number(&read(&directory, "memory.max_usage_in_bytes")),
-            limit: number(&read(&directory, "memory.limit_in_bytes")),
-            failures: number(&read(&directory, "memory.failcnt")),
-            swap: 0,
-            detail: fields(&read(&directory, "memory.stat")),
-        };
-        stats.memory.swap = stats.memory.detail.get("swap").copied().unwrap_or(0);
-    }
-    if let Some(directory) = directory("pids") {
-        stats.pids = pids(&directory);
-    }
-    if let Some(directory) = directory("blkio") {
-        for (list, name) in [
-            (&mut stats.block_io.service_bytes, "io_service_bytes"),
-            (&mut stats.block_io.serviced, "io_serviced"),
-        ] {
-            let text = read(&directory, &format!("blkio.throttle.{name}_recursive"));
-            list.extend(text.lines().filter_map(block_io_line));
-        }
-    }
-    stats
+/// What is read on v1: controller and file, in the order of `Separate`.
+const FILES_1: [(&str, &str); 12] = [
+    ("cpuacct", "cpuacct.usage_percpu"),
+    ("cpuacct", "cpuacct.stat"),
+    ("cpu", "cpu.stat"),
+    ("memory", "memory.usage_in_bytes"),
+    ("memory", "memory.max_usage_in_bytes"),
+    ("memory", "memory.limit_in_bytes"),
+    ("memory", "memory.failcnt"),
+    ("memory", "memory.stat"),
+    ("pids", "pids.current"),
+    ("pids", "pids.max"),
+    ("blkio", "blkio.throttle.io_service_bytes_recursive"),
+    ("blkio", "blkio.throttle.io_serviced_recursive"),
+];
+
+/// What is read on v2.
+const FILES_2: [(&str, &str); 8] = [
+    ("cpu", "cpu.stat"),
+    ("memory", "memory.current"),
+    ("memory", "memory.max"),
+    ("memory", "memory.events"),
+    ("memory", "memory.stat"),
+    ("pids", "pids.current"),
+    ("pids", "pids.max"),
+    ("io", "io.stat"),
+];
+
+/// Ticks of `cpuacct.stat` in a second: the kernel's `USER_HZ`, the same on all machines that we run on.
+const TICK_NANOSECONDS: u64 = 10_000_000;
+/// Largest file that is read, in bytes: `io.stat` and `memory.stat` of machines with very many devices and nodes.
+const FILE_MAX: usize = 256 << 10;
+
+/// A cgroup's files, kept open: asking again costs one system call for each, and no path is walked.
+///
+/// Open files do not hold the cgroup: once it is removed, they read as if it had never been used.
+#[derive(Debug)]
+pub struct Gauge {
+    unified: bool,
+    /// In the order of [`FILES_1`] or [`FILES_2`]; none for what the kernel does not have.
+    files: Vec<Option<OwnedFd>>,
 }
 
-/// Reads everything from a directory of v2.
-pub(super) fn version2(directory: &Path) -> Stats {
-    let cpu = read(directory, "cpu.stat");
-    let microseconds = |name| field(&cpu, name).saturating_mul(1000);
-    let events = read(directory, "memory.events");
-    let mut stats = Stats {
-        cpu: CpuStats {
+impl Gauge {
+    /// Descriptors that one gauge holds at most.
+    pub const FILES_MAX: usize = FILES_1.len();
+
+    pub fn open(cgroup: &Cgroup) -> Gauge {
+        let unified = cgroup.is_unified();
+        let names: &[(&str, &str)] = if unified { &FILES_2 } else { &FILES_1 };
+        // Several files of one controller stand in a row.
+        let mut last: (&str, Option<PathBuf>) = ("", None);
+        let files = names.iter().map(|(controller, file)| {
+            if last.0 != *controller {
+                last = (controller, cgroup.directory(controller));
+            }
+            let path = last.1.as_ref()?.join(file);
+            rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()
+        });
+        Gauge { unified, files: files.collect() }
+    }
+
+    /// Reads everything. `buffer` is for keeping between calls. What cannot be read counts as nothing.
+    pub fn read(&self, buffer: &mut Vec<u8>) -> Stats {
+        if self.unified { self.version2(buffer) } else { self.version1(buffer) }
+    }
+
+    fn text<'b>(&self, at: usize, buffer: &'b mut Vec<u8>) -> &'b str {
+        buffer.clear();
+        if let Some(Some(file)) = self.files.get(at) {
+            read_all(file, buffer);
+        }
+        std::str::from_utf8(buffer).unwrap_or_default()
+    }
+
+    fn version1(&self, buffer: &mut Vec<u8>) -> Stats {
+        let mut stats = Stats::default();
+        let cpu = &mut stats.cpu;
+        cpu.per_cpu_nanoseconds = self.text(0, buffer).split_ascii_whitespace().map(number).collect();
+        cpu.usage_nanoseconds = cpu.per_cpu_nanoseconds.iter().sum();
+        let text = self.text(1, buffer);
+        cpu.user_nanoseconds = field(text, "user").saturating_mul(TICK_NANOSECONDS);
+        cpu.system_nanoseconds = field(text, "system").saturating_mul(TICK_NANOSECONDS);
+        let text = self.text(2, buffer);
+        cpu.periods = field(text, "nr_periods");
+        cpu.throttled_periods = field(text, "nr_throttled");
+        cpu.throttled_nanoseconds = field(text, "throttled_time");
+        stats.memory = MemoryStats {
+            usage: number(self.text(3, buffer)),
+            usage_max: number(self.text(4, buffer)),
+            limit: number(self.text(5, buffer)),
+            failures: number(self.text(6, buffer)),
+            detail: self.text(7, buffer).to_owned(),
+        };
+        stats.pids =
+            PidsStats { current: number(self.text(8, buffer)), limit: number_or_max(self.text(9, buffer)) };
+        stats.block_io = BlockIoStats {
+            service_bytes: self.text(10, buffer).lines().filter_map(block_io_line).collect(),
+            serviced: self.text(11, buffer).lines().filter_map(block_io_line).collect(),
+        };
+        stats
+    }
+
+    fn version2(&self, buffer: &mut Vec<u8>) -> Stats {
+        let text = self.text(0, buffer);
+        let microseconds = |name| field(text, name).saturating_mul(1000);
+        let cpu = CpuStats {
             usage_nanoseconds: microseconds("usage_usec"),
             user_nanoseconds: microseconds("user_usec"),
             system_nanoseconds: microseconds("system_usec"),
             per_cpu_nanoseconds: Vec::new(),
-            periods: field(&cpu, "nr_periods"),
-            throttled_periods: field(&cpu, "nr_throttled"),
+            periods: field(text, "nr_periods"),
+            throttled_periods: field(text, "nr_throttled"),
             throttled_nanoseconds: microseconds("throttled_usec"),
-        },
-        memory: MemoryStats {
-            usage: number(&read(directory, "memory.current")),
-            usage_max: number(&read(directory, "memory.peak")),
-            limit: number_or_max(&read(directory, "memory.max")),
-            failures: field(&events, "max"),
-            swap: number(&read(directory, "memory.swap.current")),
-            detail: fields(&read(directory, "memory.stat")),
-        },
-        pids: pids(directory),
-        block_io: BlockIoStats::default(),
-    };
-    for line in read(directory, "io.stat").lines() {
-        let mut words = line.split_whitespace();
+        };
+        let memory = MemoryStats {
+            usage: number(self.text(1, buffer)),
+            usage_max: 0,
+            limit: number_or_max(self.text(2, buffer)),
+            failures: field(self.text(3, buffer), "oom"),
+            detail: self.text(4, buffer).to_owned(),
+        };
+        let pids =
+            PidsStats { current: number(self.text(5, buffer)), limit: number_or_max(self.text(6, buffer)) };
+        Stats { cpu, memory, pids, block_io: io_stat(self.text(7, buffer)) }
+    }
+}
+
+/// Reads a file from its beginning, whatever was read of it before.
+fn read_all(file: &OwnedFd, buffer: &mut Vec<u8>) {
+    loop {
+        let have = buffer.len();
+        if have >= FILE_MAX {
+            return;
+        }
+        // Most files are shorter than the first round's room.
+        let room = have.max(4096);
+        buffer.resize(have + room, 0);
+        let count = rustix::io::pread(file, &mut buffer[have..], have as u64).unwrap_or(0);
+        buffer.truncate(have + count);
+        // The kernel writes a cgroup's file as one piece: a short read is its end.
+        if count < room {
+            return;
+        }
+    }
+}
+
+/// `8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6`, a line for each device.
+fn io_stat(text: &str) -> BlockIoStats {
+    let mut stats = BlockIoStats::default();
+    for line in text.lines() {
+        let mut words = line.split_ascii_whitespace();
         let Some((major, minor)) = words.next().and_then(device) else { continue };
         for (key, value) in words.filter_map(|word| word.split_once('=')) {
             let (list, operation) = match key {
-                "rbytes" => (&mut stats.block_io.service_bytes, "read"),
-                "wbytes" => (&mut stats.block_io.service_bytes, "write"),
-                "dbytes" => (&mut stats.block_io.service_bytes, "discard"),
-                "rios" => (&mut stats.block_io.serviced, "read"),
-                "wios" => (&mut stats.block_io.serviced, "write"),
-                "dios" => (&mut stats.block_io.serviced, "discard"),
+                "rbytes" => (&mut stats.service_bytes, "read"),
+                "wbytes" => (&mut stats.service_bytes, "write"),
+                "dbytes" => (&mut stats.service_bytes, "discard"),
+                "rios" => (&mut stats.serviced, "read"),
+                "wios" => (&mut stats.serviced, "write"),
+                "dios" => (&mut stats.serviced, "discard"),
                 _ => continue,
             };
-            list.push(BlockIoEntry { major, minor, operation: operation.into(), value: number(value) });
+            list.push(BlockIoEntry { major, minor, operation, value: number(value) });
         }
     }
     stats
 }
 
-fn pids(directory: &Path) -> PidsStats {
-    let limit = number_or_max(&read(directory, "pids.max"));
-    PidsStats {
-        current: number(&read(directory, "pids.current")),
-        limit: if limit == u64::MAX { 0 } else { limit },
-    }
-}
-
+/// `8:0 Read 4096`
 fn block_io_line(line: &str) -> Option<BlockIoEntry> {
-    let mut words = line.split_whitespace();
+    const OPERATIONS: [&str; 6] = ["Read", "Write", "Sync", "Async", "Discard", "Total"];
+    let mut words = line.split_ascii_whitespace();
     let (major, minor) = device(words.next()?)?;
-    let operation = words.next()?.to_owned();
+    let operation = words.next()?;
+    let operation = OPERATIONS.into_iter().find(|known| *known == operation)?;
     Some(BlockIoEntry { major, minor, operation, value: words.next()?.parse().ok()? })
 }
 
@@ -173,7 +260,10 @@ pub(super) fn number(text: &str) -> u64 {
 }
 
 fn number_or_max(text: &str) -> u64 {
-    if text.trim() == "max" { u64::MAX } else { number(text) }
+    match text.trim() {
+        "max" | "" => u64::MAX,
+        text => number(text),
+    }
 }
 
 /// The value of a `name value` line.
@@ -183,9 +273,46 @@ pub(super) fn field(text: &str, name: &str) -> u64 {
         .map_or(0, |(_, value)| number(value))
 }
 
-fn fields(text: &str) -> BTreeMap<String, u64> {
-    text.lines()
-        .filter_map(|line| line.split_once(' '))
-        .map(|(key, value)| (key.to_owned(), number(value)))
-        .collect()
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn lines_of_both_versions() {
+        let entry = |operation, value| BlockIoEntry { major: 8, minor: 16, operation, value };
+        assert_eq!(block_io_line("8:16 Read 4096"), Some(entry("Read", 4096)));
+        assert_eq!(block_io_line("Total 8192"), None);
+        let stats = io_stat("8:16 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0\n7:0 \n");
+        assert_eq!(stats.service_bytes, [entry("read", 1), entry("write", 2), entry("discard", 0)]);
+        assert_eq!(stats.serviced, [entry("read", 3), entry("write", 4), entry("discard", 0)]);
+        assert_eq!(
+            (number_or_max("max\n"), number_or_max("7\n"), number_or_max("")),
+            (u64::MAX, 7, u64::MAX)
+        );
+    }
+
+    #[test]
+    fn files_longer_than_a_page_are_read_whole() {
+        use std::io::Write;
+        let mut file = tempfile::tempfile().unwrap();
+        let text = "0123456789abcde\n".repeat(4000);
+        file.write_all(text.as_bytes()).unwrap();
+        let file = OwnedFd::from(file);
+        let mut buffer = Vec::new();
+        for _ in 0..2 {
+            buffer.clear();
+            read_all(&file, &mut buffer);
+            assert_eq!(buffer.len(), text.len());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_without_a_panic(text in "\\PC{0,200}") {
+            let _ = (io_stat(&text), block_io_line(&text), field(&text, "a"), number_or_max(&text));
+            let memory = MemoryStats { detail: text, ..MemoryStats::default() };
+            let _ = memory.fields().count();
+        }
+    }
 }

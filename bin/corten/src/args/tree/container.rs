@@ -49,6 +49,34 @@ pub const COMMIT: Command = Command {
 
 pub const TOP_COMMIT: Command = Command { section: Section::Plain, ..COMMIT };
 
+const CP_FLAGS: &[Flag] = &[
+    flag("archive", Bool, "Archive mode (copy all uid/gid information)").short('a'),
+    flag("follow-link", Bool, "Always follow symlinks in SRC_PATH").short('L'),
+    flag(
+        "quiet",
+        Bool,
+        "Suppress progress output during copy. Progress output is automatically suppressed if no terminal is attached",
+    )
+    .short('q'),
+];
+
+pub const CP: Command = Command {
+    name: "cp",
+    usage: "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n[OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH",
+    short: "Copy files/folders between a container and the local filesystem",
+    long: "Copy files/folders between a container and the local filesystem\n\nUse '-' as the source to read a tar archive \
+           from stdin\nand extract it to a directory destination in a container.\nUse '-' as the destination to stream \
+           a tar archive of a\ncontainer source to stdout.",
+    paths: "container cp, cp",
+    flags: &[CP_FLAGS],
+    count: Count::Exactly(2),
+    verb: Some(Verb::Cp),
+    completes: Completes::Files,
+    ..BLANK
+};
+
+pub const TOP_CP: Command = Command { section: Section::Plain, ..CP };
+
 pub const CREATE: Command = Command {
     name: "create",
     usage: "[OPTIONS] IMAGE [COMMAND] [ARG...]",
@@ -338,6 +366,27 @@ pub const START: Command = Command {
 
 pub const TOP_START: Command = Command { section: Section::Plain, ..START };
 
+const STATS_FLAGS: &[Flag] = &[
+    flag("all", Bool, "Show all containers (default shows just running)").short('a'),
+    flag("format", Str, FORMAT_TABLE_HELP),
+    flag("no-stream", Bool, "Disable streaming stats and only pull the first result"),
+    flag("no-trunc", Bool, "Do not truncate output"),
+];
+
+pub const STATS: Command = Command {
+    name: "stats",
+    usage: "[OPTIONS] [CONTAINER...]",
+    short: "Display a live stream of container(s) resource usage statistics",
+    paths: "container stats, stats",
+    flags: &[STATS_FLAGS],
+    count: Count::Any,
+    verb: Some(Verb::Stats),
+    completes: Completes::RunningContainers,
+    ..BLANK
+};
+
+pub const TOP_STATS: Command = Command { section: Section::Plain, ..STATS };
+
 const STOP_FLAGS: &[Flag] = &[
     flag("signal", Str, "Signal to send to the container").short('s'),
     flag("timeout", Int, "Seconds to wait before killing the container").short('t'),
@@ -401,6 +450,7 @@ const UPDATE_FLAGS: &[Flag] = &[
     flag("memory-swap", SwapBytes, "Swap limit equal to memory plus swap: -1 to enable unlimited swap"),
     flag("pids-limit", Int, "Tune container pids limit (set -1 for unlimited)"),
     flag("restart", Str, "Restart policy to apply when a container exits"),
+    flag("kernel-memory", Bytes, "").hidden(),
 ];
 
 pub const UPDATE: Command = Command {
@@ -435,8 +485,8 @@ pub const GROUP: Command = Command {
     short: "Manage containers",
     count: Count::Any,
     subs: &[
-        &ATTACH, &COMMIT, &CREATE, &DIFF, &EXEC, &EXPORT, &INSPECT, &KILL, &LOGS, &LS, &PAUSE, &PORT, &PRUNE,
-        &RENAME, &RESTART, &RM, &RUN, &START, &STOP, &TOP, &UNPAUSE, &UPDATE, &WAIT,
+        &ATTACH, &COMMIT, &CP, &CREATE, &DIFF, &EXEC, &EXPORT, &INSPECT, &KILL, &LOGS, &LS, &PAUSE, &PORT,
+        &PRUNE, &RENAME, &RESTART, &RM, &RUN, &START, &STATS, &STOP, &TOP, &UNPAUSE, &UPDATE, &WAIT,
     ],
     section: Section::Management,
     ..BLANK

@@ -186,6 +186,30 @@ pub const PRUNE: Command = Command {
     ..BLANK
 };
 
+const CACHE_PRUNE_FLAGS: &[Flag] = &[
+    flag("all", Bool, "Remove all unused build cache, not just dangling ones").short('a'),
+    flag("filter", List("filter"), "Provide filter values (e.g. \"until=24h\")").check(check::filter),
+    flag("force", Bool, "Do not prompt for confirmation").short('f'),
+    flag("keep-storage", Bytes, "Amount of disk space to keep for cache"),
+];
+
+const CACHE_PRUNE: Command = Command {
+    name: "prune",
+    short: "Remove build cache",
+    flags: &[CACHE_PRUNE_FLAGS],
+    verb: Some(Verb::BuilderPrune),
+    ..BLANK
+};
+
+pub const BUILDER: Command = Command {
+    name: "builder",
+    short: "Manage builds",
+    count: Count::Any,
+    subs: &[&BUILD, &CACHE_PRUNE],
+    section: Section::Management,
+    ..BLANK
+};
+
 const PULL_FLAGS: &[Flag] = &[
     flag("all-tags", Bool, "Download all tagged images in the repository").short('a'),
     flag("platform", Str, "Set platform if server is multi-platform capable"),
@@ -206,6 +230,31 @@ pub const PULL: Command = Command {
 };
 
 pub const TOP_PULL: Command = Command { section: Section::Common, ..PULL };
+
+const PUSH_FLAGS: &[Flag] = &[
+    flag("all-tags", Bool, "Push all tags of an image to the repository").short('a'),
+    flag(
+        "platform",
+        Str,
+        "Push a platform-specific manifest as a single-platform image to the registry.\nImage index won't be pushed, meaning that other manifests, including attestations won't be preserved.\n'os[/arch[/variant]]': Explicit platform (eg. linux/amd64)",
+    ),
+    flag("quiet", Bool, "Suppress verbose output").short('q'),
+    flag("disable-content-trust", Bool, "Skip image signing").default("true"),
+];
+
+pub const PUSH: Command = Command {
+    name: "push",
+    usage: "[OPTIONS] NAME[:TAG]",
+    short: "Upload an image to a registry",
+    paths: "image push, push",
+    flags: &[PUSH_FLAGS],
+    count: Count::Exactly(1),
+    verb: Some(Verb::Push),
+    completes: Completes::Images,
+    ..BLANK
+};
+
+pub const TOP_PUSH: Command = Command { section: Section::Common, ..PUSH };
 
 const RM_FLAGS: &[Flag] = &[
     flag("force", Bool, "Force removal of the image").short('f'),
@@ -272,7 +321,7 @@ pub const GROUP: Command = Command {
     name: "image",
     short: "Manage images",
     count: Count::Any,
-    subs: &[&BUILD, &HISTORY, &IMPORT, &INSPECT, &LOAD, &LS, &PRUNE, &PULL, &RM, &SAVE, &TAG],
+    subs: &[&BUILD, &HISTORY, &IMPORT, &INSPECT, &LOAD, &LS, &PRUNE, &PULL, &PUSH, &RM, &SAVE, &TAG],
     section: Section::Management,
     ..BLANK
 };

@@ -8,6 +8,7 @@ mod container;
 mod create_flags;
 mod image;
 mod network;
+mod registry;
 mod system;
 mod volume;
 
@@ -80,16 +81,23 @@ pub static ROOT: Command = Command {
         &container::TOP_LS,
         &image::TOP_BUILD,
         &image::TOP_PULL,
+        &image::TOP_PUSH,
         &image::TOP_LS,
+        &registry::LOGIN,
+        &registry::LOGOUT,
+        &registry::SEARCH,
         &VERSION,
         &system::TOP_INFO,
+        &image::BUILDER,
         &container::GROUP,
         &image::GROUP,
+        &registry::MANIFEST,
         &network::GROUP,
         &system::GROUP,
         &volume::GROUP,
         &container::TOP_ATTACH,
         &container::TOP_COMMIT,
+        &container::TOP_CP,
         &container::TOP_CREATE,
         &container::TOP_DIFF,
         &system::TOP_EVENTS,
@@ -108,6 +116,7 @@ pub static ROOT: Command = Command {
         &image::TOP_RM,
         &image::TOP_SAVE,
         &container::TOP_START,
+        &container::TOP_STATS,
         &container::TOP_STOP,
         &image::TOP_TAG,
         &container::TOP_TOP,

@@ -95,11 +95,27 @@ pub const RM: Command = Command {
     ..BLANK
 };
 
+const UPDATE_FLAGS: &[Flag] =
+    &[flag("availability", Str, "Cluster Volume availability (\"active\", \"pause\", \"drain\")")
+        .default("active")];
+
+pub const UPDATE: Command = Command {
+    name: "update",
+    usage: "[OPTIONS] [VOLUME]",
+    short: "Update a volume (cluster volumes only)",
+    flags: &[UPDATE_FLAGS],
+    count: Count::Exactly(1),
+    verb: Some(Verb::VolumeUpdate),
+    // Shown where there is a swarm.
+    section: Section::Hidden,
+    ..BLANK
+};
+
 pub const GROUP: Command = Command {
     name: "volume",
     short: "Manage volumes",
     count: Count::Any,
-    subs: &[&CREATE, &INSPECT, &LS, &PRUNE, &RM],
+    subs: &[&CREATE, &INSPECT, &LS, &PRUNE, &RM, &UPDATE],
     section: Section::Management,
     ..BLANK
 };

@@ -1,0 +1,347 @@
+//! Files of containers: looked at, copied out and in, compared with the image, exported, and made an image of.
+//!
+//! Nothing here resolves a path of a container by string, and nothing mounts:
+//! - Of a running container the shim hands out a handle of the root directory as the first process sees it. Walking
+//!   from there meets the container's own mounts, as the kernel crosses them for anybody.
+//! - Of one that does not run, the root is an overlay that is mounted nowhere, and what its mounts would show of the
+//!   host is [grafted](archive::Root::graft) onto it.
+//!
+//! Archives are packed and unpacked in this process, by descriptor, as they stream.
+
+mod changes;
+mod commit;
+mod path;
+mod stat;
+
+use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api_types::container::PathStat;
+use archive::{Decoder, Limits, Ownership, PackOptions, Packer, Root, UnpackOptions};
+use model::create::Record;
+use model::{Kind, Refusal};
+use rustix::fs::{FileType, Mode, OFlags, StatVfsMountFlags};
+
+use crate::container::{Command, GivenFiles, Handle, Lease};
+use crate::{Engine, blocking};
+
+pub use commit::Commit;
+
+/// How long what is left of a container's last run may take to go.
+const SETTLING: Duration = Duration::from_secs(10);
+/// Places where a running container has the kernel's files, which are no part of its own.
+const KERNEL_PLACES: [&str; 3] = ["dev", "proc", "sys"];
+/// Members of one archive that is copied in.
+const MEMBERS_MAX: u64 = 16_000_000;
+
+/// The use cases.
+#[derive(Clone)]
+pub struct Files(Engine);
+
+/// A container's files, held as long as this is.
+struct Opened {
+    /// As the client named it, for messages.
+    name: String,
+    root: Root,
+    is_running: bool,
+    record: Arc<Record>,
+    _lease: Lease,
+}
+
+/// How an archive is to be copied in.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ExtractOptions {
+    /// Refuse to put a file where a directory is, and a directory where a file is.
+    pub keep_kinds: bool,
+    /// Give everything to the container's user.
+    pub to_user: bool,
+}
+
+type WriteTo = dyn FnOnce(&mut dyn Write) -> Result<(), Refusal> + Send;
+
+/// An archive that is yet to be written; blocks.
+pub struct Archive(Box<WriteTo>);
+
+impl Archive {
+    pub fn write(self, out: &mut dyn Write) -> Result<(), Refusal> {
+        (self.0)(out)
+    }
+}
+
+impl Engine {
+    pub fn files(&self) -> Files {
+        Files(self.clone())
+    }
+}
+
+impl Files {
+    /// What is at a path.
+    pub async fn stat(&self, container: &str, path: &str) -> Result<PathStat, Refusal> {
+        let opened = self.open(container).await?;
+        let path = path.to_string();
+        blocking(move || Ok(opened.stat(&path)?.0)).await
+    }
+
+    /// What is at a path, and an archive of it.
+    pub async fn archive(&self, container: &str, path: &str) -> Result<(PathStat, Archive), Refusal> {
+        let opened = self.open(container).await?;
+        let (files, path) = (self.clone(), path.to_string());
+        blocking(move || {
+            let (stat, place) = opened.stat(&path)?;
+            files.announce(&opened.record, "archive-path", &[]);
+            Ok((stat, Archive(Box::new(move |out| opened.pack(&path, place, out)))))
+        })
+        .await
+    }
+
+    /// Unpacks an archive, compressed or not, into a directory of a container.
+    pub async fn extract(
+        &self,
+        container: &str,
+        path: &str,
+        options: ExtractOptions,
+        stream: impl Read + Send + 'static,
+    ) -> Result<(), Refusal> {
+        let opened = self.open(container).await?;
+        let (files, path) = (self.clone(), path.to_string());
+        blocking(move || {
+            opened.extract(&path, options, stream)?;
+            files.announce(&opened.record, "extract-to-dir", &[]);
+            Ok(())
+        })
+        .await
+    }
+
+    /// An archive of the whole root, without what is mounted in it.
+    pub async fn export(&self, container: &str) -> Result<Archive, Refusal> {
+        let record = self.0.find(container)?.view().record.clone();
+        let files = self.clone();
+        blocking(move || {
+            let id = record.id.clone();
+            let view = files.0.snapshots().open_view(&id);
+            let root =
+                view.map_err(|error| Refusal::from_error("cannot open the container's files", &error))?;
+            files.announce(&record, "export", &[]);
+            Ok(Archive(Box::new(move |out| {
+                let options = PackOptions { skip_kernel_files: true, ..PackOptions::default() };
+                archive::pack(&Root::from_descriptor(root), &options, out)
+                    .map(drop)
+                    .map_err(|error| refusal(&format!("cannot export container {id}"), &error))
+            })))
+        })
+        .await
+    }
+
+    fn announce(&self, record: &Record, action: &str, more: &[(&str, &str)]) {
+        let mut attributes = record.config.labels.clone().unwrap_or_default();
+        attributes.insert("image".into(), record.config.image.clone());
+        attributes.insert("name".into(), record.name.clone());
+        attributes.extend(more.iter().map(|(key, value)| ((*key).to_string(), (*value).to_string())));
+        self.0.announce("container", action, &record.id, attributes);
+    }
+
+    async fn open(&self, container: &str) -> Result<Opened, Refusal> {
+        let handle = self.0.find(container)?;
+        let reached = handle.ask(|answer| Command::Reach { answer }).await?;
+        let record = handle.view().record.clone();
+        let (name, lease) = (container.to_string(), reached.lease);
+        if let Some(root) = reached.root {
+            let root = Root::from_descriptor(root);
+            return Ok(Opened { name, root, is_running: true, record, _lease: lease });
+        }
+        settle(&handle).await?;
+        let files = self.clone();
+        blocking(move || {
+            let root = files.open_stopped(&record)?;
+            Ok(Opened { name, root, is_running: false, record, _lease: lease })
+        })
+        .await
+    }
+
+    /// The root of a container that does not run, with what is mounted in it from the host.
+    fn open_stopped(&self, record: &Record) -> Result<Root, Refusal> {
+        let cannot = |error: &dyn std::error::Error| {
+            Refusal::from_error(&format!("cannot open the files of container {}", record.name), error)
+        };
+        let root = self.0.snapshots().open_root(&record.id).map_err(|error| cannot(&error))?;
+        let mut root = Root::from_descriptor(root);
+        let given = GivenFiles::of(self.0.paths(), record);
+        for (source, target) in [
+            (&given.resolv_conf, "/etc/resolv.conf"),
+            (&given.hostname, "/etc/hostname"),
+            (&given.hosts, "/etc/hosts"),
+        ] {
+            let own = record.mounts.iter().any(|mount| mount.destination == Path::new(target));
+            // They are written with the first start.
+            if let (false, Ok(file)) = (own, open_source(source, Path::new(""))) {
+                root.graft(Path::new(target), file, record.host_config.readonly_rootfs)
+                    .map_err(|error| cannot(&error))?;
+            }
+        }
+        for mount in self.0.host_mounts(record) {
+            let source = match open_source(&mount.source, &mount.subpath) {
+                // A bind's source may be gone, or not yet be made; then there is nothing to see there.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                other => other.map_err(|error| {
+                    let what = format!(
+                        "cannot open {}, which is mounted on {}",
+                        mount.source.display(),
+                        mount.target.display()
+                    );
+                    Refusal::from_error(&what, &error)
+                })?,
+            };
+            root.graft(&mount.target, source, mount.read_only).map_err(|error| cannot(&error))?;
+        }
+        Ok(root)
+    }
+}
+
+fn open_source(source: &Path, below: &Path) -> std::io::Result<std::os::fd::OwnedFd> {
+    let handle = rustix::fs::open(source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    if below.as_os_str().is_empty() { Ok(handle) } else { Root::from_descriptor(handle).locate(below) }
+}
+
+/// Waits until nothing of the container's last run is left on its root.
+async fn settle(handle: &Handle) -> Result<(), Refusal> {
+    match tokio::time::timeout(SETTLING, handle.until(|view| view.settled)).await {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Refusal::conflict(format!(
+            "container {} has ended, and its end takes long; try again",
+            handle.view().name()
+        ))),
+    }
+}
+
+impl Opened {
+    /// Docker's words for a path that leads nowhere.
+    fn cannot_find(&self, path: &str, error: &std::io::Error) -> Refusal {
+        match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                Refusal::not_found(format!("Could not find the file {path} in container {}", self.name))
+            }
+            std::io::ErrorKind::NotADirectory => Refusal::invalid(format!("lstat {path}: not a directory")),
+            _ if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+                Refusal::invalid(format!("lstat {path}: too many levels of symbolic links"))
+            }
+            std::io::ErrorKind::InvalidFilename => {
+                Refusal::invalid(format!("lstat {path}: file name too long"))
+            }
+            _ => Refusal::from_error(&format!("lstat {path}"), error),
+        }
+    }
+
+    fn stat(&self, path: &str) -> Result<(PathStat, archive::Place), Refusal> {
+        let absolute = path::absolute(path);
+        let failed = |error: std::io::Error| self.cannot_find(path, &error);
+        let place = self.root.place_of_link(Path::new(&absolute)).map_err(failed)?;
+        let mut stat = stat::of(&place.found, path::base(&absolute)).map_err(failed)?;
+        if stat.mode & stat::SYMLINK != 0 {
+            let target = self.root.follow(Path::new(&absolute)).map_err(failed)?;
+            stat.link_target = target.to_string_lossy().into_owned();
+        }
+        Ok((stat, place))
+    }
+
+    /// Docker's names in the archive: all under the last name of the path that was asked for; `/` is no name, and `.`
+    /// is one.
+    fn pack(&self, path: &str, place: archive::Place, out: &mut dyn Write) -> Result<(), Refusal> {
+        let absolute = path::absolute(path);
+        let top = match path::base(&absolute) {
+            "/" => "",
+            name => name,
+        };
+        let options = PackOptions { skip_kernel_files: true, ..PackOptions::default() };
+        let mut packer = Packer::new(out, options);
+        let below = |inner: &Path| -> Option<Vec<u8>> {
+            let rest = inner.strip_prefix(&place.path).ok().filter(|rest| !rest.as_os_str().is_empty())?;
+            Some([top.as_bytes(), b"/", rest.as_os_str().as_bytes()].concat())
+        };
+        for graft in self.root.grafts() {
+            let Some(name) = below(&graft.place) else { continue };
+            let tree = graft.tree.try_clone();
+            packer.graft(name, tree.map_err(|error| Refusal::from_error("duplicate a descriptor", &error))?);
+        }
+        if self.is_running {
+            KERNEL_PLACES.iter().filter_map(|place| below(Path::new(place))).for_each(|name| {
+                packer.leave_empty(name);
+            });
+        }
+        packer
+            .add_handle(&place.found, top.as_bytes())
+            .and_then(|()| packer.finish())
+            .map(drop)
+            .map_err(|error| refusal(&format!("cannot copy {path} from container {}", self.name), &error))
+    }
+
+    fn extract(&self, path: &str, options: ExtractOptions, stream: impl Read) -> Result<(), Refusal> {
+        let absolute = path::absolute(path);
+        let failed = |error: std::io::Error| self.cannot_find(path, &error);
+        let place = self.root.place(Path::new(&absolute)).map_err(failed)?;
+        let stat = rustix::fs::fstat(&place.found).map_err(|errno| failed(errno.into()))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+            return Err(Refusal::invalid("extraction point is not a directory"));
+        }
+        self.check_writable(&place)?;
+        let unpack_options = UnpackOptions {
+            destination: place.path.as_os_str().as_bytes(),
+            ownership: self.ownership(options)?,
+            limits: Limits { bytes: u64::MAX, entries: MEMBERS_MAX },
+            keep_kinds: options.keep_kinds,
+            keep_destination: true,
+            ..UnpackOptions::default()
+        };
+        Decoder::new(stream)
+            .and_then(|decoder| archive::unpack(decoder, &self.root, &unpack_options))
+            .map(drop)
+            .map_err(|error| refusal(&format!("cannot copy to {path} in container {}", self.name), &error))
+    }
+
+    fn check_writable(&self, place: &archive::Place) -> Result<(), Refusal> {
+        let read_only = |what: &str| Refusal::new(Kind::Forbidden, format!("{what} is marked read-only"));
+        if !self.is_running {
+            return match self.root.graft_over(&place.path) {
+                Some(graft) if graft.read_only => Err(read_only("mounted volume")),
+                None if self.record.host_config.readonly_rootfs => Err(read_only("container rootfs")),
+                _ => Ok(()),
+            };
+        }
+        let flags = rustix::fs::fstatvfs(&place.found).map(|stat| stat.f_flag);
+        if !flags.is_ok_and(|flags| flags.contains(StatVfsMountFlags::RDONLY)) {
+            return Ok(());
+        }
+        let here = Path::new("/").join(&place.path);
+        let in_mount = self.record.mounts.iter().any(|mount| here.starts_with(&mount.destination));
+        Err(read_only(if in_mount { "mounted volume" } else { "container rootfs" }))
+    }
+
+    fn ownership(&self, options: ExtractOptions) -> Result<Ownership, Refusal> {
+        let user = &self.record.config.user;
+        if !options.to_user || user.is_empty() {
+            return Ok(Ownership::Keep);
+        }
+        let identity = sandbox::users::lookup(&self.root, user, &[]);
+        let identity = identity.map_err(|error| Refusal::invalid(error.to_string()))?;
+        Ok(Ownership::Fixed { uid: identity.uid, gid: identity.gid })
+    }
+}
+
+/// What went wrong with an archive, in the API's words.
+pub(crate) fn refusal(doing: &str, error: &archive::Error) -> Refusal {
+    let kind = match error {
+        error if error.is_invalid_archive() => Kind::Invalid,
+        archive::Error::Io { source, .. } if source.kind() == std::io::ErrorKind::ReadOnlyFilesystem => {
+            Kind::Forbidden
+        }
+        _ => Kind::System,
+    };
+    let refusal = Refusal { kind, ..Refusal::from_error(doing, error) };
+    match error {
+        archive::Error::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => refusal
+            .hint("the disk is full: what was copied until then is there; remove something and copy again"),
+        _ => refusal,
+    }
+}

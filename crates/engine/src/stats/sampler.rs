@@ -1,0 +1,177 @@
+//! The thread that samples, and who watches what.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use model::Phase;
+use sandbox::cgroup::Gauge;
+use tokio::sync::watch;
+
+use super::sample::{Host, Sample};
+use crate::container::Handle;
+
+/// Between two samples of a container.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Owns the watched containers; the thread is there while there are some.
+#[derive(Debug, Default)]
+pub struct Sampler(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// Somebody watches a container that was not watched before.
+    more: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// By ID.
+    watched: HashMap<String, Watched>,
+    /// Not sampled yet.
+    fresh: Vec<String>,
+    has_thread: bool,
+}
+
+#[derive(Debug)]
+struct Watched {
+    handle: Handle,
+    samples: watch::Sender<Option<Arc<Sample>>>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sampler {
+    /// Watches a container until the receiver is dropped. One that is watched already has its last sample at once.
+    pub fn watch(&self, handle: Handle) -> watch::Receiver<Option<Arc<Sample>>> {
+        let mut state = self.0.lock();
+        let id = handle.view().id().to_owned();
+        if let Some(watched) = state.watched.get(&id) {
+            let mut samples = watched.samples.subscribe();
+            samples.mark_changed();
+            return samples;
+        }
+        let (samples, receiver) = watch::channel(None);
+        state.fresh.push(id.clone());
+        state.watched.insert(id, Watched { handle, samples });
+        if !std::mem::replace(&mut state.has_thread, true) {
+            let shared = self.0.clone();
+            let started = std::thread::Builder::new()
+                .name("stats".into())
+                .stack_size(256 << 10)
+                .spawn(move || run(&shared));
+            if let Err(error) = started {
+                tracing::error!(%error, "cannot start the thread that samples containers");
+                // Their streams end.
+                *state = State::default();
+            }
+        }
+        self.0.more.notify_one();
+        receiver
+    }
+
+    /// The last sample of a watched container.
+    pub fn last(&self, id: &str) -> Option<Arc<Sample>> {
+        self.0.lock().watched.get(id)?.samples.borrow().clone()
+    }
+}
+
+/// Samples until nobody watches.
+fn run(shared: &Shared) {
+    let mut gauges = Gauges::new();
+    let mut next = Instant::now() + INTERVAL;
+    loop {
+        let now = Instant::now();
+        let due: Vec<(String, Handle, watch::Sender<_>)> = {
+            let mut state = shared.lock();
+            state.watched.retain(|_, watched| watched.samples.receiver_count() > 0);
+            if state.watched.is_empty() {
+                state.has_thread = false;
+                return;
+            }
+            let entry = |id: &String, watched: &Watched| {
+                (id.clone(), watched.handle.clone(), watched.samples.clone())
+            };
+            if now >= next {
+                // A machine that slept or was busy is not caught up with.
+                next = (next + INTERVAL).max(now + INTERVAL / 2);
+                state.fresh.clear();
+                gauges.retain(&state.watched);
+                state.watched.iter().map(|(id, watched)| entry(id, watched)).collect()
+            } else {
+                let fresh = std::mem::take(&mut state.fresh);
+                fresh.iter().filter_map(|id| Some(entry(id, state.watched.get(id)?))).collect()
+            }
+        };
+        if !due.is_empty() {
+            let host = Host::read();
+            let mut removed = Vec::new();
+            for (id, handle, samples) in due {
+                match gauges.sample(&id, &handle, &host) {
+                    Some(sample) => drop(samples.send_replace(Some(Arc::new(sample)))),
+                    None => removed.push(id),
+                }
+            }
+            // With the last sender the streams of a removed container end.
+            let mut state = shared.lock();
+            removed.iter().for_each(|id| drop(state.watched.remove(id)));
+        }
+        let state = shared.lock();
+        if state.fresh.is_empty() {
+            let left = next.saturating_duration_since(Instant::now());
+            drop(shared.more.wait_timeout(state, left));
+        }
+    }
+}
+
+/// Open files of containers, by ID.
+struct Gauges {
+    open: HashMap<String, (i32, Gauge)>,
+    /// How many may be open.
+    open_max: usize,
+    buffer: Vec<u8>,
+}
+
+impl Gauges {
+    fn new() -> Gauges {
+        // Half of what the daemon may open: the rest is for its clients and their containers.
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(1 << 20);
+        let open_max = usize::try_from(limit / 2).unwrap_or(usize::MAX) / Gauge::FILES_MAX;
+        Gauges { open: HashMap::new(), open_max, buffer: Vec::new() }
+    }
+
+    /// Closes the files of containers that nobody watches.
+    fn retain(&mut self, watched: &HashMap<String, Watched>) {
+        self.open.retain(|id, _| watched.contains_key(id));
+    }
+
+    /// None if the container is removed.
+    fn sample(&mut self, id: &str, handle: &Handle, host: &Host) -> Option<Sample> {
+        let view = handle.view();
+        if view.removed {
+            return None;
+        }
+        let Phase::Running { pid, .. } = view.phase else {
+            self.open.remove(id);
+            return Some(Sample::empty());
+        };
+        if let Some((of, gauge)) = self.open.get(id)
+            && *of == pid
+        {
+            return Some(Sample::read(gauge, pid, host, &mut self.buffer));
+        }
+        // It may have ended since.
+        let Some((gauge, pid)) = super::gauge(&view) else { return Some(Sample::empty()) };
+        let sample = Sample::read(&gauge, pid, host, &mut self.buffer);
+        self.open.remove(id);
+        if self.open.len() < self.open_max {
+            self.open.insert(id.to_owned(), (pid, gauge));
+        }
+        Some(sample)
+    }
+}

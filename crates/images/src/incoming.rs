@@ -1,0 +1,99 @@
+//! Layers that come in from afar: unpacked while they come, in any order, and put on each other in theirs.
+//!
+//! 1. [`Images::unpack_ahead`] unpacks a layer's stream into a stage, also if the layers below it are not there yet.
+//! 2. The caller checks that the archive was what was asked for, and commits it to the content store.
+//! 3. [`Images::settle`] gives the stage its place, once its parent has one.
+//!
+//! Images that leave out directories of the layers below (few do) cannot be unpacked ahead; they go through
+//! [`Images::unpack_stored`] once their parents are there.
+
+use std::io::Read;
+
+use archive::Decoder;
+use oci::Digest;
+use snapshots::Stage;
+
+use crate::{Error, Images};
+
+/// Where a layer belongs.
+#[derive(Debug, Clone)]
+pub struct LayerPlace {
+    /// Counted from the lowest.
+    pub index: usize,
+    pub diff_id: Digest,
+    /// Chain ID of the layer below.
+    pub parent: Option<Digest>,
+    pub chain: Digest,
+}
+
+impl LayerPlace {
+    /// The places of an image's layers, lowest first.
+    pub fn all(diff_ids: &[Digest]) -> Vec<LayerPlace> {
+        let chains = oci::chain_ids(diff_ids);
+        let below = std::iter::once(None).chain(chains.iter().cloned().map(Some));
+        let layers = diff_ids.iter().zip(&chains).zip(below).enumerate();
+        layers
+            .map(|(index, ((diff_id, chain), parent))| LayerPlace {
+                index,
+                diff_id: diff_id.clone(),
+                parent,
+                chain: chain.clone(),
+            })
+            .collect()
+    }
+}
+
+/// A layer that is unpacked and has no place yet. Dropped, it leaves nothing.
+#[derive(Debug)]
+pub struct Ahead {
+    stage: Stage,
+    /// Of file content.
+    bytes: u64,
+}
+
+impl Images {
+    /// Whether the layer is unpacked and in its place.
+    pub fn has_layer(&self, chain: &Digest) -> bool {
+        self.snapshots.layer(chain).is_some()
+    }
+
+    /// Unpacks an archive while it comes, compressed or not, and checks its diff ID. `None` if the archive needs to see
+    /// the layers below and they are not there yet; then it has not been read to its end.
+    pub fn unpack_ahead(&self, stream: impl Read + Send, place: &LayerPlace) -> Result<Option<Ahead>, Error> {
+        let parent = place.parent.as_ref().filter(|parent| self.has_layer(parent));
+        let ahead = parent.is_none() && place.parent.is_some();
+        let decoder = Decoder::new(stream)?;
+        let stage = self.snapshots.stage(parent)?;
+        let unpacked = self.unpack_into(&stage, decoder, place.diff_id.algorithm(), ahead, &mut || {});
+        let (found, bytes) = match unpacked {
+            Err(Error::Archive(archive::Error::LowersNeeded)) => return Ok(None),
+            other => other?,
+        };
+        if found != place.diff_id {
+            let (index, expected) = (place.index, place.diff_id.clone());
+            return Err(Error::DiffId { index, expected, found });
+        }
+        Ok(Some(Ahead { stage, bytes }))
+    }
+
+    /// Gives a layer its place. Its parent must have one.
+    pub fn settle(&self, ahead: Ahead, place: &LayerPlace) -> Result<(), Error> {
+        let Ahead { mut stage, bytes } = ahead;
+        if let Some(parent) = &place.parent {
+            stage = self.snapshots.reparent(stage, parent)?;
+        }
+        Ok(self.snapshots.commit(stage, &place.chain, bytes)?)
+    }
+
+    /// Unpacks an archive of the content store onto its parent, which must be there. The layer's chain must be pinned.
+    /// `on_read` hears how far it has been read, and of how much.
+    pub fn unpack_stored(
+        &self,
+        blob: &Digest,
+        place: &LayerPlace,
+        on_read: &mut dyn FnMut(u64, u64),
+    ) -> Result<(), Error> {
+        let LayerPlace { index, diff_id, parent, chain } = place;
+        self.unpack_layer(blob, *index, diff_id, parent.as_ref(), chain, on_read).map(drop)
+    }
+}

@@ -1,0 +1,281 @@
+//! One push: an image's layers, its configuration and its manifest into a repository.
+
+use std::sync::Arc;
+
+use images::StoredImage;
+use oci::image::CONFIG_BYTES_MAX;
+use oci::{Descriptor, Digest, Manifest, Platform, Reference, Timestamp, media_type};
+use registry::{Credentials, Mounted, Repository};
+use serde_json::json;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::board::Board;
+use crate::upload::{self, Sent, Source};
+use crate::{Error, Transfers};
+
+/// Repositories that are asked for a blob before it is sent.
+const MOUNTS_MAX: usize = 3;
+
+/// What to push.
+#[derive(Debug, Clone)]
+pub struct PushRequest {
+    /// With a tag; a bare name means all tags.
+    pub reference: Reference,
+    pub platform: Option<Platform>,
+    pub credentials: Credentials,
+    pub now: Timestamp,
+}
+
+/// One image that was pushed.
+#[derive(Debug, Clone)]
+pub struct Pushed {
+    pub reference: Reference,
+    pub digest: Digest,
+}
+
+/// A layer on its way.
+#[derive(Clone)]
+struct Layer {
+    diff_id: Digest,
+    /// As it lies in the store.
+    stored: Descriptor,
+    /// It goes out compressed.
+    compress: bool,
+    /// What it was when it was compressed before.
+    known: Option<Descriptor>,
+    id: String,
+    /// Paths of repositories in this registry that may have it.
+    elsewhere: Vec<String>,
+}
+
+/// What all layers of a push share.
+struct Shared {
+    transfers: Transfers,
+    repository: Repository,
+    board: Board,
+    uploads: Arc<Semaphore>,
+}
+
+impl Transfers {
+    /// Pushes an image, or all tags of a repository. `done` hears of each.
+    pub async fn push(
+        &self,
+        request: PushRequest,
+        board: Board,
+        done: impl Fn(&Pushed) + Send + Sync,
+    ) -> Result<(), Error> {
+        let reference = &request.reference;
+        board.say(format!("The push refers to repository [{}]", reference.name()));
+        let tagged = self.0.images.tagged(reference);
+        if tagged.is_empty() {
+            let name = match reference.tag() {
+                Some(_) => reference.familiar(),
+                None => reference.familiar_name(),
+            };
+            return Err(Error::NoLocal(name));
+        }
+        let setup = self.setup();
+        let repository =
+            setup.registries.repository(reference.domain(), reference.path(), request.credentials.clone())?;
+        let shared = Arc::new(Shared {
+            transfers: self.clone(),
+            repository,
+            board,
+            uploads: Arc::clone(&setup.uploads),
+        });
+        for (reference, image) in tagged {
+            let pushed = push_one(&shared, reference, image, &request).await?;
+            done(&pushed);
+        }
+        Ok(())
+    }
+}
+
+async fn push_one(
+    shared: &Arc<Shared>,
+    reference: Reference,
+    image: Arc<StoredImage>,
+    request: &PushRequest,
+) -> Result<Pushed, Error> {
+    let found = image.config.platform();
+    if let Some(wanted) = request.platform.as_ref().filter(|wanted| !found.serves(wanted)) {
+        return Err(Error::Images(images::Error::Platform {
+            reference: reference.familiar(),
+            platform: wanted.to_string(),
+        }));
+    }
+    let images = Arc::clone(&shared.transfers.0.images);
+    let as_it_came = images.has_digest_name(&image);
+    let layers: Vec<Layer> = image
+        .layers
+        .iter()
+        .map(|layer| {
+            let plain = media_type::is_plain_layer(&layer.blob.media_type);
+            Layer {
+                id: layer.diff_id.short().to_owned(),
+                diff_id: layer.diff_id.clone(),
+                stored: layer.blob.clone(),
+                compress: plain && !as_it_came,
+                known: images.compressed(&layer.diff_id),
+                elsewhere: images.repositories_with(&layer.diff_id, &reference, MOUNTS_MAX),
+            }
+        })
+        .collect();
+    for layer in layers.iter().rev() {
+        shared.board.step(&layer.id, "Preparing");
+    }
+    // The first request finds out who asks in which way; the others go side by side.
+    push_config(shared, &image).await?;
+    let sent = push_layers(shared, layers).await?;
+    let (media_type, bytes) = manifest(&image, &sent, &images).await?;
+    let tag = reference.tag().unwrap_or("latest").to_owned();
+    let digest = shared.repository.put_manifest(&tag, &media_type, &bytes).await?;
+    let size = bytes.len();
+    shared.board.say(format!("{tag}: digest: {digest} size: {size}"));
+    shared.board.aux(json!({ "Tag": tag, "Digest": digest.to_string(), "Size": size }));
+    let (name, now) = (reference.with_digest(digest.clone()), request.now);
+    crate::blocking(move || Ok(images.name(&image.id, &name, now).map(drop)?)).await?;
+    Ok(Pushed { reference, digest })
+}
+
+async fn push_config(shared: &Shared, image: &StoredImage) -> Result<(), Error> {
+    let digest = &image.config_descriptor.digest;
+    if shared.repository.has_blob(digest).await?.is_some() {
+        return Ok(());
+    }
+    let content = Arc::clone(shared.transfers.0.images.content());
+    let digest = digest.clone();
+    let wanted = digest.clone();
+    let bytes = crate::blocking(move || Ok(content.read(&wanted, CONFIG_BYTES_MAX)?)).await?;
+    let Mounted::No(mut upload) = shared.repository.start_upload(None).await? else { return Ok(()) };
+    let length = bytes.len() as u64;
+    let pieces = futures_util::stream::iter([Ok(bytes::Bytes::from(bytes))]);
+    shared.repository.send_bytes(&mut upload, pieces, Some(length)).await?;
+    Ok(shared.repository.finish_upload(upload, &digest).await?)
+}
+
+/// Sends the layers side by side. Gives what each is there.
+async fn push_layers(shared: &Arc<Shared>, layers: Vec<Layer>) -> Result<Vec<Descriptor>, Error> {
+    let mut tasks = JoinSet::new();
+    let mut sent: Vec<Option<Descriptor>> = vec![None; layers.len()];
+    let mut same = Vec::new();
+    for (index, layer) in layers.iter().enumerate() {
+        // An image may have the same layer twice.
+        if let Some(first) = layers[..index].iter().position(|other| other.diff_id == layer.diff_id) {
+            same.push((index, first));
+            continue;
+        }
+        let (shared, layer) = (Arc::clone(shared), layer.clone());
+        tasks.spawn(async move { (index, push_layer(&shared, &layer).await) });
+    }
+    while let Some(done) = tasks.join_next().await {
+        let (index, outcome) = done.map_err(|error| Error::Internal(error.to_string()))?;
+        if shared.board.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        sent[index] = Some(outcome?);
+    }
+    for (index, first) in same {
+        sent[index] = sent[first].clone();
+    }
+    Ok(sent.into_iter().flatten().collect())
+}
+
+async fn push_layer(shared: &Shared, layer: &Layer) -> Result<Descriptor, Error> {
+    let Shared { board, repository, .. } = shared;
+    let permit = match shared.uploads.try_acquire() {
+        Ok(permit) => permit,
+        Err(_) => {
+            board.step(&layer.id, "Waiting");
+            shared.uploads.acquire().await.map_err(|error| Error::Internal(error.to_string()))?
+        }
+    };
+    let known = if layer.compress { layer.known.clone() } else { Some(layer.stored.clone()) };
+    if let Some(known) = known {
+        if repository.has_blob(&known.digest).await?.is_some() {
+            board.step(&layer.id, "Layer already exists");
+            return Ok(known);
+        }
+        for from in &layer.elsewhere {
+            match repository.start_upload(Some((&known.digest, from))).await {
+                Ok(Mounted::Yes) => {
+                    board.step(&layer.id, format!("Mounted from {from}"));
+                    return Ok(known);
+                }
+                Ok(Mounted::No(upload)) => repository.cancel_upload(upload).await,
+                // Who may not read there sends the layer.
+                Err(error) => tracing::debug!(%error, from, "a layer was not mounted"),
+            }
+        }
+    }
+    let images = &shared.transfers.0.images;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let source = Source {
+        content: Arc::clone(images.content()),
+        blob: layer.stored.digest.clone(),
+        size: layer.stored.size,
+        compress: layer.compress.then_some(threads),
+        board: board.clone(),
+        id: layer.id.clone(),
+    };
+    let Sent { digest, size } = upload::send(repository, &source).await?;
+    drop(permit);
+    board.step(&layer.id, "Pushed");
+    if !layer.compress {
+        return Ok(layer.stored.clone());
+    }
+    let descriptor = Descriptor::new(media_type::DOCKER_LAYER_GZIP, digest, size);
+    if layer.known.as_ref() != Some(&descriptor) {
+        let (images, diff_id, known) = (Arc::clone(images), layer.diff_id.clone(), descriptor.clone());
+        crate::blocking(move || Ok(images.remember_compressed(&diff_id, &known)?)).await?;
+    }
+    Ok(descriptor)
+}
+
+/// The image's own manifest if it speaks of what was sent, else one in Docker's form.
+async fn manifest(
+    image: &Arc<StoredImage>,
+    sent: &[Descriptor],
+    images: &Arc<images::Images>,
+) -> Result<(String, Vec<u8>), Error> {
+    let as_stored =
+        image.layers.iter().map(|layer| &layer.blob.digest).eq(sent.iter().map(|layer| &layer.digest));
+    if as_stored {
+        let (content, digest) = (Arc::clone(images.content()), image.manifest.digest.clone());
+        let bytes =
+            crate::blocking(move || Ok(content.read(&digest, oci::image::MANIFEST_BYTES_MAX)?)).await?;
+        return Ok((image.manifest.media_type.clone(), bytes));
+    }
+    let is_zstd = |layer: &Descriptor| layer.media_type.contains("zstd");
+    let (own, config, layer_type): (&str, &str, fn(&str) -> &'static str) = match sent.iter().any(is_zstd) {
+        true => (media_type::OCI_MANIFEST, media_type::OCI_CONFIG, oci_layer),
+        false => (media_type::DOCKER_MANIFEST, media_type::DOCKER_CONFIG, docker_layer),
+    };
+    let of_config = &image.config_descriptor;
+    let config = Descriptor::new(config, of_config.digest.clone(), of_config.size);
+    let layers = sent
+        .iter()
+        .map(|layer| Descriptor::new(layer_type(&layer.media_type), layer.digest.clone(), layer.size))
+        .collect();
+    let manifest = Manifest { media_type: own.to_owned(), ..Manifest::new(config, layers) };
+    let bytes = serde_json::to_vec_pretty(&manifest)
+        .map_err(|source| Error::Document { what: "the manifest".into(), source })?;
+    Ok((own.to_owned(), bytes))
+}
+
+fn docker_layer(media_type: &str) -> &'static str {
+    if media_type::is_plain_layer(media_type) {
+        media_type::DOCKER_LAYER
+    } else {
+        media_type::DOCKER_LAYER_GZIP
+    }
+}
+
+fn oci_layer(media_type: &str) -> &'static str {
+    match media_type {
+        plain if media_type::is_plain_layer(plain) => media_type::OCI_LAYER,
+        zstd if zstd.contains("zstd") => media_type::OCI_LAYER_ZSTD,
+        _ => media_type::OCI_LAYER_GZIP,
+    }
+}
