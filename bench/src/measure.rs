@@ -226,6 +226,10 @@ impl Subject {
             samples.add(Kind::CliList, who, self.cli(&["ps"])?);
         }
 
+        if who != Who::Podman {
+            self.statistics(plan, samples)?;
+        }
+
         self.start_in_parallel(plan.crowd.saturating_sub(plan.many))?;
         self.beside(plan, floor, samples)?;
         self.remove_all()?;
@@ -237,6 +241,42 @@ impl Subject {
             self.restart_beside_stopped(samples)?;
         }
         self.remove_all()
+    }
+
+    /// What it costs the daemon to tell of every container, each by a stream of its own, what it uses.
+    fn statistics(&mut self, plan: &Plan, samples: &mut Samples) -> anyhow::Result<()> {
+        const MEASURED: Duration = Duration::from_secs(10);
+        let list = self.http.ask("GET", "/containers/json", None)?.json();
+        let ids = list.as_array().into_iter().flatten().filter_map(|one| one["Id"].as_str());
+        let mut streams = Vec::new();
+        for id in ids {
+            let mut http = self.bed.http().with_timeout(Duration::from_secs(60));
+            streams.push(http.stream("GET", &format!("/containers/{id}/stats"))?);
+        }
+        ensure!(streams.len() == plan.many, "not all of them run");
+        let ended = std::sync::atomic::AtomicBool::new(false);
+        let used = std::thread::scope(|scope| {
+            for part in streams.chunks_mut(50) {
+                scope.spawn(|| {
+                    while !ended.load(Ordering::Relaxed) {
+                        for stream in &mut *part {
+                            if stream.line().is_err() {
+                                return;
+                            }
+                        }
+                    }
+                });
+            }
+            std::thread::sleep(Duration::from_secs(3));
+            let (before, start) = (memory::daemon_processor_seconds(self.bed.host()), Instant::now());
+            std::thread::sleep(MEASURED);
+            let used = memory::daemon_processor_seconds(self.bed.host()) - before;
+            let share = used / start.elapsed().as_secs_f64();
+            ended.store(true, Ordering::Relaxed);
+            share
+        });
+        samples.add(Kind::StatsLoad, self.who, used * 100.0);
+        Ok(())
     }
 
     /// One more container beside those that run, and beside ten in another host, in turns; and the kernel's price
@@ -368,6 +408,25 @@ impl Subject {
         let read = payload(&mut stream)?;
         samples.add(Kind::LogRead, self.who, bytes as f64 / 1e3 / milliseconds(start));
         ensure!(read == bytes, "{read} bytes of {bytes} came back");
+        self.act("DELETE", &format!("/containers/{id}"))?;
+        // Podman has no driver that sends to a socket.
+        if self.who == Who::Podman { Ok(()) } else { self.shipped(samples) }
+    }
+
+    fn shipped(&mut self, samples: &mut Samples) -> anyhow::Result<()> {
+        let lines = LINES_FILE_BYTES / LINE.len();
+        let listener = self.bed.host().in_network(|| std::net::TcpListener::bind("127.0.0.1:0"))?;
+        let address = format!("tcp://{}", listener.local_addr()?);
+        let heard = thread::spawn(move || count_lines(&listener, lines));
+        let mut body = self.body("lines", &["/bin/cat", "/lines"], "none");
+        body["HostConfig"]["LogConfig"] =
+            json!({ "Type": "syslog", "Config": { "syslog-address": address } });
+        let id = self.create(&body)?;
+        let start = Instant::now();
+        self.act("POST", &format!("/containers/{id}/start"))?;
+        heard.join().expect("the receiver does not panic")?;
+        samples.add(Kind::LogShipped, self.who, lines as f64 * 1e3 / milliseconds(start));
+        self.act("POST", &format!("/containers/{id}/wait"))?;
         self.act("DELETE", &format!("/containers/{id}"))
     }
 }
@@ -400,6 +459,20 @@ fn shell(before: &str, script: &str) -> anyhow::Result<f64> {
     let took = milliseconds(start);
     ensure!(status.success(), "{script}: {status}");
     Ok(took)
+}
+
+/// Takes one connection, and so many lines of it.
+fn count_lines(listener: &std::net::TcpListener, lines: usize) -> anyhow::Result<()> {
+    use std::io::Read;
+    let (mut stream, _) = listener.accept()?;
+    stream.set_read_timeout(Some(Duration::from_secs(300)))?;
+    let (mut buffer, mut seen) = (vec![0; 1 << 18], 0);
+    while seen < lines {
+        let count = stream.read(&mut buffer)?;
+        ensure!(count > 0, "the connection ended after {seen} lines of {lines}");
+        seen += buffer[..count].iter().filter(|byte| **byte == b'\n').count();
+    }
+    Ok(())
 }
 
 /// Bytes of output in a multiplexed stream.

@@ -39,6 +39,21 @@ pub fn look(host: &Host) -> Memory {
     memory
 }
 
+/// Processor time that the daemon and its helpers have had until now, in seconds.
+pub fn daemon_processor_seconds(host: &Host) -> f64 {
+    // Ticks of `/proc/PID/stat`, the same on all machines that we run on.
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let ticks = |pid: u32| {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // The name, in parentheses, may hold anything.
+        let fields = text.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ');
+        fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>()
+    };
+    let daemons = host.processes().into_iter().map(|(pid, _)| pid);
+    let daemons = daemons.filter(|pid| DAEMONS.contains(&testkit::host::program_name(*pid).as_str()));
+    daemons.map(ticks).sum::<f64>() / TICKS_PER_SECOND
+}
+
 /// Private and proportional memory of a process, in MB; zero when it is gone.
 fn rollup(pid: u32) -> (f64, f64) {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();

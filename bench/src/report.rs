@@ -13,7 +13,7 @@ struct Target {
     check: fn(&Samples) -> Option<(String, bool)>,
 }
 
-const TARGETS: [Target; 12] = [
+const TARGETS: [Target; 13] = [
     Target {
         text: "`run --rm` on a bridge at most 3 × the kernel's own price",
         check: |samples| ratio(samples, (Kind::CliBridge, Who::Corten), (Kind::ApiBridge, Who::Floor), 3.0),
@@ -61,6 +61,10 @@ const TARGETS: [Target; 12] = [
     Target {
         text: "`cp` of 10,000 small files at most 2 × `tar | tar`, the slower direction",
         check: |samples| slower(samples, [Kind::CopySmallIn, Kind::CopySmallOut], 2.0),
+    },
+    Target {
+        text: "`stats` streams of many containers together below 1 % of one core",
+        check: |samples| at_most(samples, Kind::StatsLoad, 1.0),
     },
 ];
 
@@ -183,9 +187,11 @@ fn label(kind: Kind, plan: &Plan) -> String {
         Kind::CopyLargeOut => "the same out of it".to_owned(),
         Kind::CopySmallIn => "`cp` of 10,000 small files into a container (floor: `tar | tar`)".to_owned(),
         Kind::CopySmallOut => "the same out of it".to_owned(),
+        Kind::LogShipped => "log shipped by the syslog driver (TCP)".to_owned(),
         Kind::DaemonMemory => format!("private memory of the daemon, {many} running"),
         Kind::ShimMemory => "private memory of a container's keeper".to_owned(),
         Kind::ShimShare => "proportional memory of a container's keeper".to_owned(),
+        Kind::StatsLoad => format!("the daemon's CPU time while {many} `stats` streams are read"),
     }
 }
 
@@ -198,7 +204,8 @@ const NOTES: &str = "\
 - The command line of Podman is started through `nsenter`, which adds about a millisecond.
 - A container's keeper is `corten-shim`, `containerd-shim-runc-v2` or `conmon`. The daemon's number holds its helpers
   too: `dockerd` and `containerd`. Podman has no daemon.
-- Logs: lines of 98 bytes, written by `cat` to standard output, to the default driver.
+- Logs: lines of 98 bytes, written by `cat` to standard output, to the default driver; and
+  shipped, to a receiver on the same host that counts them, by the clock from the container's start to the last line.
 ";
 
 /// The machine in a line: nothing that names it.

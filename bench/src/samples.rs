@@ -28,13 +28,15 @@ pub enum Kind {
     CopyLargeOut,
     CopySmallIn,
     CopySmallOut,
+    LogShipped,
     DaemonMemory,
     ShimMemory,
     ShimShare,
+    StatsLoad,
 }
 
 impl Kind {
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 26] = [
         Self::ApiBridge,
         Self::ApiNone,
         Self::ApiHost,
@@ -56,9 +58,11 @@ impl Kind {
         Self::CopyLargeOut,
         Self::CopySmallIn,
         Self::CopySmallOut,
+        Self::LogShipped,
         Self::DaemonMemory,
         Self::ShimMemory,
         Self::ShimShare,
+        Self::StatsLoad,
     ];
 
     /// The unit, which also tells whether more is better.
@@ -66,13 +70,15 @@ impl Kind {
         match self {
             Self::OneByOne | Self::EightAtATime => "ms each",
             Self::LogWrite | Self::LogRead => "MB/s",
+            Self::LogShipped => "lines/s",
             Self::DaemonMemory | Self::ShimMemory | Self::ShimShare => "MB",
+            Self::StatsLoad => "% of a core",
             _ => "ms",
         }
     }
 
     pub fn more_is_better(self) -> bool {
-        self.unit() == "MB/s"
+        matches!(self.unit(), "MB/s" | "lines/s")
     }
 }
 

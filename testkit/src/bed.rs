@@ -23,11 +23,18 @@ pub struct BedOptions {
     pub flags: Vec<String>,
     /// Added to the daemon's environment.
     pub environment: Vec<(String, String)>,
+    /// A shell script that runs on the host before the first daemon starts.
+    pub setup: String,
 }
 
 impl Default for BedOptions {
     fn default() -> Self {
-        Self { engine: Engine::from_environment(), flags: Vec::new(), environment: Vec::new() }
+        Self {
+            engine: Engine::from_environment(),
+            flags: Vec::new(),
+            environment: Vec::new(),
+            setup: String::new(),
+        }
     }
 }
 
@@ -72,6 +79,9 @@ impl Bed {
     #[track_caller]
     pub fn with(options: BedOptions) -> Self {
         let host = options.engine.host();
+        if !options.setup.is_empty() {
+            host.shell(&options.setup).ok();
+        }
         let mut bed = Self { daemon: None, pid: None, before: None, options, host };
         bed.start();
         bed.before = Some(Snapshot::of(&bed.host));

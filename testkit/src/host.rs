@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -126,6 +127,21 @@ impl Host {
     /// The machine's number of a process that [`Host::command`] started: `nsenter` waits for it as its parent.
     pub fn inner(&self, outer: &Child) -> Option<u32> {
         Deadline::after(Duration::from_secs(5)).poll(|| only_child(outer.id()))
+    }
+
+    /// Does something within the host's network: a socket stays in the network that it was made in.
+    ///
+    /// # Panics
+    /// When the network cannot be entered, or `work` panics.
+    pub fn in_network<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let network = fs::File::open(format!("/proc/{}/ns/net", self.init)).expect("a network namespace");
+        // A thread of its own: the namespace is the thread's.
+        let within = std::thread::spawn(move || {
+            let kind = rustix::thread::LinkNameSpaceType::Network;
+            rustix::thread::move_into_link_name_space(network.as_fd(), Some(kind)).expect("setns");
+            work()
+        });
+        within.join().expect("work in the host's network")
     }
 
     /// The processes inside, those of containers too, but the host's own: number (as the machine counts) and

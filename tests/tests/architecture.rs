@@ -9,7 +9,11 @@ use serde_json::Value;
 /// The layers from the lowest up. A crate may use crates of lower layers, and of its own layer where the layer says
 /// so; nothing else of the workspace.
 const LAYERS: [(&str, bool, &[&str]); 6] = [
-    ("pure", true, &["oci", "api-types", "model", "seccomp", "dockerfile", "template", "shim-protocol"]),
+    (
+        "pure",
+        true,
+        &["oci", "api-types", "model", "seccomp", "dockerfile", "template", "shim-protocol", "cdi"],
+    ),
     ("kernel", true, &["sys", "sandbox"]),
     (
         "parts",

@@ -88,7 +88,7 @@ fn a_reload_counts_from_then_on_and_a_bad_file_never() {
     let inside = bed
         .run(&[&own[..], &["busybox", "sh", "-c", "ulimit -n; grep NoNewPrivs /proc/self/status"]].concat());
     has(inside.ok(), &["50", "NoNewPrivs:\t0"]);
-    has(&bed.run(&["create", "--runtime", "other", "busybox"]).stderr, &["runtime other"]);
+    has(&bed.run(&["run", "--rm", "--runtime", "other", "busybox"]).stderr, &["runtime other", "not found"]);
     has(
         &bed.run(&["create", "--runtime", "odd", "busybox"]).stderr,
         &["unknown or invalid runtime name: odd"],
@@ -136,7 +136,8 @@ fn settings_are_checked_before_anything_starts() {
         &["specified both as a flag and in the configuration file: debug"],
     );
     has(validate("{}", &["--mtu", "x"]).fails(1), &["invalid argument \"x\" for \"--mtu\" flag"]);
-    has(validate("{\"userns-remap\": \"default\"}", &[]).fails(1), &["userns-remap"]);
+    let reserved = validate("{\"runtimes\": {\"corten\": {\"path\": \"/x\"}}}", &[]);
+    has(reserved.fails(1), &["runtime name 'corten' is reserved"]);
     let _ = fs::remove_dir_all(&folder);
 }
 

@@ -76,6 +76,8 @@ impl Fact {
 }
 
 type Facts = Mutex<BTreeMap<String, Fact>>;
+/// By container: the limit of processes that was acknowledged last, and those that were asked for since.
+type Limits = Mutex<BTreeMap<String, Vec<u64>>>;
 
 /// What was put into containers and made of them.
 #[derive(Debug, Default)]
@@ -102,6 +104,7 @@ struct Worker<'a> {
     dice: Dice,
     facts: &'a Facts,
     files: &'a Mutex<Files>,
+    limits: &'a Limits,
     /// Of volumes that have a name.
     volumes: &'a Facts,
     /// Held while a verb is on its way; taken whole for a check.
@@ -142,9 +145,10 @@ impl Worker<'_> {
         }
         let pick = usize::try_from(self.dice.roll(settled.len() as u64)).expect("small");
         let (name, fact) = settled[pick];
-        match (fact, self.dice.roll(6)) {
+        match (fact, self.dice.roll(7)) {
             (Fact::Created | Fact::Stopped | Fact::Running, 4) => self.copy(name),
             (Fact::Created | Fact::Stopped | Fact::Running, 5) => self.commit(name),
+            (Fact::Created | Fact::Stopped | Fact::Running, 6) => self.update(name),
             (Fact::Created | Fact::Stopped, 0..=2) => {
                 self.verb(name, "POST", "/start", Fact::Starting, Fact::Running)
             }
@@ -279,6 +283,19 @@ impl Worker<'_> {
         Ok(())
     }
 
+    fn update(&mut self, name: &str) -> std::io::Result<()> {
+        let wanted = 10 + self.dice.roll(1000);
+        let mut limits = self.limits.lock().expect("limits");
+        limits.entry(name.to_owned()).or_insert_with(|| vec![0]).push(wanted);
+        drop(limits);
+        let body = json!({ "PidsLimit": wanted });
+        let answer =
+            Http::new(&self.socket).ask("POST", &format!("/containers/{name}/update"), Some(&body))?;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        self.limits.lock().expect("limits").insert(name.to_owned(), vec![wanted]);
+        Ok(())
+    }
+
     fn exec(&mut self, name: &str) -> std::io::Result<()> {
         let mut http = Http::new(&self.socket);
         let body = json!({ "Cmd": ["echo", name], "AttachStdout": true });
@@ -403,6 +420,20 @@ fn check_volumes(bed: &Bed, facts: &Facts, containers: &BTreeMap<String, &Value>
     }
 }
 
+/// Updates that were acknowledged hold.
+fn check_limits(bed: &Bed, facts: &Facts, limits: &Limits, context: &str) {
+    let mut limits = limits.lock().expect("limits");
+    limits.retain(|name, _| facts.lock().expect("facts").get(name).is_some_and(|fact| *fact != Fact::Gone));
+    for (name, possible) in limits.iter_mut() {
+        let found = bed.inspect(name)["HostConfig"]["PidsLimit"].as_u64().unwrap_or(0);
+        assert!(
+            possible.contains(&found),
+            "{context}: {name} is limited to {found}, not one of {possible:?}"
+        );
+        *possible = vec![found];
+    }
+}
+
 /// As many processes run as containers; each has one keeper, and the daemon may hold a few in reserve.
 fn check_processes(bed: &Bed, running: usize, context: &str) {
     const RESERVE: usize = 8;
@@ -457,7 +488,8 @@ fn nothing_acknowledged_is_lost_and_nothing_leaks() {
     let until = Deadline::after(Duration::from_secs(number("CORTEN_TEST_SECONDS", 45)));
     println!("CORTEN_TEST_SEED={seed}");
     let mut bed = bed();
-    let (facts, volumes, files) = (Facts::default(), Facts::default(), Mutex::default());
+    let (facts, volumes, limits) = (Facts::default(), Facts::default(), Limits::default());
+    let files = Mutex::default();
     let (gate, ended) = (RwLock::new(()), AtomicBool::new(false));
     let mut dice = Dice(seed);
     let mut kills = 0;
@@ -471,6 +503,7 @@ fn nothing_acknowledged_is_lost_and_nothing_leaks() {
                 dice: Dice(seed + number as u64 + 1),
                 facts: &facts,
                 files: &files,
+                limits: &limits,
                 volumes: &volumes,
                 gate: &gate,
                 ended: &ended,
@@ -484,7 +517,9 @@ fn nothing_acknowledged_is_lost_and_nothing_leaks() {
             kills += 1;
             bed.start();
             let _rest = gate.write().expect("no worker panicked");
-            check(&bed, &facts, &volumes, &files, &format!("after kill {kills} (seed {seed})"));
+            let context = format!("after kill {kills} (seed {seed})");
+            check(&bed, &facts, &volumes, &files, &context);
+            check_limits(&bed, &facts, &limits, &context);
         }
     });
     let facts = facts.into_inner().expect("facts");

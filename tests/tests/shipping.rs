@@ -7,8 +7,8 @@ use std::io::Read;
 
 use receivers::{Receiver, Value, acknowledge, fluentd_lines, unpack_all};
 use serde_json::{Value as Json, json};
-use testkit::Bed;
 use testkit::process::eventually;
+use testkit::{Bed, BedOptions};
 use tests::{each_client, has};
 
 /// Runs a container with these log options to its end.
@@ -79,6 +79,98 @@ fn syslog_by_every_way() {
             ("one\n", "two\n"),
             "{name} keeps its log here too"
         );
+    }
+}
+
+#[test]
+fn syslog_over_tls_checks_who_listens() {
+    let bed = Bed::new();
+    let folder = bed.folder("tls");
+    let at = |name: &str| folder.join(name).display().to_string();
+    let make = |name: &str| {
+        let (certificate, key) = (at(&format!("{name}.pem")), at(&format!("{name}.key")));
+        let mut command = std::process::Command::new("openssl");
+        command.args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+        ]);
+        command.args(["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]);
+        testkit::process::run(command.args(["-out", &certificate, "-keyout", &key])).ok();
+        (certificate, key)
+    };
+    let ((certificate, key), (stranger, _)) = (make("server"), make("stranger"));
+    let heard = std::fs::File::create(folder.join("heard")).expect("file");
+    let mut server = bed.host().command("openssl");
+    server.args(["s_server", "-accept", "0.0.0.0:6514", "-cert", &certificate, "-key", &key, "-quiet"]);
+    let mut server = server.stdin(std::process::Stdio::piped()).stdout(heard).spawn().expect("openssl");
+    let text = || std::fs::read_to_string(folder.join("heard")).unwrap_or_default();
+    let listening = || bed.host().in_network(|| std::net::TcpStream::connect("127.0.0.1:6514").is_ok());
+    eventually("it listens", listening);
+    let address = "syslog-address=tcp+tls://127.0.0.1:6514";
+    let format = "syslog-format=rfc5424";
+    let authority = format!("syslog-tls-ca-cert={certificate}");
+    ran(&bed, "known", "syslog", &[address, format, &authority], "echo trusted");
+    eventually("it is heard", || text().contains(" - trusted\n"));
+    let length: usize = text().split(' ').next().expect("length").parse().expect("number");
+    assert_eq!(length + 1 + length.to_string().len(), text().len(), "{}", text());
+    let wrong = format!("syslog-tls-ca-cert={stranger}");
+    let options = ["--log-opt", address, "--log-opt", &wrong];
+    let refused = bed.run(&[&["run", "--log-driver", "syslog"][..], &options, &["busybox", "true"]].concat());
+    has(&refused.stderr, &["failed to initialize logging driver: tls: ", "certificate"]);
+    // Its names are checked as well.
+    let (elsewhere, named) = ("syslog-address=tcp+tls://127.0.0.2:6514", ["--log-opt", &authority]);
+    let options =
+        [&["run", "--log-driver", "syslog", "--log-opt", elsewhere], &named[..], &["busybox", "true"]]
+            .concat();
+    has(&bed.run(&options).stderr, &["not valid for name"]);
+    ran(&bed, "lax", "syslog", &[address, &wrong, "syslog-tls-skip-verify=true"], "echo unchecked");
+    eventually("it is heard", || text().contains("]: unchecked\n"));
+    let inner = bed.host().inner(&server).and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed()));
+    let _ = rustix::process::kill_process(inner.expect("openssl runs"), rustix::process::Signal::KILL);
+    let _ = server.wait();
+}
+
+#[test]
+fn the_daemons_driver_is_everybodys() {
+    let flags = [
+        "--log-driver=syslog",
+        "--log-opt",
+        "syslog-address=udp://127.0.0.1:5140",
+        "--log-opt=tag=of-the-daemon",
+    ];
+    let bed = Bed::with(BedOptions { flags: flags.map(String::from).into(), ..BedOptions::default() });
+    bed.load(&testkit::image::busybox());
+    let receiver = Receiver::udp(&bed, 5140);
+    bed.run(&["run", "-d", "busybox", "echo", "first"]).ok();
+    receiver.hears("of-the-daemon");
+    bed.run(&["run", "-d", "--log-driver", "syslog", "--log-opt", "tag=own", "busybox", "echo", "second"])
+        .ok();
+    receiver.hears(" own[");
+    has(&bed.http().get("/info").expect(200).text(), &["\"LoggingDriver\":\"syslog\""]);
+    // Files of this host have attributes of their own.
+    let options = [
+        "--label",
+        "team=blue",
+        "--log-opt",
+        "labels-regex=^te",
+        "--log-opt",
+        "tag={{.Name}}",
+        "--log-opt",
+        "env=HOME",
+    ];
+    for driver in ["local", "json-file"] {
+        let arguments = ["run", "-d", "-e", "HOME=/x", "--name", driver, "--log-driver", driver];
+        bed.run(&[&arguments[..], &options, &["busybox", "echo", "said"]].concat()).ok();
+        bed.run(&["wait", driver]).ok();
+        let wanted = format!("HOME=%2Fx,tag={driver},team=blue said");
+        assert_eq!(bed.run(&["logs", "--details", driver]).ok(), wanted);
     }
 }
 
@@ -284,6 +376,43 @@ fn a_syslog_daemon_that_restarts_hears_all() {
     for number in 1..=300 {
         assert!(text.contains(&format!("]: line-{number}\n")), "line-{number} is missing");
     }
+}
+
+#[test]
+fn killed_daemons_lose_no_line() {
+    let mut bed = Bed::new();
+    let receiver = Receiver::tcp(&bed, 5141);
+    let options = ["syslog-address=tcp://127.0.0.1:5141", "cache-max-size=50k", "cache-max-file=100"];
+    let script = "for i in $(seq 1 200); do seq $((i * 20 - 19)) $((i * 20)) | sed 's/.*/line-&./'; usleep 10000; done";
+    started(&bed, "teller", "syslog", &options, script);
+    for round in 1..=6 {
+        receiver.hears(&format!("]: line-{}.\n", round * 500));
+        bed.kill();
+        bed.start();
+    }
+    let text = receiver.hears("]: line-4000.\n");
+    let lines = text.lines().map(|line| line.rsplit("]: ").next().unwrap_or_default().to_owned());
+    let wanted: Vec<String> = (1..=4000).map(|number| format!("line-{number}.")).collect();
+    assert!(first_seen(lines.collect()) == wanted, "each line, in order:\n{text}");
+}
+
+#[test]
+fn nothing_is_said_twice_without_need() {
+    let mut bed = Bed::new();
+    let receiver = Receiver::tcp(&bed, 5141);
+    started(&bed, "again", "syslog", &["syslog-address=tcp://127.0.0.1:5141"], "echo up; exec sleep 1000");
+    // Starts in a row, each soon after the last record; then daemons.
+    for _ in 1..=3 {
+        bed.run(&["restart", "-t", "0", "again"]).ok();
+    }
+    let count = |words: &str| receiver.text().matches(words).count();
+    eventually("four starts", || count("]: up\n") >= 4);
+    bed.stop();
+    bed.start();
+    bed.run(&["restart", "-t", "0", "again"]).ok();
+    eventually("five", || count("]: up\n") >= 5);
+    bed.run(&["rm", "-f", "again"]).ok();
+    assert_eq!(count("]: up\n"), 5, "{}", receiver.text());
 }
 
 #[test]

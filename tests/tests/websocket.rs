@@ -164,6 +164,10 @@ fn the_log_of_one_that_waits_for_its_start() {
     let path = "/containers/twice/attach?logs=1&stdout=1";
     assert_eq!(bed.http().hijack(path, None).expect("attach").frames().0, "run\n");
     let both = bed.http().hijack(&format!("{path}&stream=1"), None).expect("attach");
+    eventually("it is attached", || {
+        let events = bed.http().get("/events?since=0&until=0s&filters={%22event%22:[%22attach%22]}").text();
+        events.contains("attach")
+    });
     bed.http().act("/containers/twice/start").expect(204);
     assert_eq!(both.frames().0, "run\nrun\n");
     // Without a log there is nothing to begin with.

@@ -16,6 +16,7 @@ use crate::{Context, Failure, console, log};
 
 const FLAGS: &[Flag] = &[
     valued(&["bundle", "b"]),
+    valued(&["config", "f"]),
     valued(&["console-socket"]),
     valued(&["pidfd-socket"]),
     valued(&["pid-file"]),
@@ -69,10 +70,13 @@ fn make(global: &Global, parsed: &Parsed) -> Result<(Container, Created), Failur
     let id = parsed.id()?;
     let bundle = fs::canonicalize(parsed.value("bundle").unwrap_or("."))
         .context(|| format!("open bundle {}", parsed.value("bundle").unwrap_or(".")))?;
-    let config = bundle.join("config.json");
-    let spec = read_spec(&config)?;
+    let config = bundle.join(parsed.value("config").unwrap_or("config.json"));
+    let mut spec = read_spec(&config)?;
+    pass_listening_sockets(&mut spec);
     let directory = claim(global, id)?;
-    let made = make_in(global, parsed, id, &bundle, &spec, &directory);
+    let made = fs::copy(&config, directory.join("config.json"))
+        .context(|| "keep config.json".into())
+        .and_then(|_| make_in(global, parsed, id, &bundle, &spec, &directory));
     if made.is_err() {
         let _ = fs::remove_dir_all(&directory);
     }
@@ -87,8 +91,6 @@ fn make_in(
     spec: &Spec,
     directory: &Path,
 ) -> Result<(Container, Created), Failure> {
-    fs::copy(bundle.join("config.json"), directory.join("config.json"))
-        .context(|| "keep config.json".into())?;
     let fifo = directory.join("exec.fifo");
     rustix::fs::mknodat(CWD, &fifo, FileType::Fifo, Mode::from_raw_mode(0o600), 0)
         .context(|| format!("create {}", fifo.display()))?;
@@ -200,6 +202,15 @@ pub fn preserved(parsed: &Parsed) -> Result<u32, Failure> {
     let asked: u32 = parsed.number("preserve-fds")?.unwrap_or(0);
     let listening = std::env::var("LISTEN_FDS").ok().and_then(|count| count.parse().ok()).unwrap_or(0);
     Ok(asked.saturating_add(listening).min(1024))
+}
+
+/// Tells the program about the sockets that it inherits, as systemd's socket activation does: they are for the process
+/// that the variable names, and the container's first one has the number 1.
+fn pass_listening_sockets(spec: &mut Spec) {
+    let Ok(count) = std::env::var("LISTEN_FDS") else { return };
+    let Some(process) = &mut spec.process else { return };
+    process.env.retain(|entry| !entry.starts_with("LISTEN_FDS=") && !entry.starts_with("LISTEN_PID="));
+    process.env.extend([format!("LISTEN_FDS={count}"), "LISTEN_PID=1".into()]);
 }
 
 pub fn write_pid(parsed: &Parsed, pid: i32) -> Result<(), Failure> {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use oci::runtime::{Capability, CapabilitySet, Process, Spec, Status};
-use sandbox::{ExecPlan, Stdio};
+use sandbox::{Cgroup, ExecPlan, Stdio};
 
 use crate::arguments::{Arguments, Flag, Global, Parsed, switch, valued};
 use crate::state::Container;
@@ -53,7 +53,7 @@ pub fn exec(global: &Global, arguments: Arguments) -> Result<ExitCode, Failure> 
     }
     let signals = (!detached).then(console::Signals::watch).transpose()?;
     let filter = create::filter(&spec)?;
-    let cgroup = container.cgroup()?;
+    let cgroup = cgroup(&parsed, &container)?;
     let executed = sandbox::exec(ExecPlan {
         target_pid: container.record.pid,
         process: &process,
@@ -79,6 +79,22 @@ pub fn exec(global: &Global, arguments: Arguments) -> Result<ExitCode, Failure> 
     }
 }
 
+/// The container's cgroup, or the one below it that is asked for.
+fn cgroup(parsed: &Parsed, container: &Container) -> Result<Cgroup, Failure> {
+    let Some(below) =
+        parsed.value("cgroup").map(|path| path.trim_matches('/')).filter(|path| !path.is_empty())
+    else {
+        return container.cgroup();
+    };
+    if below.contains(':') {
+        return Err(Failure(format!("cgroup {below:?}: one path for all controllers is needed")));
+    }
+    if below.split('/').any(|part| part == "..") {
+        return Err(Failure(format!("cgroup {below:?} is outside the container's")));
+    }
+    Ok(Cgroup::open(&format!("{}/{below}", container.record.cgroup))?)
+}
+
 /// The process of a file, or the container's own changed by flags.
 fn process(parsed: &Parsed, spec: &Spec) -> Result<Process, Failure> {
     if let Some(path) = parsed.value("process") {
@@ -91,7 +107,11 @@ fn process(parsed: &Parsed, spec: &Spec) -> Result<Process, Failure> {
         return Err(Failure("process args cannot be empty".into()));
     }
     process.terminal = parsed.is_set("tty");
-    process.env.extend(parsed.values("env").map(str::to_owned));
+    for entry in parsed.values("env") {
+        let name = entry.split_once('=').map_or(entry, |(name, _)| name);
+        process.env.retain(|one| one.split_once('=').is_none_or(|(other, _)| other != name));
+        process.env.push(entry.to_owned());
+    }
     if let Some(cwd) = parsed.value("cwd") {
         process.cwd = cwd.to_owned();
     }
@@ -115,12 +135,8 @@ fn process(parsed: &Parsed, spec: &Spec) -> Result<Process, Failure> {
     if let Some(label) = parsed.value("process-label") {
         process.selinux_label = label.to_owned();
     }
-    let added: CapabilitySet = parsed
-        .values("cap")
-        .map(|name| {
-            Capability::from_name(name).ok_or_else(|| Failure(format!("capability {name:?} is not known")))
-        })
-        .collect::<Result<_, _>>()?;
+    // As in a spec: a capability that nobody knows cannot be granted, and is left out.
+    let added: CapabilitySet = parsed.values("cap").filter_map(Capability::from_name).collect();
     if !added.is_empty() {
         let sets = process.capabilities.get_or_insert_default();
         for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {

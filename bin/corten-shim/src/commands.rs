@@ -11,7 +11,8 @@ use shim_protocol::{
 };
 
 use crate::client::Client;
-use crate::container::{self, Container, FIRST, Key, Phase};
+use crate::container::{self, Container, FIRST, Key, Making, Phase};
+use crate::external::External;
 use crate::init;
 use crate::log::Log;
 use crate::oom::Watch;
@@ -86,10 +87,13 @@ impl Shim {
             run_directory,
             mut spec,
             rootfs,
+            map_root,
             stdin,
             log,
             attach,
             netlink,
+            systemd_cgroup,
+            runtime,
             init,
             shared_memory_of,
         } = create;
@@ -110,28 +114,42 @@ impl Shim {
         for (attach, socket) in attach.into_iter().zip(sockets) {
             streams.add(Client::new(self.new_id(), attach, socket));
         }
-        let mut plan = Plan::new(&id, &spec, source(rootfs), stdio);
-        plan.seccomp = Some(filter).filter(|filter| !filter.is_empty());
-        plan.netlink = netlink;
-        plan.bundle = &run_directory;
-        if let Some(pid) = shared_memory_of {
-            let place = Path::new("/dev/shm");
-            plan.opened.push((place.into(), sandbox::borrow_mount(pid, place).map_err(failure)?));
-        }
-        let own = if init { Some(own_program().map_err(|error| system(error.to_string()))?) } else { None };
-        plan.init = own.as_ref().map(|own| sandbox::Init { program: own.as_fd(), name: init::NAME });
-        let mut created = sandbox::create(plan).map_err(failure)?;
-        let (pid, netlink, cgroup) = (created.pid, created.netlink.take(), created.cgroup.clone());
+        let made = match runtime {
+            Some(runtime) => {
+                let source = source(rootfs);
+                External::create(runtime, &id, &run_directory, &mut spec, &source, stdio)
+                    .map(|(external, made)| make_other(external, made))?
+            }
+            None => {
+                let mut plan = Plan::new(&id, &spec, source(rootfs), stdio);
+                plan.seccomp = Some(filter).filter(|filter| !filter.is_empty());
+                plan.netlink = netlink;
+                plan.map_root = map_root;
+                plan.bundle = &run_directory;
+                if systemd_cgroup {
+                    plan.cgroup_driver = sandbox::cgroup::Driver::Systemd;
+                }
+                if let Some(pid) = shared_memory_of {
+                    let place = Path::new("/dev/shm");
+                    plan.opened.push((place.into(), sandbox::borrow_mount(pid, place).map_err(failure)?));
+                }
+                let own = init.then(own_program).transpose().map_err(|error| system(error.to_string()))?;
+                plan.init = own.as_ref().map(|own| sandbox::Init { program: own.as_fd(), name: init::NAME });
+                make_own(sandbox::create(plan).map_err(failure)?)
+            }
+        };
+        let pid = made.pid;
         self.listener = Some(listener);
         self.container = Some(Container {
             run_directory,
             spec,
-            phase: Phase::Created(Box::new(created)),
+            phase: Phase::Created(made.making),
             pid,
             started_at: None,
             oom_watch: None,
             oom_kills: 0,
-            cgroup,
+            cgroup: made.cgroup,
+            external: made.external,
             streams,
             log,
             execs: Vec::new(),
@@ -142,7 +160,7 @@ impl Shim {
             held_by: None,
         });
         self.take_early_input(FIRST);
-        Ok((pid, netlink))
+        Ok((pid, made.netlink.filter(|_| netlink)))
     }
 
     fn start(&mut self) -> Result<Reply, Failure> {
@@ -152,16 +170,22 @@ impl Shim {
             container.phase = phase;
             return Err(invalid("the container is not waiting to be started"));
         };
-        if let Some(error) = container.early_failure.take() {
-            created.discard();
-            container.discard();
-            return Err(failure(error));
-        }
-        let mut running = match created.start() {
+        let started = match (created, container.early_failure.take()) {
+            (Making::Own(created), Some(error)) => {
+                created.discard();
+                Err(failure(error))
+            }
+            (Making::Own(created), None) => created.start().map_err(failure),
+            (Making::Other(made), _) => {
+                let started = container.external.as_ref().map_or(Ok(()), External::start);
+                started.map(|()| made.running())
+            }
+        };
+        let mut running = match started {
             Ok(running) => running,
-            Err(error) => {
+            Err(failure) => {
                 container.discard();
-                return Err(failure(error));
+                return Err(failure);
             }
         };
         let at_nanoseconds = crate::clock::now();
@@ -239,23 +263,27 @@ impl Shim {
         };
         let (mut streams, stdio) =
             Streams::new(wanted).map_err(|error| system(format!("make standard streams: {error}")))?;
-        let executed = sandbox::exec(ExecPlan {
-            target_pid: running.pid,
-            process: &process,
-            spec: &container.spec,
-            stdio,
-            seccomp: Some(filter).filter(|filter| !filter.is_empty()),
-            cgroup: &container.cgroup,
-            preserved_descriptors: 0,
-        })
-        .map_err(failure)?;
-        if let Some(terminal) = executed.terminal {
+        let (pid, terminal) = match &container.external {
+            Some(external) => external.exec(process, stdio).map(|(pid, _, terminal)| (pid, terminal))?,
+            None => {
+                let executed = sandbox::exec(ExecPlan {
+                    target_pid: running.pid,
+                    process: &process,
+                    spec: &container.spec,
+                    stdio,
+                    seccomp: Some(filter).filter(|filter| !filter.is_empty()),
+                    cgroup: &container.cgroup,
+                    preserved_descriptors: 0,
+                });
+                executed.map(|executed| (executed.pid, executed.terminal)).map_err(failure)?
+            }
+        };
+        if let Some(terminal) = terminal {
             let _ = streams.set_terminal(terminal);
         }
         for (attach, socket) in attach.into_iter().zip(sockets) {
             streams.add(Client::new(client, attach, socket));
         }
-        let pid = executed.pid;
         let capturing = capture.map(container::Capturing::new);
         container.execs.push(container::Exec { key, id, pid, streams, ended: None, capturing });
         self.take_early_input(key);
@@ -285,8 +313,8 @@ impl Shim {
             return Err(not_running("no such exec is running"));
         };
         match streams.resize(rows, columns) {
-            Ok(true) => Ok(Reply::Done),
-            Ok(false) => Err(invalid("the process has no terminal")),
+            // Docker lets a size for a process without a terminal pass.
+            Ok(_) => Ok(Reply::Done),
             Err(error) => Err(system(format!("resize the terminal: {error}"))),
         }
     }
@@ -294,7 +322,7 @@ impl Shim {
     fn signal(&mut self, signal: i32, all: bool) -> Result<Reply, Failure> {
         let container = self.container()?;
         let pidfd = match &container.phase {
-            Phase::Created(created) => &created.pidfd,
+            Phase::Created(created) => created.pidfd(),
             Phase::Running(running) => &running.pidfd,
             Phase::Ending { .. } | Phase::Exited { .. } | Phase::Discarded => {
                 return Err(not_running("the container is not running"));
@@ -317,6 +345,9 @@ impl Shim {
         if container.running().is_none() {
             return Err(not_running("the container is not running"));
         }
+        if let Some(external) = &container.external {
+            return external.freeze(freeze).map(|()| Reply::Done);
+        }
         let result = if freeze { container.cgroup.freeze() } else { container.cgroup.thaw() };
         container.held_by = held_by;
         result.map(|()| Reply::Done).map_err(failure)
@@ -329,6 +360,25 @@ impl Shim {
         };
         running.open_root().map_err(failure)
     }
+}
+
+/// A container that waits for its start, whoever made it.
+struct Waiting {
+    pid: i32,
+    netlink: Option<OwnedFd>,
+    cgroup: sandbox::Cgroup,
+    making: Making,
+    external: Option<External>,
+}
+
+fn make_own(mut created: sandbox::Created) -> Waiting {
+    let (pid, netlink, cgroup) = (created.pid, created.netlink.take(), created.cgroup.clone());
+    Waiting { pid, netlink, cgroup, making: Making::Own(Box::new(created)), external: None }
+}
+
+fn make_other(external: External, mut made: crate::external::Made) -> Waiting {
+    let (pid, netlink, cgroup) = (made.pid, made.netlink.take(), made.cgroup.clone());
+    Waiting { pid, netlink, cgroup, making: Making::Other(Box::new(made)), external: Some(external) }
 }
 
 fn source(rootfs: Rootfs) -> RootfsSource {
@@ -348,7 +398,7 @@ fn own_program() -> io::Result<OwnedFd> {
 
 // --- failures
 
-fn failure(error: sandbox::Error) -> Failure {
+pub fn failure(error: sandbox::Error) -> Failure {
     let kind = match &error {
         sandbox::Error::ProgramNotFound(_) => FailureKind::ProgramNotFound,
         sandbox::Error::ProgramNotExecutable(_) => FailureKind::ProgramNotExecutable,

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use sandbox::{Cgroup, Created, Running};
 use shim_protocol::{Capture, Captured, EXIT_NAME, Exit, State};
 use sys::process::Ended;
 
+use crate::external::{External, Made};
 use crate::log::Log;
 use crate::oom::Watch;
 use crate::streams::{Output, Streams};
@@ -36,7 +38,7 @@ pub const STREAMS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
 /// A container's life, as far as the shim sees it.
 pub enum Phase {
     /// Created ---- Start ----> Running.
-    Created(Box<Created>),
+    Created(Making),
     /// Running ---- the first process ends ----> Ending.
     Running(Running),
     /// Ending ---- its output ends, or takes too long ----> Exited.
@@ -51,6 +53,23 @@ pub enum Phase {
     },
     /// Never started.
     Discarded,
+}
+
+/// A container that waits for its start.
+pub enum Making {
+    /// The shim's own.
+    Own(Box<Created>),
+    /// Another runtime's; see [`Container::external`].
+    Other(Box<Made>),
+}
+
+impl Making {
+    pub fn pidfd(&self) -> &OwnedFd {
+        match self {
+            Making::Own(created) => &created.pidfd,
+            Making::Other(made) => &made.pidfd,
+        }
+    }
 }
 
 /// A process that joined the container.
@@ -106,6 +125,8 @@ pub struct Container {
     pub pid: i32,
     pub started_at: Option<u64>,
     pub cgroup: Cgroup,
+    /// Another runtime made it and does what concerns it.
+    pub external: Option<External>,
     pub streams: Streams,
     pub log: Option<Log>,
     pub execs: Vec<Exec>,
@@ -223,18 +244,27 @@ impl Container {
             self.phase = phase;
             return;
         };
-        self.oom_watch = None;
+        // Before anything else: systemd removes the cgroup of a scope that is empty.
+        let oom_killed = self.was_killed_for_memory(ended);
         self.streams.close_input();
         self.drain(FIRST, buffer);
         if !self.has_own_pids() {
             // Nobody else ends the others.
             let _ = self.cgroup.kill_all(rustix::process::Signal::KILL.as_raw());
         }
-        let oom_killed = self.cgroup.oom_kills() > 0;
         let (code, signal) = code(ended);
         let started_at_nanoseconds = self.started_at.unwrap_or(0);
         let exit = Exit { code, signal, oom_killed, started_at_nanoseconds, at_nanoseconds };
         self.phase = Phase::Ending { running, exit, until: Instant::now() + LATE_OUTPUT };
+    }
+
+    /// Whether the kernel ended a process of the container for want of memory. If the cgroup is gone already, with the
+    /// counter, what is known is that the counter had changed when a process was killed.
+    fn was_killed_for_memory(&mut self, ended: Ended) -> bool {
+        let kills = self.cgroup.oom_kills().max(self.oom_kills);
+        let told = self.oom_watch.take().is_some_and(|watch| watch.has_news());
+        let killed = code(ended).1 == Some(rustix::process::Signal::KILL.as_raw());
+        kills > 0 || (told && killed && !self.cgroup.exists())
     }
 
     /// Whether the first process's end was everybody's: it is the first of a PID namespace.
@@ -256,6 +286,8 @@ impl Container {
         }
         let phase = std::mem::replace(&mut self.phase, Phase::Discarded);
         let Phase::Ending { running, exit, .. } = phase else { return None };
+        // Before anybody hears of the exit: then its directory goes, where the runtime has files of its own.
+        self.external = None;
         // Without the file, the exit is known to a connected daemon only; there is no better place to put it.
         let _ = write_exit(&self.run_directory, &exit);
         let now = Instant::now();
@@ -266,9 +298,11 @@ impl Container {
 
     /// Gives up a container that did not start.
     pub fn discard(&mut self) {
-        if let Phase::Created(created) = std::mem::replace(&mut self.phase, Phase::Discarded) {
+        if let Phase::Created(Making::Own(created)) = std::mem::replace(&mut self.phase, Phase::Discarded) {
             created.discard();
         }
+        // Its processes are killed as well.
+        self.external = None;
         self.streams.give_up_output();
         self.streams.close_clients();
     }
@@ -303,7 +337,7 @@ impl Container {
     /// Carries on what waits for time or for clients; to be called after everything else.
     pub fn settle(&mut self) {
         let now = Instant::now();
-        if let Phase::Created(created) = &mut self.phase
+        if let Phase::Created(Making::Own(created)) = &mut self.phase
             && let Err(error) = created.settle()
         {
             self.early_failure = Some(error);

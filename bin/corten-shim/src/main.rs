@@ -14,6 +14,7 @@ mod clock;
 mod commands;
 mod connection;
 mod container;
+mod external;
 mod init;
 mod keys;
 mod log;

@@ -42,6 +42,12 @@ impl Watch {
         self.descriptor.as_fd()
     }
 
+    /// Whether there is something that nobody has taken, on v2: on v1 the cgroup's end is an event as well.
+    pub fn has_news(&self) -> bool {
+        let mut events = [0; 1024];
+        !self.immediate && rustix::io::read(&self.descriptor, &mut events).is_ok()
+    }
+
     /// Takes what happened. True if it certainly was a kill, and not only perhaps.
     pub fn take(&self) -> bool {
         let mut events = [0; 1024];

@@ -132,8 +132,7 @@ const SETTINGS: &[Setting] = &[
         "In bridge networks, accept packets with this firewall mark/mask",
     )
     .nothing("packets with a firewall mark are treated as all others"),
-    setting("cdi-spec-dir", None, "cdi-spec-dirs", Kind::List, "CDI specification directories to use")
-        .nothing("devices by CDI are not supported yet"),
+    setting("cdi-spec-dir", None, "cdi-spec-dirs", Kind::List, "CDI specification directories to use"),
     setting(
         "certs-dir",
         None,
@@ -427,8 +426,7 @@ const SETTINGS: &[Setting] = &[
         "Path to seccomp profile. Set to \"unconfined\" to disable the default seccomp profile",
     )
     .live(),
-    setting("selinux-enabled", None, "selinux-enabled", Kind::Switch, "Enable selinux support")
-        .refused("SELinux labels are not supported yet"),
+    setting("selinux-enabled", None, "selinux-enabled", Kind::Switch, "Enable selinux support"),
     setting("shim", None, "", Kind::Text, "The shim program; beside this one by default"),
     setting(
         "shutdown-timeout",
@@ -487,8 +485,7 @@ const SETTINGS: &[Setting] = &[
         "Path to the userland proxy binary",
     )
     .nothing("published ports are served by the kernel, also on loopback"),
-    setting("userns-remap", None, "userns-remap", Kind::Text, "User/Group setting for user namespaces")
-        .refused("remapping users for all containers is not supported yet"),
+    setting("userns-remap", None, "userns-remap", Kind::Text, "User/Group setting for user namespaces"),
     setting("validate", None, "", Kind::Switch, "Validate daemon configuration and exit"),
     setting("version", Some('v'), "", Kind::Switch, "Print version information and quit"),
     // Only in the file, as with Docker.

@@ -3,6 +3,8 @@
 use std::io::Read;
 use std::os::unix::net::UnixStream;
 
+use api_server::{BuildSetting, timestamp};
+use api_types::StringMap;
 use api_types::container::{ContainerCreate, HealthConfig, HostConfig};
 use build::{ExecutorError, Kind, RunStep, Stream};
 use engine::container::Client;
@@ -12,13 +14,15 @@ use oci::{Platform, Reference};
 use shim_protocol::Attach;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use transfer::{Board, Event, PullRequest, Transfers};
 
 /// Called on blocking threads; the engine's own work runs on the runtime.
 pub struct Executor {
     pub engine: Engine,
     pub runtime: Handle,
-    /// What every container of the build gets: limits, names of hosts.
-    pub host: HostConfig,
+    pub transfers: Transfers,
+    /// What the build's client gave.
+    pub setting: BuildSetting,
 }
 
 fn failed(refusal: Refusal) -> ExecutorError {
@@ -56,7 +60,7 @@ impl build::Executor for Executor {
                 message: format!("exec: \"{program}\": stat {program}: no such file or directory"),
             });
         };
-        let request = request(step, image.id.to_string(), &self.host);
+        let request = request(step, image.id.to_string(), &self.setting.host);
         let (id, _) = self.runtime.block_on(self.engine.create("", request)).map_err(failed)?;
         Ok(id)
     }
@@ -96,11 +100,48 @@ impl build::Executor for Executor {
     fn fetch(
         &self,
         reference: &Reference,
-        _platform: &Platform,
-        _on_text: &mut dyn FnMut(&str),
+        platform: &Platform,
+        on_text: &mut dyn FnMut(&str),
     ) -> Result<(), ExecutorError> {
-        Err(failed(Refusal::not_implemented(&format!("pulling an image ({})", reference.familiar()))))
+        let now = timestamp(self.engine.now());
+        let credentials = self.setting.credentials.get(reference.domain()).cloned().unwrap_or_default();
+        let wanted =
+            PullRequest { reference: reference.clone(), platform: Some(platform.clone()), credentials, now };
+        self.runtime.block_on(async {
+            let pull = self.transfers.pull(wanted).await.map_err(pull_failed)?;
+            let board = Board::default();
+            let (running, engine) = (board.clone(), self.engine.clone());
+            let work = async move {
+                let done = pull.run(running.clone(), |pulled| {
+                    let attributes = StringMap::from([("name".into(), pulled.reference.familiar_name())]);
+                    engine.announce("image", "pull", &pulled.reference.familiar(), attributes);
+                });
+                let outcome = done.await;
+                running.close();
+                outcome
+            };
+            let work = tokio::spawn(work);
+            while let Some(event) = board.next().await {
+                // Layers tell of themselves many times a second: text is for what happens once.
+                if let Event::Message { id: None, text } = event {
+                    on_text(&format!("{text}\n"));
+                }
+            }
+            match work.await {
+                Ok(outcome) => outcome.map_err(pull_failed),
+                Err(error) => Err(ExecutorError { kind: Kind::System, message: error.to_string() }),
+            }
+        })
     }
+}
+
+fn pull_failed(error: transfer::Error) -> ExecutorError {
+    let kind = match error.kind() {
+        transfer::Kind::NotFound => Kind::NotFound,
+        transfer::Kind::Invalid | transfer::Kind::Unauthorized | transfer::Kind::Forbidden => Kind::Invalid,
+        transfer::Kind::System => Kind::System,
+    };
+    ExecutorError { kind, message: error.to_string() }
 }
 
 /// Takes the multiplexed output apart until its end.

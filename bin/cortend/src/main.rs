@@ -1,5 +1,6 @@
 //! The daemon: read the configuration, open the parts, serve until told to stop.
 
+mod cgroups;
 mod config;
 mod executor;
 mod inherited;
@@ -17,7 +18,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use api_server::{About, App, Version};
 use config::{Config, Invocation};
-use engine::{CgroupDriver, Engine, Options, Parts, Paths};
+use engine::{Engine, IsolationOptions, Options, Parts, Paths};
+use model::remap::Remap;
 use snapshots::Snapshotter;
 use tokio::sync::watch;
 
@@ -83,13 +85,14 @@ async fn serve(program: &'static str, mut config: Config, log: log::Log) -> Resu
     for (name, why) in config.ineffective() {
         tracing::warn!(setting = name, "this setting changes nothing: {why}");
     }
+    let remap = remap(&config)?;
     let (data, run, pid) = match program {
         // The sockets and files that service managers know; the state is ours, in its own place.
         "dockerd" => (settings::DATA_ROOT, "/run/corten", "/var/run/docker.pid"),
         _ => (settings::DATA_ROOT, "/run/corten", "/run/corten.pid"),
     };
     let paths = Paths {
-        data: PathBuf::from(config.text("data-root").unwrap_or(data)),
+        data: data_root(&config, data, remap.as_ref()),
         run: PathBuf::from(config.text("exec-root").unwrap_or(run)),
     };
     let pid_file = PidFile::take(Path::new(config.text("pidfile").unwrap_or(pid)))?;
@@ -99,7 +102,7 @@ async fn serve(program: &'static str, mut config: Config, log: log::Log) -> Resu
     };
     // Before the containers are adopted: signals that come meanwhile wait.
     let mut signals = signals::Signals::new()?;
-    let app = open_app(&config, paths).await?;
+    let app = open_app(&config, paths, remap).await?;
     // Only when containers are adopted: a client never sees half of them.
     let listeners = listen::open(&config, &hosts).await?;
     let (stop, stopping) = watch::channel(false);
@@ -177,7 +180,7 @@ impl Drop for PidFile {
     }
 }
 
-async fn open_app(config: &Config, paths: Paths) -> Result<App> {
+async fn open_app(config: &Config, paths: Paths, remap: Option<Remap>) -> Result<App> {
     // Layers hold programs that run as root: no other user of the host reaches them (CVE-2021-41091). The run root
     // has the socket in it, whose own mode decides.
     make_directory(&paths.data, 0o710)?;
@@ -187,7 +190,7 @@ async fn open_app(config: &Config, paths: Paths) -> Result<App> {
     let setup = registries::setup(config, &settings::read(config)?, VERSION)?;
     let transfers = transfer::Transfers::new(parts.images.clone(), setup);
     let search_index = config.text("search-index").unwrap_or(registry::HUB_INDEX).into();
-    let options = options(config, paths)?;
+    let options = options(config, paths, remap)?;
     let min = config
         .text("min-api-version")
         .map(String::from)
@@ -208,8 +211,10 @@ async fn open_app(config: &Config, paths: Paths) -> Result<App> {
         min_version,
     };
     let (for_builds, runtime) = (engine.clone(), tokio::runtime::Handle::current());
-    let executor = Arc::new(move |host| -> Box<dyn build::Executor> {
-        Box::new(executor::Executor { engine: for_builds.clone(), runtime: runtime.clone(), host })
+    let for_base_images = transfers.clone();
+    let executor = Arc::new(move |setting| -> Box<dyn build::Executor> {
+        let (engine, runtime, transfers) = (for_builds.clone(), runtime.clone(), for_base_images.clone());
+        Box::new(executor::Executor { engine, runtime, transfers, setting })
     });
     Ok(App {
         engine,
@@ -246,16 +251,48 @@ fn open_parts(paths: &Paths) -> Result<Parts> {
     Ok(Parts { store, images: Arc::new(images), snapshots })
 }
 
-fn options(config: &Config, paths: Paths) -> Result<Options> {
+fn options(config: &Config, paths: Paths, remap: Option<Remap>) -> Result<Options> {
+    let (cgroup_driver, cgroup_parent) =
+        cgroups::read(&config.list("exec-opt"), config.text("cgroup-parent"), engine::is_systemd_running())?;
     Ok(Options {
         shim: shim_program(config)?,
-        cgroup_driver: CgroupDriver::Cgroupfs,
-        cgroup_parent: config.text("cgroup-parent").unwrap_or("/corten").into(),
+        cgroup_driver,
+        cgroup_parent,
         network: settings::network(config, &paths)?,
+        isolation: isolation(config, remap),
         init_path: config.text("init-path").map(PathBuf::from),
         settings: settings::read(config)?,
         paths,
     })
+}
+
+fn isolation(config: &Config, remap: Option<Remap>) -> IsolationOptions {
+    IsolationOptions {
+        cdi_directories: config.list("cdi-spec-dir").iter().map(PathBuf::from).collect(),
+        selinux: config.on("selinux-enabled"),
+        remap,
+    }
+}
+
+/// The mappings of `--userns-remap`.
+fn remap(config: &Config) -> Result<Option<Remap>> {
+    let Some(text) = config.text("userns-remap").filter(|text| *text != "host") else { return Ok(None) };
+    let failed = |refusal: model::Refusal| match refusal.hint {
+        Some(hint) => anyhow::anyhow!("{}; hint: {hint}", refusal.message),
+        None => anyhow::anyhow!(refusal.message),
+    };
+    engine::check_remap().map_err(failed)?;
+    engine::read_remap(text).map(Some).map_err(failed)
+}
+
+/// Each mapping has a data root of its own, below the one that was given: what containers of one wrote is not for
+/// those of another.
+fn data_root(config: &Config, standard: &str, remap: Option<&Remap>) -> PathBuf {
+    let given = PathBuf::from(config.text("data-root").unwrap_or(standard));
+    match remap.map(Remap::root) {
+        Some((uid, gid)) => given.join(format!("{uid}.{gid}")),
+        None => given,
+    }
 }
 
 /// `corten-shim` beside the daemon's own program, else in the place that packages use.

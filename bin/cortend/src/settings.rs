@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use api_types::container::LogConfig;
-use engine::{NameService, NetworkOptions, Paths, Settings};
+use engine::{ExternalRuntime, NameService, NetworkOptions, Paths, Runtimes, Settings};
 use ipnet::Ipv4Net;
 
 use crate::config::Config;
@@ -50,8 +50,7 @@ pub fn read(config: &Config) -> Result<Settings> {
         no_new_privileges: config.on("no-new-privileges"),
         init: config.on("init"),
         seccomp: seccomp_profile(config)?,
-        runtimes: config.runtimes().into_iter().map(|(name, runtime)| (name, runtime.path)).collect(),
-        default_runtime: text("default-runtime", standard.default_runtime),
+        runtimes: runtimes(config)?,
         insecure_registries: config.list("insecure-registry"),
         registry_mirrors: mirrors(config),
         downloads_max: count("max-concurrent-downloads", standard.downloads_max)?,
@@ -65,6 +64,16 @@ pub fn read(config: &Config) -> Result<Settings> {
         // Containers always outlive the daemon.
         live_restore: true,
     })
+}
+
+/// The runtimes by name, and which one is the default.
+pub fn runtimes(config: &Config) -> Result<Runtimes> {
+    let external = config
+        .runtimes()
+        .into_iter()
+        .map(|(name, runtime)| (name, ExternalRuntime { path: runtime.path, arguments: runtime.arguments }));
+    Runtimes::new(external.collect(), config.text("default-runtime"))
+        .map_err(|refusal| anyhow::anyhow!(refusal.message))
 }
 
 /// With the slash at the end that clients show.

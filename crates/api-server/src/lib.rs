@@ -19,13 +19,14 @@ mod websocket;
 
 use std::sync::Arc;
 
-use api_types::container::HostConfig;
 use build::{Builder, Executor};
 use engine::Engine;
 use transfer::Transfers;
 
 pub use authorization::{Authorization, find as find_plugin};
 pub use connection::{Listener, serve};
+pub use handlers::build::BuildSetting;
+pub use handlers::images::timestamp;
 pub use metrics::serve as serve_metrics;
 pub use versions::Version;
 
@@ -45,7 +46,7 @@ pub struct App {
     pub engine: Engine,
     pub builder: Arc<Builder>,
     /// Makes what runs the commands of a build, in containers of this kind.
-    pub executor: Arc<dyn Fn(HostConfig) -> Box<dyn Executor> + Send + Sync>,
+    pub executor: Arc<dyn Fn(BuildSetting) -> Box<dyn Executor> + Send + Sync>,
     pub about: Arc<About>,
     pub transfers: Transfers,
     /// Where images are searched for.

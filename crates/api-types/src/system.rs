@@ -117,6 +117,8 @@ pub struct Info {
     pub firewall_backend: Option<FirewallInfo>,
     #[serde(rename = "CDISpecDirs")]
     pub cdi_spec_dirs: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub discovered_devices: Vec<DeviceInfo>,
     pub warnings: Option<Vec<String>>,
 }
 
@@ -157,6 +159,18 @@ pub struct IndexInfo {
 #[serde(default)]
 pub struct Runtime {
     pub path: String,
+    #[serde(rename = "runtimeArgs", skip_serializing_if = "Option::is_none")]
+    pub runtime_args: Option<Vec<String>>,
+}
+
+/// A device that a container can be given.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DeviceInfo {
+    #[serde(rename = "Source")]
+    pub source: String,
+    #[serde(rename = "ID")]
+    pub id: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

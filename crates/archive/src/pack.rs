@@ -27,6 +27,8 @@ pub struct PackOptions {
     pub mtime: Option<Time>,
     /// One owner for every member, as (uid, gid).
     pub owner: Option<(u32, u32)>,
+    /// Owners are these numbers higher than what is to be written, as in a user namespace; who is below is nobody.
+    pub owner_offset: (u32, u32),
     /// Permission bits for every member that is no symbolic link.
     pub mode: Option<u32>,
     /// Do not look into what the kernel makes up (`proc`, `sysfs`, cgroups and their like): it has no size, no end, and
@@ -189,7 +191,11 @@ impl<W: Write> Packer<W> {
             path.push(b'/');
         }
         let nanos = if self.options.nanoseconds { u32::try_from(stat.st_mtime_nsec).unwrap_or(0) } else { 0 };
-        let (uid, gid) = self.options.owner.unwrap_or((stat.st_uid, stat.st_gid));
+        const NOBODY: u32 = 65534;
+        let lowered = |id: u32, offset: u32| id.checked_sub(offset).unwrap_or(NOBODY);
+        let (users, groups) = self.options.owner_offset;
+        let own = (lowered(stat.st_uid, users), lowered(stat.st_gid, groups));
+        let (uid, gid) = self.options.owner.unwrap_or(own);
         let mode = match (&kind, self.options.mode) {
             (Kind::Symlink(_), _) => 0o777,
             (_, Some(mode)) => mode,

@@ -10,9 +10,11 @@ use ipnet::Ipv4Net;
 use metadata::{Batch, Store};
 use model::Refusal;
 use model::create::{HostFacts, Record};
+use model::security::SecurityFacts;
 use snapshots::Snapshotter;
 
 use crate::autostart::Due;
+use crate::cdi::Devices;
 use crate::container::{Handle, Remembered, Task};
 use crate::net::Endpoint;
 use crate::networks::{NetworkRecord, Networks};
@@ -21,9 +23,12 @@ use crate::settings::Current;
 use crate::shim::{Launcher, Shim};
 use crate::volumes::Volumes;
 use crate::{
-    CONTAINERS, CgroupDriver, Engine, Inner, NetworkOptions, Options, REMEMBERED, blocking, clock, host, net,
-    registry, seccomp_cache,
+    CONTAINERS, CgroupDriver, Engine, Inner, NetworkOptions, Options, REMEMBERED, apparmor, blocking, clock,
+    host, net, registry, seccomp_cache, selinux,
 };
+
+/// Where devices are described unless the daemon is told otherwise.
+const CDI_DIRECTORIES: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
 
 /// The parts that the daemon opens and others use as well.
 pub struct Parts {
@@ -162,6 +167,11 @@ fn open_blocking(options: Options, parts: Parts) -> Result<Engine, Refusal> {
         Refusal::from_error(&format!("cannot load the shim {}", options.shim.display()), &error)
     })?;
     let (network, networks) = open_network(&options.network, &store)?;
+    let isolation = &options.isolation;
+    let devices = Devices::new(match isolation.cdi_directories.as_slice() {
+        [] => CDI_DIRECTORIES.iter().map(Into::into).collect(),
+        given => given.to_vec(),
+    });
     let facts = HostFacts {
         cpus: std::thread::available_parallelism().map_or(1, |count| count.get() as u32),
         cgroup_v2: host::cgroup_v2(),
@@ -169,6 +179,12 @@ fn open_blocking(options: Options, parts: Parts) -> Result<Engine, Refusal> {
         controllers: host::controllers(),
         memory: host::memory_total(),
         cgroup_parent: options.cgroup_parent.clone(),
+        security: SecurityFacts {
+            apparmor: apparmor::prepare(),
+            selinux: selinux::prepare(options.isolation.selinux),
+        },
+        remap: options.isolation.remap.clone(),
+        layer_quota: host::project_quota(&options.paths.data),
         ..HostFacts::default()
     };
     let current = Current::new(options.settings.clone(), facts);
@@ -192,6 +208,7 @@ fn open_blocking(options: Options, parts: Parts) -> Result<Engine, Refusal> {
         seccomp: seccomp_cache::Cache::new(kernel),
         shipping: Default::default(),
         networks,
+        devices,
         volumes,
         meter: Default::default(),
         execs: Mutex::default(),

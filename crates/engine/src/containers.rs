@@ -90,6 +90,7 @@ impl Engine {
             image: &image,
             host: &self.facts(),
             container: &|name: &str| Ok(self.find(name)?.view().id().to_string()),
+            level_taken: &|level: &str| self.has_level(level),
             mounts: model::mounts::Outside {
                 exists: &|path: &Path| path.exists(),
                 volume_name: &clock::new_id,
@@ -111,6 +112,12 @@ impl Engine {
         Ok((id, warnings))
     }
 
+    /// Whether a container has this level of SELinux's. Asked only where SELinux is on.
+    fn has_level(&self, level: &str) -> bool {
+        let views = self.registry().all().into_iter().map(|handle| handle.view());
+        views.into_iter().any(|view| model::security::level(&view.record.labels.process) == level)
+    }
+
     /// Volumes, layer, directory, record; a failure undoes what was made.
     fn make(&self, record: Record, top: Option<&oci::Digest>) -> Result<(), Refusal> {
         let volumes = self.volumes().reserve(&record)?;
@@ -122,6 +129,7 @@ impl Engine {
             .map_err(|error| Refusal::from_error("cannot make the container's layer", &error))?;
         let made = std::fs::create_dir(&directory)
             .map_err(|error| Refusal::from_error("cannot make the container's directory", &error))
+            .and_then(|()| self.limit_layer(&record))
             .and_then(|()| failpoint::hit("create.record"))
             .and_then(|()| self.store_new(&record, &volumes));
         if let Err(refusal) = made {
@@ -135,6 +143,15 @@ impl Engine {
         let view = handle.view();
         self.events().emit("container", "create", view.id(), view.attributes());
         Ok(())
+    }
+
+    /// `--storage-opt size=…`; the model has refused it where nothing can hold to it.
+    fn limit_layer(&self, record: &Record) -> Result<(), Refusal> {
+        let options = record.host_config.storage_opt.iter().flatten();
+        let mut sizes = options.filter(|(key, _)| *key == "size");
+        let Some(bytes) = sizes.find_map(|(_, size)| model::create::parse_size(size)) else { return Ok(()) };
+        let limited = self.snapshots().limit(&record.id, bytes);
+        limited.map_err(|error| Refusal::from_error("cannot limit the container's layer", &error))
     }
 
     /// One commit for the container and the volumes that were made for it.

@@ -1,9 +1,10 @@
 //! What the host is and has.
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use model::create::limits::Controllers;
+use model::spec::DeviceError;
 use oci::runtime::{LinuxDevice, LinuxDeviceKind};
 use rustix::fs::{major, minor};
 
@@ -16,6 +17,35 @@ pub fn device(path: &Path) -> Option<(LinuxDeviceKind, u32, u32)> {
         _ => return None,
     };
     Some((kind, major(metadata.rdev()), minor(metadata.rdev())))
+}
+
+/// The device at a path, as a node to make at that path.
+pub fn device_node(path: &Path) -> Result<LinuxDevice, DeviceError> {
+    let metadata = std::fs::metadata(path).map_err(|_| DeviceError::Missing)?;
+    let (kind, major, minor) = device(path).ok_or(DeviceError::NotADevice)?;
+    Ok(LinuxDevice {
+        path: path.into(),
+        kind,
+        major: major.into(),
+        minor: minor.into(),
+        file_mode: Some(metadata.mode() & 0o7777),
+        uid: Some(metadata.uid()),
+        gid: Some(metadata.gid()),
+    })
+}
+
+/// The device at a path, or all those of the directory there.
+pub fn device_nodes(path: &Path) -> Result<Vec<LinuxDevice>, DeviceError> {
+    if !path.is_dir() {
+        return device_node(path).map(|node| vec![node]);
+    }
+    let mut all = Vec::new();
+    // The link's target may lie elsewhere; the nodes are named as they were asked for.
+    collect(path, 1, &mut all);
+    match all.is_empty() {
+        true => Err(DeviceError::NotADevice),
+        false => Ok(all),
+    }
 }
 
 /// Every device file below `/dev` but those that each container has of its own.
@@ -36,20 +66,27 @@ fn collect(directory: &Path, depth: u32, all: &mut Vec<LinuxDevice>) {
         }
         if metadata.is_dir() && depth < 8 {
             collect(&entry.path(), depth + 1, all);
-        } else if let Some((kind, major, minor)) =
-            if metadata.is_symlink() { None } else { device(&entry.path()) }
-        {
-            all.push(LinuxDevice {
-                path: entry.path(),
-                kind,
-                major: major.into(),
-                minor: minor.into(),
-                file_mode: Some(metadata.mode() & 0o7777),
-                uid: Some(metadata.uid()),
-                gid: Some(metadata.gid()),
-            });
+        } else if !metadata.is_symlink() {
+            all.extend(device_node(&entry.path()));
         }
     }
+}
+
+/// Whether a filesystem keeps quotas of projects: it says so among its options.
+pub fn project_quota(path: &Path) -> bool {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let mounted: Vec<(PathBuf, bool)> = mounts
+        .lines()
+        .filter_map(|line| {
+            let fields: Vec<&str> = line.split(' ').collect();
+            let (point, kind, options) = (fields.get(1)?, fields.get(2)?, fields.get(3)?);
+            let quota = options.split(',').any(|one| matches!(one, "prjquota" | "pquota"));
+            Some((PathBuf::from(point), quota && matches!(*kind, "xfs" | "ext4")))
+        })
+        .collect();
+    // The deepest mount above it; of several on one place the last is on top.
+    let above = mounted.iter().filter(|(point, _)| path.starts_with(point));
+    above.max_by_key(|(point, _)| point.components().count()).is_some_and(|(_, quota)| *quota)
 }
 
 /// Whether a process is gone, or nobody has asked for its exit status yet.

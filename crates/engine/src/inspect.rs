@@ -62,6 +62,9 @@ impl Engine {
             restart_count: view.restart_count.into(),
             driver: self.snapshots().driver().into(),
             platform: "linux".into(),
+            app_armor_profile: record.labels.apparmor.clone(),
+            process_label: record.labels.process.clone(),
+            mount_label: record.labels.mount.clone(),
             exec_ids: (!exec_ids.is_empty()).then_some(exec_ids),
             host_config: answered_host_config(&record.host_config),
             graph_driver: GraphDriver {

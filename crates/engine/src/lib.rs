@@ -4,9 +4,11 @@
 //! view that it published last. The engine knows no HTTP; it calls the parts (store, snapshots, network, logs)
 //! directly, their blocking work on blocking threads.
 
+mod apparmor;
 mod attach;
 mod autostart;
 mod bootstrap;
+mod cdi;
 pub mod clock;
 pub mod container;
 mod containers;
@@ -25,7 +27,10 @@ mod networks;
 mod paths;
 mod prune;
 mod registry;
+mod remap;
+mod runtimes;
 mod seccomp_cache;
+mod selinux;
 mod settings;
 mod shim;
 mod shipping;
@@ -59,7 +64,9 @@ pub use image::{
 pub use list::ListQuery;
 pub use paths::Paths;
 pub use prune::until as prune_until;
-pub use sandbox::cgroup::Driver as CgroupDriver;
+pub use remap::{check_kernel as check_remap, read as read_remap};
+pub use runtimes::{ExternalRuntime, Runtimes};
+pub use sandbox::cgroup::{Driver as CgroupDriver, is_systemd_running};
 pub use system::Facts;
 
 const CONTAINERS: &str = "containers";
@@ -74,11 +81,22 @@ pub struct Options {
     pub cgroup_driver: CgroupDriver,
     pub cgroup_parent: String,
     pub network: net::NetworkOptions,
+    pub isolation: IsolationOptions,
     /// A program of the host that stands before those of containers that want an init; none: Corten's own, which
     /// needs no file.
     pub init_path: Option<PathBuf>,
     /// How the daemon starts; [`Engine::settings`] is what counts later.
     pub settings: Settings,
+}
+
+/// What keeps containers apart, as the daemon is told.
+#[derive(Debug, Clone, Default)]
+pub struct IsolationOptions {
+    /// Where devices are described; none: the usual places.
+    pub cdi_directories: Vec<PathBuf>,
+    pub selinux: bool,
+    /// Containers run in user namespaces with these mappings.
+    pub remap: Option<model::remap::Remap>,
 }
 
 pub use net::{NameService, NetworkOptions};
@@ -103,6 +121,7 @@ struct Inner {
     seccomp: seccomp_cache::Cache,
     shipping: shipping::Shipping,
     networks: networks::Networks,
+    devices: cdi::Devices,
     volumes: volumes::Volumes,
     meter: usage::Meter,
     execs: Mutex<execs::Execs>,
@@ -174,6 +193,11 @@ impl Engine {
         &self.0.networks
     }
 
+    /// Devices of vendors.
+    pub fn devices(&self) -> &cdi::Devices {
+        &self.0.devices
+    }
+
     /// Finds a container by ID, name, or the beginning of an ID.
     pub fn find(&self, name: &str) -> Result<container::Handle, Refusal> {
         self.0.registry.find(name)
@@ -181,6 +205,13 @@ impl Engine {
 
     pub(crate) fn seccomp(&self, record: &Record) -> Result<Option<Arc<[u8]>>, Refusal> {
         self.0.seccomp.filter(record, self.settings().seccomp.as_deref())
+    }
+
+    pub(crate) fn seccomp_section(
+        &self,
+        record: &Record,
+    ) -> Result<Option<oci::runtime::LinuxSeccomp>, Refusal> {
+        self.0.seccomp.section(record, self.settings().seccomp.as_deref())
     }
 
     /// The logs that are sent elsewhere.

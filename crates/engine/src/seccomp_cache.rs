@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use model::Refusal;
 use model::create::Record;
-use model::spec::{granted, security_option};
-use oci::runtime::CapabilitySet;
+use model::security::Options;
+use model::spec::granted;
+use oci::runtime::{CapabilitySet, LinuxSeccomp};
 use seccomp::{Arch, Kernel, Profile};
 
 /// Filters kept; a custom profile is a few kilobytes.
@@ -28,12 +29,12 @@ impl Cache {
 
     /// The filter of a container; none if it runs unconfined. `standard` is the profile of those that name none.
     pub fn filter(&self, record: &Record, standard: Option<&str>) -> Result<Option<Arc<[u8]>>, Refusal> {
-        let profile = match security_option(record, "seccomp") {
+        let profile = match Options::parse(&record.host_config)?.seccomp {
             Some("unconfined") => return Ok(None),
             None if record.host_config.privileged => return Ok(None),
             None if standard == Some("unconfined") => return Ok(None),
             None => standard.map(String::from),
-            Some("builtin") => None,
+            Some("" | "builtin") => None,
             Some(text) => Some(text.to_string()),
         };
         let capabilities = granted(record)?;
@@ -50,7 +51,31 @@ impl Cache {
         Ok(Some(filter))
     }
 
+    /// The filter of a container as a runtime spec has it, for runtimes that compile it themselves.
+    pub fn section(&self, record: &Record, standard: Option<&str>) -> Result<Option<LinuxSeccomp>, Refusal> {
+        match Options::parse(&record.host_config)?.seccomp {
+            Some("unconfined") => Ok(None),
+            None if record.host_config.privileged => Ok(None),
+            None if standard == Some("unconfined") => Ok(None),
+            None => self.resolve(standard, granted(record)?),
+            Some("" | "builtin") => self.resolve(None, granted(record)?),
+            Some(text) => self.resolve(Some(text), granted(record)?),
+        }
+    }
+
     fn compile(&self, text: Option<&str>, capabilities: CapabilitySet) -> Result<Vec<u8>, Refusal> {
+        let arch = Arch::HOST.ok_or_else(|| Refusal::not_implemented("seccomp on this architecture"))?;
+        // An empty profile filters nothing.
+        let Some(section) = self.resolve(text, capabilities)? else { return Ok(Vec::new()) };
+        seccomp::compile(&section, arch)
+            .map_err(|error| Refusal::invalid(format!("seccomp profile: {error}")))
+    }
+
+    fn resolve(
+        &self,
+        text: Option<&str>,
+        capabilities: CapabilitySet,
+    ) -> Result<Option<LinuxSeccomp>, Refusal> {
         let arch = Arch::HOST.ok_or_else(|| Refusal::not_implemented("seccomp on this architecture"))?;
         let profile = match text {
             None => seccomp::default_profile(),
@@ -61,12 +86,8 @@ impl Cache {
             })?,
         };
         let names: Vec<&str> = capabilities.iter().map(|one| one.name()).collect();
-        let section = profile
+        profile
             .resolve(&names, arch, self.kernel)
-            .map_err(|error| Refusal::invalid(format!("seccomp profile: {error}")))?;
-        // An empty profile filters nothing.
-        let Some(section) = section else { return Ok(Vec::new()) };
-        seccomp::compile(&section, arch)
             .map_err(|error| Refusal::invalid(format!("seccomp profile: {error}")))
     }
 }

@@ -7,7 +7,7 @@ use api_types::StringMap;
 use api_types::container::{LogConfig, Ulimit};
 use model::create::HostFacts;
 
-use crate::Engine;
+use crate::{Engine, Runtimes};
 
 /// What the operator has set, and may set anew with a reload.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,9 +32,7 @@ pub struct Settings {
     pub init: bool,
     /// The profile of containers that name none: its text, or `unconfined`; none: the built-in one.
     pub seccomp: Option<String>,
-    /// Runtimes that are not ours: name and path.
-    pub runtimes: BTreeMap<String, String>,
-    pub default_runtime: String,
+    pub runtimes: Runtimes,
     pub insecure_registries: Vec<String>,
     pub registry_mirrors: Vec<String>,
     pub downloads_max: u32,
@@ -64,8 +62,7 @@ impl Default for Settings {
             no_new_privileges: false,
             init: false,
             seccomp: None,
-            runtimes: BTreeMap::new(),
-            default_runtime: "corten".into(),
+            runtimes: Runtimes::default(),
             insecure_registries: Vec::new(),
             registry_mirrors: Vec::new(),
             downloads_max: 3,
@@ -92,7 +89,7 @@ impl Settings {
         facts.cgroupns_mode = self.cgroupns_mode.clone();
         facts.no_new_privileges = self.no_new_privileges;
         facts.init = self.init;
-        facts.runtimes = self.runtimes.keys().cloned().collect();
+        facts.runtimes = self.runtimes.names();
     }
 
     /// What the reload event says, under Docker's names.
@@ -100,13 +97,13 @@ impl Settings {
         let json = |value: serde_json::Value| value.to_string();
         let ulimits: BTreeMap<&str, &Ulimit> =
             self.ulimits.iter().map(|limit| (limit.name.as_str(), limit)).collect();
-        let runtimes: Vec<String> =
-            self.runtimes.iter().map(|(name, path)| format!("{name}:{path}")).collect();
+        let runtimes = self.runtimes.described().into_iter();
+        let runtimes: Vec<String> = runtimes.map(|(name, path, _)| format!("{name}:{path}")).collect();
         let all = [
             ("authorization-plugins", json(self.authorization_plugins.clone().into())),
             ("debug", self.debug.to_string()),
             ("default-ipc-mode", self.ipc_mode.clone()),
-            ("default-runtime", self.default_runtime.clone()),
+            ("default-runtime", self.runtimes.default_name().into()),
             ("default-shm-size", self.shm_size.to_string()),
             ("default-stop-timeout", self.stop_timeout.to_string()),
             ("default-ulimits", serde_json::to_string(&ulimits).unwrap_or_default()),

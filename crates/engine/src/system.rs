@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use model::create::limits::Controllers;
 use model::mounts::Source;
+use model::security::AppArmor;
 use tokio::sync::{Notify, oneshot};
 
 use crate::container::{Command, View};
@@ -67,6 +68,12 @@ pub struct Facts {
     /// Events since the daemon's start.
     pub events: u64,
     pub descriptors: i64,
+    /// As `info` names what keeps containers apart.
+    pub security: Vec<String>,
+    /// Full names of vendors' devices.
+    pub devices: Vec<String>,
+    /// Why containers run without AppArmor although the kernel has it; else empty.
+    pub apparmor_problem: String,
 }
 
 impl Engine {
@@ -106,7 +113,30 @@ impl Engine {
             listeners: self.events().listeners() as i64,
             events: self.events().emitted(),
             descriptors: std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as i64),
+            security: self.security(),
+            devices: self.devices().names(),
+            apparmor_problem: match &self.facts().security.apparmor {
+                AppArmor::Unusable(why) => why.clone(),
+                AppArmor::Absent | AppArmor::Ready => String::new(),
+            },
         }
+    }
+
+    fn security(&self) -> Vec<String> {
+        let facts = self.facts();
+        let seccomp = match self.settings().seccomp.as_deref() {
+            None => "name=seccomp,profile=builtin",
+            Some("unconfined") => "name=seccomp,profile=unconfined",
+            Some(_) => "name=seccomp,profile=custom",
+        };
+        let all = [
+            ("name=apparmor", facts.security.apparmor == AppArmor::Ready),
+            (seccomp, true),
+            ("name=selinux", facts.security.selinux.is_some()),
+            ("name=userns", facts.remap.is_some()),
+            ("name=cgroupns", facts.cgroup_v2),
+        ];
+        all.into_iter().filter(|(_, there)| *there).map(|(name, _)| name.to_string()).collect()
     }
 
     /// Containers made from an image, with whether each runs.
@@ -153,6 +183,7 @@ impl Engine {
             handle.tell(Command::Forget { done }).await;
             let _ = told.await;
         }
+        self.shipping().shut_down().await;
         let limit = self.settings().shutdown_seconds.map(Duration::from_secs);
         let deadline = limit.map(|limit| tokio::time::Instant::now() + limit.min(LONGEST));
         while self.0.background.running.load(Ordering::Acquire) > 0

@@ -72,11 +72,6 @@ pub struct Reader {
     decoder: json::Decoder,
     /// Holds a record that could not be decoded in the buffer.
     apart: Vec<u8>,
-    /// Of the last record seen.
-    last_time: i64,
-    last_number: u64,
-    /// Records up to here have been seen already; set when a rotated file was lost track of.
-    resume_after: Option<i64>,
     ended: bool,
     notifications: Option<OwnedFd>,
 }
@@ -108,9 +103,6 @@ impl Reader {
             buffer: Buffer::default(),
             decoder: json::Decoder::new(),
             apart: Vec::new(),
-            last_time: i64::MIN,
-            last_number: 0,
-            resume_after: None,
             ended: false,
             notifications,
         })
@@ -153,15 +145,9 @@ impl Reader {
                 self.ended = !self.query.follow;
                 break;
             };
-            if self.resume_after.is_some_and(|time| found.time <= time) {
-                continue;
-            }
-            self.resume_after = None;
             if self.query.after.is_some_and(|after| found.number <= after) {
                 continue;
             }
-            self.last_time = found.time;
-            self.last_number = found.number;
             if self.query.until.is_some_and(|until| found.time > until) {
                 self.ended = true;
                 break;
@@ -177,9 +163,10 @@ impl Reader {
         Ok(None)
     }
 
-    /// Whether there can be more later: false at the end of what the query asks for.
-    pub fn has_ended(&self) -> bool {
-        self.ended
+    /// Gives back memory that is only needed while there is something to read.
+    pub fn release(&mut self) {
+        self.buffer.release();
+        self.apart = Vec::new();
     }
 
     /// Appends records to `out`, rendered, until that has at least `limit` bytes.
@@ -294,13 +281,14 @@ impl Reader {
             // More may have been written between the last read and the rotation.
             return Ok(Look::More);
         }
-        let identity = source.identity;
         let mut sources = source::open_all(&self.options)?;
-        match sources.iter().position(|source| source.identity == identity) {
-            Some(position) => sources.truncate(position),
-            // It was compressed or removed meanwhile. Times ascend: start over, and leave out what is known.
-            None if self.last_number > 0 => self.query.after = Some(self.last_number),
-            None => self.resume_after = Some(self.last_time),
+        let same = match sources.iter().position(|other| other.identity == source.identity) {
+            Some(position) => Some(position),
+            // It was compressed or removed meanwhile. If nothing has its content, everything came after it.
+            None => source::find_content(source, &mut sources).map_err(failed)?,
+        };
+        if let Some(position) = same {
+            sources.truncate(position);
         }
         Ok(Look::Newer(sources.into_iter().rev().collect()))
     }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 
 use flate2::read::MultiGzDecoder;
 
@@ -66,6 +66,19 @@ impl Source {
         Ok(())
     }
 
+    fn starts_with(&mut self, mut wanted: &[u8]) -> io::Result<bool> {
+        let mut block = vec![0; 16 * 1024];
+        while !wanted.is_empty() {
+            let room = block.len().min(wanted.len());
+            let count = self.read(&mut block[..room])?;
+            if count == 0 || !wanted.starts_with(&block[..count]) {
+                return Ok(false);
+            }
+            wanted = &wanted[count..];
+        }
+        Ok(true)
+    }
+
     /// Reads on; 0 at the end. A compressed file that is cut off or damaged ends where it cannot be read.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = loop {
@@ -86,6 +99,28 @@ impl Source {
         self.position += count as u64;
         Ok(count)
     }
+}
+
+/// Bytes at a file's start that tell it from others: the first record is within, and it has its time in it.
+const TELLING: u64 = 128 * 1024;
+
+/// Which of `sources` has the content of a plain file that is still open.
+pub(crate) fn find_content(file: &Source, sources: &mut [Source]) -> io::Result<Option<usize>> {
+    let Some(file) = file.plain() else { return Ok(None) };
+    let length = file.metadata()?.len().min(TELLING);
+    let mut wanted = vec![0; length as usize];
+    file.read_exact_at(&mut wanted, 0)?;
+    if wanted.is_empty() {
+        return Ok(None);
+    }
+    for (index, source) in sources.iter_mut().enumerate() {
+        let same = source.starts_with(&wanted)?;
+        source.seek(0)?;
+        if same {
+            return Ok(Some(index));
+        }
+    }
+    Ok(None)
 }
 
 /// The identity of the current file; none if there is no file at the moment.

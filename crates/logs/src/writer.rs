@@ -14,6 +14,9 @@ use crate::{Driver, Error, LINE_MAX, Options};
 /// Batches are written when they reach this many bytes, and at the end of each call.
 const BATCH: usize = 256 * 1024;
 
+/// A clock that goes back less than this (nanoseconds) was corrected, or is read out of turn; more, and it was set.
+const SET_BACK: i64 = 1_000_000_000;
+
 /// Takes a container's output as it comes and keeps its log.
 ///
 /// Incomplete lines wait in memory until their end comes, or [`LINE_MAX`] bytes are there, or the stream ends.
@@ -27,7 +30,7 @@ pub struct Writer {
     size: u64,
     batch: Vec<u8>,
     pending: [Pending; 2],
-    /// Of the last record; times strictly ascend, so that readers can resume by time.
+    /// Of the last record. Times ascend, so that each is one record's, as long as the clock is not set back.
     time: i64,
     /// Of the last record, if they are counted.
     number: u64,
@@ -182,7 +185,10 @@ impl Writer {
         last: bool,
     ) -> Result<(), Error> {
         let start = self.batch.len();
-        self.time = now.max(self.time.saturating_add(1));
+        self.time = match self.time.saturating_sub(now) {
+            0..SET_BACK => self.time + 1,
+            _ => now,
+        };
         let (time, id) = match part_of {
             Some(Pending { parts: 1.., time, id, .. }) => (*time, *id),
             _ => (self.time, self.time as u64),

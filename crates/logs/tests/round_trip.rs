@@ -249,6 +249,100 @@ fn followers_go_with_rotation_even_if_they_sleep() {
 }
 
 #[test]
+fn a_clock_that_is_set_back_is_followed_and_loses_nobody() {
+    for driver in DRIVERS {
+        let directory = TempDir::new().unwrap();
+        let options =
+            Options { size_max: Some(1000), files_max: 50, compress: true, ..options(&directory, driver) };
+        let mut writer = Writer::open(options.clone()).unwrap();
+        let mut follower = Reader::open(&options, &Query { follow: true, ..Query::default() }).unwrap();
+        let (mut times, mut followed) = (Vec::new(), Vec::new());
+        for index in 0..100_i64 {
+            // Back by a nanosecond each time, and every ten lines by an hour.
+            let now = 1_000_000_000_000_000_000 - index / 10 * 3_600_000_000_000 - index;
+            writer.write(Stream::Stdout, format!("line {index}\n").as_bytes(), now).unwrap();
+            compress_all(&mut writer);
+            if index % 7 == 0 {
+                followed.extend(drain(&mut follower));
+            }
+            times.push(now);
+        }
+        followed.extend(drain(&mut follower));
+        assert_eq!(read(&options, &Query::default()), followed);
+        for (index, (time, _, _, line)) in followed.iter().enumerate() {
+            assert_eq!(line, format!("line {index}\n").as_bytes());
+            assert!((time - times[index]).abs() < 1000, "{driver:?} {index}");
+        }
+        assert_eq!(followed.len(), 100);
+    }
+}
+
+/// Options of a log whose records are counted.
+fn counted(directory: &TempDir, size_max: u64, files_max: u32, compress: bool) -> Options {
+    let size_max = Some(size_max);
+    Options { size_max, files_max, compress, numbered: true, ..options(directory, Driver::Local) }
+}
+
+fn numbers_of(reader: &mut Reader) -> Vec<u64> {
+    let mut numbers = Vec::new();
+    while let Some(record) = reader.next().unwrap() {
+        assert_eq!(record.line, format!("line {}\n", record.number - 1).as_bytes());
+        numbers.push(record.number);
+    }
+    numbers
+}
+
+#[test]
+fn counted_records_are_found_by_their_number() {
+    for compressed in [false, true] {
+        let directory = TempDir::new().unwrap();
+        let options = counted(&directory, 1000, 5, compressed);
+        assert_eq!(logs::last_number(&options).unwrap(), 0);
+        // Each part by a writer of its own: numbers go on.
+        for part in 0..10 {
+            let mut writer = Writer::open(options.clone()).unwrap();
+            numbered(&mut writer, part * 30..part * 30 + 30);
+            compress_all(&mut writer);
+            assert_eq!(logs::last_number(&options).unwrap(), part as u64 * 30 + 30);
+        }
+        let from = |after: u64| {
+            let query = Query { after: Some(after), follow: true, ..Query::default() };
+            numbers_of(&mut Reader::open(&options, &query).unwrap())
+        };
+        let oldest = from(0)[0];
+        assert!(oldest > 1 && from(0) == (oldest..=300).collect::<Vec<_>>(), "compressed {compressed}");
+        for after in oldest - 1..=300 {
+            assert_eq!(from(after), (after + 1..=300).collect::<Vec<_>>());
+        }
+    }
+}
+
+#[test]
+fn a_cursor_is_never_ahead_of_its_log() {
+    let directory = TempDir::new().unwrap();
+    let options = counted(&directory, 1000, 5, false);
+    let mut writer = Writer::open(options.clone()).unwrap();
+    numbered(&mut writer, 0..10);
+    let path = directory.path().join("cursor");
+    let mut cursor = logs::Cursor::open(&path).unwrap();
+    assert_eq!(cursor.number(), 0);
+    cursor.set(7).unwrap();
+    let mut cursor = logs::Cursor::open(&path).unwrap();
+    cursor.rewind(&options).unwrap();
+    assert_eq!(cursor.number(), 7);
+    // A loss of power took the log's end.
+    let whole = fs::read(&options.path).unwrap();
+    fs::write(&options.path, &whole[..whole.len() / 2]).unwrap();
+    drop(Writer::open(options.clone()).unwrap());
+    cursor.rewind(&options).unwrap();
+    let last = logs::last_number(&options).unwrap();
+    assert!(last > 0 && last < 7 && cursor.number() == last);
+    assert_eq!(logs::Cursor::open(&path).unwrap().number(), last);
+    fs::write(&path, "odd").unwrap();
+    assert_eq!(logs::Cursor::open(&path).unwrap().number(), 0);
+}
+
+#[test]
 fn followers_are_notified() {
     let directory = TempDir::new().unwrap();
     let options = options(&directory, Driver::JsonFile);

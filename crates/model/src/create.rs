@@ -12,8 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::logging::{self, Address, Logging, Receiver};
 use crate::mounts::{self, ContainerMount};
+use crate::remap::{self, Remap};
+use crate::security::{self, Labels, SecurityFacts};
 use crate::time::UnixNanos;
-use crate::{Kind, Refusal, capabilities, health, ports, signal};
+use crate::{Refusal, capabilities, health, ports, signal};
 
 /// What the host has and the daemon was told; found out once at start.
 #[derive(Debug, Clone, Default)]
@@ -31,6 +33,11 @@ pub struct HostFacts {
     pub cgroup_parent: String,
     /// Seconds.
     pub stop_timeout: i64,
+    pub security: SecurityFacts,
+    /// Containers run in a user namespace of their own unless they opt out.
+    pub remap: Option<Remap>,
+    /// Quotas of projects limit what a writable layer holds.
+    pub layer_quota: bool,
     /// For containers that do not set them.
     pub ulimits: Vec<Ulimit>,
     /// Of containers that name none; empty: `private`.
@@ -40,7 +47,7 @@ pub struct HostFacts {
     pub no_new_privileges: bool,
     /// An init for containers that say nothing of it.
     pub init: bool,
-    /// Runtimes that are known by name and are not ours.
+    /// The names by which a runtime can be asked for; the first is the default.
     pub runtimes: Vec<String>,
 }
 
@@ -64,6 +71,8 @@ pub struct Record {
     pub host_config: HostConfig,
     pub mounts: Vec<ContainerMount>,
     pub network: NetworkChoice,
+    #[serde(default)]
+    pub labels: Labels,
     /// What the daemon was told when the container was created, for containers that say nothing of it.
     #[serde(default)]
     pub no_new_privileges: bool,
@@ -115,6 +124,8 @@ pub struct Given<'a> {
     pub host: &'a HostFacts,
     /// Finds the full ID of a container by name or ID.
     pub container: &'a dyn Fn(&str) -> Result<String, Refusal>,
+    /// Whether a level of SELinux's belongs to another container.
+    pub level_taken: &'a dyn Fn(&str) -> bool,
     /// What mounts refer to.
     pub mounts: mounts::Outside<'a>,
 }
@@ -139,6 +150,8 @@ pub fn create(request: ContainerCreate, given: Given<'_>) -> Result<(Record, Vec
         warnings.push("Published ports are discarded when using host network mode".into());
     }
     let mounts = mounts::resolve(&host, &config, &given.mounts)?;
+    let (facts, cgroup_v2) = (&given.host.security, given.host.cgroup_v2);
+    let labels = security::labels(&host, facts, cgroup_v2, &given.id, given.level_taken, &mut warnings)?;
     let record = Record {
         id: given.id,
         name: given.name,
@@ -148,6 +161,7 @@ pub fn create(request: ContainerCreate, given: Given<'_>) -> Result<(Record, Vec
         host_config: host,
         mounts,
         network,
+        labels,
         no_new_privileges: given.host.no_new_privileges,
     };
     check_log(&record, given.mounts.exists)?;
@@ -406,6 +420,7 @@ fn check_modes(host: &mut HostConfig, facts: &HostFacts) -> Result<(), Refusal> 
     if !matches!(host.userns_mode.as_str(), "" | "host") {
         return Err(Refusal::invalid(format!("invalid user namespace mode: {}", host.userns_mode)));
     }
+    remap::check(host, facts.remap.as_ref())?;
     if !matches!(host.isolation.as_str(), "" | "default") {
         return Err(Refusal::invalid(format!("invalid isolation '{}' on linux", host.isolation)));
     }
@@ -433,18 +448,8 @@ fn check_modes(host: &mut HostConfig, facts: &HostFacts) -> Result<(), Refusal> 
     )?;
     logging::complete(&mut host.log_config, &facts.log);
     check_runtime(host, facts)?;
+    check_storage(host, facts)?;
     refuse_what_is_missing(host)
-}
-
-fn check_runtime(host: &HostConfig, facts: &HostFacts) -> Result<(), Refusal> {
-    let name = host.runtime.as_str();
-    if matches!(name, "" | "corten" | "runc" | "io.containerd.runc.v2") {
-        return Ok(());
-    }
-    if facts.runtimes.iter().any(|known| known == name) {
-        return Err(Refusal::not_implemented(&format!("running containers by the runtime {name}")));
-    }
-    Err(Refusal::invalid(format!("unknown or invalid runtime name: {name}")))
 }
 
 /// A restart policy as it was given; none is an empty name.
@@ -526,44 +531,42 @@ pub fn parse_size(text: &str) -> Option<u64> {
     (size < u64::MAX as f64).then_some(size as u64)
 }
 
+/// Fills in the runtime, as inspect shows it.
+fn check_runtime(host: &mut HostConfig, facts: &HostFacts) -> Result<(), Refusal> {
+    if host.runtime.is_empty() {
+        host.runtime = facts.runtimes.first().cloned().unwrap_or_default();
+    }
+    if !facts.runtimes.contains(&host.runtime) {
+        return Err(Refusal::invalid(format!("unknown or invalid runtime name: {}", host.runtime))
+            .hint("name it in the daemon's configuration (runtimes, or --add-runtime NAME=PATH)"));
+    }
+    Ok(())
+}
+
+fn check_storage(host: &HostConfig, facts: &HostFacts) -> Result<(), Refusal> {
+    for (key, value) in host.storage_opt.iter().flatten() {
+        if key != "size" {
+            return Err(Refusal::invalid(format!("Unknown option {key}")));
+        }
+        if parse_size(value).is_none_or(|size| size == 0) {
+            return Err(Refusal::invalid(format!("invalid size: '{value}'")));
+        }
+        if !facts.layer_quota {
+            return Err(Refusal::invalid(
+                "--storage-opt is supported only for overlay over xfs with 'pquota' mount option",
+            )
+            .hint("put the data root on a filesystem with project quotas, or leave the option out"));
+        }
+    }
+    Ok(())
+}
+
 /// Asks that the host or Corten cannot meet are refused by name.
 fn refuse_what_is_missing(host: &HostConfig) -> Result<(), Refusal> {
     let some = |list: &Option<Vec<String>>| list.iter().flatten().next().is_some();
-    let missing = [
-        ("--link", some(&host.links)),
-        ("--storage-opt", host.storage_opt.iter().flatten().next().is_some()),
-        (
-            "--gpus and other device requests",
-            host.resources.device_requests.iter().flatten().next().is_some(),
-        ),
-    ];
+    let missing = [("--link", some(&host.links))];
     if let Some((what, _)) = missing.iter().find(|(_, asked)| *asked) {
         return Err(Refusal::not_implemented(what));
-    }
-    for option in host.security_opt.iter().flatten() {
-        let (key, value) = option.split_once(['=', ':']).unwrap_or((option, ""));
-        let fits = match key {
-            "no-new-privileges" => matches!(value, "" | "true" | "false"),
-            "seccomp" => true,
-            "systempaths" => value == "unconfined",
-            "apparmor" => {
-                if value != "unconfined" {
-                    return Err(Refusal::not_implemented("an AppArmor profile"));
-                }
-                true
-            }
-            "label" => {
-                if value != "disable" {
-                    return Err(Refusal::not_implemented("an SELinux label"));
-                }
-                true
-            }
-            "writable-cgroups" => return Err(Refusal::not_implemented("--security-opt writable-cgroups")),
-            _ => false,
-        };
-        if !fits {
-            return Err(Refusal::new(Kind::Invalid, format!("invalid --security-opt 2: \"{option}\"")));
-        }
     }
     Ok(())
 }

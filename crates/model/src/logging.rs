@@ -12,8 +12,8 @@ use crate::Refusal;
 use crate::create::Record;
 use crate::time::{parse_go_duration, rfc3339_nano};
 
-/// Drivers by name, as `info` lists them.
-pub const DRIVERS: [&str; 7] = ["fluentd", "gelf", "journald", "json-file", "local", "none", "syslog"];
+/// Drivers by name; `none` is one as well.
+pub const DRIVERS: [&str; 6] = ["fluentd", "gelf", "journald", "json-file", "local", "syslog"];
 /// Docker's drivers that are not here.
 const ABSENT: [&str; 4] = ["awslogs", "etwlogs", "gcplogs", "splunk"];
 

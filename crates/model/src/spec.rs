@@ -5,12 +5,14 @@ mod defaults;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use api_types::container::Resources;
+use api_types::container::{DeviceMapping, Resources};
 use api_types::exec::ExecCreate;
 use oci::runtime::*;
 
 use crate::create::{NetworkChoice, Record};
 use crate::mounts::{ContainerMount, Source};
+use crate::remap::Remap;
+use crate::security::Options;
 use crate::{Refusal, capabilities};
 
 pub use defaults::{MASKED_PATHS, READONLY_PATHS};
@@ -47,12 +49,27 @@ pub struct StartFacts<'a> {
     pub hostname: Option<&'a Path>,
     pub hosts: Option<&'a Path>,
     pub device: DeviceLookup<'a>,
+    /// The device at a path of the host, or all those of a directory, as nodes at their places there.
+    pub device_nodes: &'a dyn Fn(&Path) -> Result<Vec<LinuxDevice>, DeviceError>,
     /// All devices of the host, for privileged containers.
     pub all_devices: &'a dyn Fn() -> Vec<LinuxDevice>,
     /// Where volumes and images are found, by the destinations of their mounts.
     pub places: &'a BTreeMap<PathBuf, Place>,
     /// No user namespace of its own, and the kernel's namespaced network sysctls may be set.
     pub time_namespace: bool,
+    /// The users of the container's own namespace.
+    pub remap: Option<&'a Remap>,
+    /// `/proc/<pid>/ns/user` of the container that it shares a namespace with.
+    pub join_user: Option<PathBuf>,
+    /// What lies below it belongs to containers, and is shown to them with the owners that it has on disk.
+    pub data_root: &'a Path,
+}
+
+/// Why a path of the host is no device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceError {
+    Missing,
+    NotADevice,
 }
 
 /// Builds the spec. Seccomp is not in it: the filter travels compiled.
@@ -60,7 +77,8 @@ pub fn runtime_spec(record: &Record, facts: &StartFacts<'_>) -> Result<Spec, Ref
     let host = &record.host_config;
     let (devices, rules) = devices(record, facts)?;
     let own_network = matches!(record.network, NetworkChoice::Bridge(_) | NetworkChoice::None);
-    let unconfined_paths = host.privileged || security_option(record, "systempaths").is_some();
+    let security = Options::parse(host)?;
+    let unconfined_paths = host.privileged || security.all_paths;
     let paths = |given: &Option<Vec<String>>, defaults: &[&str]| match given {
         Some(list) => list.iter().map(PathBuf::from).collect(),
         None if unconfined_paths => Vec::new(),
@@ -69,7 +87,8 @@ pub fn runtime_spec(record: &Record, facts: &StartFacts<'_>) -> Result<Spec, Ref
     let mut sysctl: std::collections::BTreeMap<String, String> = Default::default();
     if own_network {
         sysctl.insert("net.ipv4.ip_unprivileged_port_start".into(), "0".into());
-        sysctl.insert("net.ipv4.ping_group_range".into(), "0 2147483647".into());
+        let last = facts.remap.map_or(i32::MAX as u32, Remap::last_gid);
+        sysctl.insert("net.ipv4.ping_group_range".into(), format!("0 {last}"));
     }
     sysctl.extend(host.sysctls.iter().flatten().map(|(key, value)| (key.clone(), value.clone())));
     let linux = Linux {
@@ -79,6 +98,9 @@ pub fn runtime_spec(record: &Record, facts: &StartFacts<'_>) -> Result<Spec, Ref
         namespaces: namespaces(record, facts),
         devices,
         rootfs_propagation: rootfs_propagation(&record.mounts),
+        uid_mappings: facts.remap.map(|remap| remap.uids.clone()).unwrap_or_default(),
+        gid_mappings: facts.remap.map(|remap| remap.gids.clone()).unwrap_or_default(),
+        mount_label: record.labels.mount.clone(),
         masked_paths: paths(&host.masked_paths, &MASKED_PATHS),
         readonly_paths: paths(&host.readonly_paths, &READONLY_PATHS),
         ..Linux::default()
@@ -93,22 +115,11 @@ pub fn runtime_spec(record: &Record, facts: &StartFacts<'_>) -> Result<Spec, Ref
         root: Some(Root { path: PathBuf::from("/"), readonly: host.readonly_rootfs }),
         hostname: if host.uts_mode == "host" { String::new() } else { record.config.hostname.clone() },
         domainname: record.config.domainname.clone(),
-        mounts: mounts(record, facts),
+        mounts: mounts(record, facts, security.writable_cgroups == Some(true)),
         annotations: host.annotations.clone().unwrap_or_default(),
         linux: Some(linux),
         ..Spec::default()
     })
-}
-
-/// The value of a `--security-opt`; `Some("")` if it is there without one.
-pub fn security_option<'a>(record: &'a Record, name: &str) -> Option<&'a str> {
-    let options = record.host_config.security_opt.iter().flatten();
-    options
-        .filter_map(|option| {
-            let (key, value) = option.split_once(['=', ':']).unwrap_or((option, ""));
-            (key == name).then_some(value)
-        })
-        .next_back()
 }
 
 fn first_process(record: &Record) -> Result<Process, Refusal> {
@@ -128,10 +139,9 @@ fn first_process(record: &Record) -> Result<Process, Refusal> {
         cwd: if config.working_dir.is_empty() { "/".into() } else { config.working_dir.clone() },
         capabilities: Some(sets(granted)),
         rlimits: rlimits(&host.resources),
-        no_new_privileges: match security_option(record, "no-new-privileges") {
-            None => record.no_new_privileges,
-            Some(word) => matches!(word, "" | "true"),
-        },
+        no_new_privileges: Options::parse(host)?.no_new_privileges.unwrap_or(record.no_new_privileges),
+        apparmor_profile: record.labels.apparmor.clone(),
+        selinux_label: record.labels.process.clone(),
         oom_score_adj: (host.oom_score_adj != 0).then_some(host.oom_score_adj as i32),
         ..Process::default()
     })
@@ -244,6 +254,9 @@ fn namespaces(record: &Record, facts: &StartFacts<'_>) -> Vec<LinuxNamespace> {
     let host = &record.host_config;
     let new = |kind| LinuxNamespace { kind, path: None };
     let mut all = vec![new(LinuxNamespaceKind::Mount)];
+    if facts.remap.is_some() {
+        all.push(LinuxNamespace { kind: LinuxNamespaceKind::User, path: facts.join_user.clone() });
+    }
     match &record.network {
         NetworkChoice::Host => {}
         NetworkChoice::Container(_) => {
@@ -291,9 +304,12 @@ fn rootfs_propagation(mounts: &[ContainerMount]) -> String {
     widest.into()
 }
 
-fn mounts(record: &Record, facts: &StartFacts<'_>) -> Vec<Mount> {
+fn mounts(record: &Record, facts: &StartFacts<'_>, writable_cgroups: bool) -> Vec<Mount> {
     let host = &record.host_config;
     let mut all = defaults::mounts(host, facts.cgroup_v2);
+    for mount in all.iter_mut().filter(|mount| writable_cgroups && mount.kind == "cgroup") {
+        mount.options.retain(|option| option != "ro");
+    }
     let own = |path: &Path| record.mounts.iter().any(|mount| mount.destination == path);
     all.retain(|mount| !own(&mount.destination));
     for (source, destination) in [
@@ -329,7 +345,19 @@ fn mounts(record: &Record, facts: &StartFacts<'_>) -> Vec<Mount> {
     let mut given: Vec<&ContainerMount> = record.mounts.iter().collect();
     given.sort_by_key(|mount| mount.destination.components().count());
     all.extend(given.into_iter().filter_map(|mount| user_mount(mount, facts.places)));
+    if facts.remap.is_some() {
+        all.iter_mut().for_each(|mount| keep_owners(mount, facts.data_root));
+    }
     all
+}
+
+/// Files that the engine keeps for containers belong to the same users in each of them, whatever users of the host
+/// stand for these: their mounts are mapped.
+fn keep_owners(mount: &mut Mount, data_root: &Path) {
+    let kept = mount.source.as_deref().is_some_and(|source| source.starts_with(data_root));
+    if kept && mount.kind == "bind" {
+        mount.options.push("idmap".into());
+    }
 }
 
 /// A place of the host that a volume's or an image's mount shows.
@@ -401,44 +429,55 @@ fn devices(
     let host = &record.host_config;
     if host.privileged {
         let all = LinuxDeviceRule { allow: true, access: "rwm".into(), ..LinuxDeviceRule::default() };
-        return Ok(((facts.all_devices)(), vec![all]));
+        let mut nodes = (facts.all_devices)();
+        for device in host.resources.devices.iter().flatten() {
+            // Those that are to stand in another place than on the host.
+            let mapped = mapped_devices(device, facts)?;
+            nodes.extend(mapped.into_iter().filter(|node| node.path != Path::new(&device.path_on_host)));
+        }
+        return Ok((nodes, vec![all]));
     }
     let mut nodes = Vec::new();
     let mut rules = defaults::device_rules();
     for device in host.resources.devices.iter().flatten() {
-        let (kind, major, minor) = (facts.device)(Path::new(&device.path_on_host)).ok_or_else(|| {
-            Refusal::system(format!(
-                "error gathering device information while adding custom device \"{}\": no such file or directory",
-                device.path_on_host
-            ))
-        })?;
-        let path = if device.path_in_container.is_empty() {
-            &device.path_on_host
-        } else {
-            &device.path_in_container
-        };
         let access = if device.cgroup_permissions.is_empty() { "rwm" } else { &device.cgroup_permissions };
-        nodes.push(LinuxDevice {
-            path: path.into(),
-            kind,
-            major: major.into(),
-            minor: minor.into(),
-            file_mode: Some(0o666),
-            uid: Some(0),
-            gid: Some(0),
-        });
-        rules.push(LinuxDeviceRule {
-            allow: true,
-            kind,
-            major: Some(major.into()),
-            minor: Some(minor.into()),
-            access: access.into(),
-        });
+        for node in mapped_devices(device, facts)? {
+            rules.push(LinuxDeviceRule {
+                allow: true,
+                kind: node.kind,
+                major: Some(node.major),
+                minor: Some(node.minor),
+                access: access.into(),
+            });
+            nodes.push(node);
+        }
     }
     rules.extend(
         host.resources.device_cgroup_rules.iter().flatten().filter_map(|rule| parse_device_rule(rule)),
     );
     Ok((nodes, rules))
+}
+
+/// The nodes of a `--device`: one, or those of a directory.
+fn mapped_devices(device: &DeviceMapping, facts: &StartFacts<'_>) -> Result<Vec<LinuxDevice>, Refusal> {
+    let source = &device.path_on_host;
+    let mut nodes = (facts.device_nodes)(Path::new(source)).map_err(|error| {
+        let cause = match error {
+            DeviceError::Missing => "no such file or directory",
+            DeviceError::NotADevice => "not a device node",
+        };
+        Refusal::system(format!(
+            "error gathering device information while adding custom device \"{source}\": {cause}"
+        ))
+    })?;
+    if !device.path_in_container.is_empty() {
+        for node in &mut nodes {
+            let below = node.path.strip_prefix(source).unwrap_or(Path::new("")).to_path_buf();
+            let target = Path::new(&device.path_in_container);
+            node.path = if below.as_os_str().is_empty() { target.into() } else { target.join(below) };
+        }
+    }
+    Ok(nodes)
 }
 
 /// `c 1:3 rwm`, `b *:* r`, `a *:* rwm`.

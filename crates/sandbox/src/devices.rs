@@ -103,7 +103,7 @@ pub(crate) fn fill(root: &Root, spec: &Spec, bound: &mut [Option<OwnedFd>]) -> R
     Ok(())
 }
 
-fn make(parent: impl AsFd, name: &std::ffi::OsStr, device: &LinuxDevice) -> Result<(), Errno> {
+pub(crate) fn make(parent: impl AsFd, name: &std::ffi::OsStr, device: &LinuxDevice) -> Result<(), Errno> {
     let kind = match device.kind {
         LinuxDeviceKind::Block => FileType::BlockDevice,
         LinuxDeviceKind::Fifo => FileType::Fifo,

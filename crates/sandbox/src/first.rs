@@ -25,7 +25,7 @@ use crate::plan::{Gate, Plan, Stdio};
 use crate::process::{self, Program};
 use crate::report::{ChildEnd, Order, Report, Stage};
 use crate::rootfs::{self, NewRoot};
-use crate::sources::{self, Sources};
+use crate::sources::{self, Mappings, Sources};
 
 /// What the process has from its parent.
 pub(crate) struct First<'a> {
@@ -34,8 +34,7 @@ pub(crate) struct First<'a> {
     pub wanted: &'a Wanted,
     pub cgroup: &'a Cgroup,
     pub options: &'a [Options<'a>],
-    /// For each mount, the user namespace that maps its owners.
-    pub mappings: &'a [Option<OwnedFd>],
+    pub mappings: &'a Mappings,
     /// Opened by the parent if the process could not.
     pub sources: Option<Sources>,
     pub channel: ChildEnd,
@@ -216,7 +215,7 @@ impl First<'_> {
             }
             None => sources::open(self.plan, true, self.options, self.mappings)?,
         };
-        let mut root = rootfs::begin(&sources)?;
+        let mut root = rootfs::begin(&sources, spec.linux.as_ref().map_or("", |linux| &linux.mount_label))?;
         let own_cgroup_namespace = self.wanted.has(Kind::Cgroup);
         let mut joined = false;
         let mut opened = sources.mounts.drain(..);
@@ -239,7 +238,7 @@ impl First<'_> {
     }
 
     fn join_cgroup(&self) -> Result<(), Error> {
-        if !self.cgroup.is_unified() {
+        if !self.cgroup.takes_newborns() {
             let Order::Join(tasks) = self.channel.next()? else { return Err(unexpected()) };
             enter_cgroups(&tasks)?;
         }

@@ -50,7 +50,10 @@ fn start(hook: &Hook) -> std::io::Result<Child> {
     if let Some((name, arguments)) = hook.args.split_first() {
         command.arg0(name).args(arguments);
     }
-    command.env_clear().envs(hook.env.iter().filter_map(|entry| entry.split_once('=')));
+    // Who says nothing about the environment gets the runtime's.
+    if !hook.env.is_empty() {
+        command.env_clear().envs(hook.env.iter().filter_map(|entry| entry.split_once('=')));
+    }
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::inherit());
     command.spawn()
 }

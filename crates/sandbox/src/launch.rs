@@ -31,11 +31,12 @@ pub fn create(plan: Plan<'_>) -> Result<Created, Error> {
     }
     let cgroup = Cgroup::for_container(plan.cgroup_driver, plan.id, spec)?;
     let resources = spec.linux.as_ref().and_then(|linux| linux.resources.clone());
-    // On v2 the child is born into its cgroup, so that must be there; on v1 it can be made meanwhile.
-    let born_into = match cgroup.is_unified().then(|| cgroup.make(resources.as_ref())).transpose()? {
-        Some(Entry::Directory(directory)) => Some(directory),
-        _ => None,
-    };
+    // On v2 the child is born into its cgroup, so that must be there; on v1 and by systemd it is made meanwhile.
+    let born_into =
+        match cgroup.takes_newborns().then(|| cgroup.make(resources.as_ref(), None)).transpose()? {
+            Some(Entry::Directory(directory)) => Some(directory),
+            _ => None,
+        };
     let made = clone_first(&plan, process, &wanted, &cgroup, born_into.as_ref());
     let (pid, pidfd, channel, stage) = match made {
         Ok(made) => made,
@@ -47,7 +48,8 @@ pub fn create(plan: Plan<'_>) -> Result<Created, Error> {
     };
     let pending = Pending {
         resources,
-        cgroup: !cgroup.is_unified(),
+        cgroup: !cgroup.takes_newborns(),
+        id: plan.id.to_owned(),
         hooks: spec.hooks.clone().unwrap_or_default(),
         state: crate::hooks::state(plan.id, spec, plan.bundle, Status::Creating, pid),
         fifo: matches!(plan.gate, Gate::Fifo(_)),
@@ -97,7 +99,7 @@ fn clone_first(
     born_into: Option<&OwnedFd>,
 ) -> Result<Cloned, Error> {
     let options: Vec<Options<'_>> = plan.spec.mounts.iter().map(Options::parse).collect();
-    let mappings = sources::mappings(plan.spec, &options)?;
+    let mappings = sources::mappings(plan.spec, &options, plan.map_root)?;
     let in_user_namespace = wanted.has(Kind::User);
     let sources = match in_user_namespace {
         true => Some(sources::open(plan, false, &options, &mappings)?),
@@ -222,7 +224,8 @@ impl Created {
     /// has; who has something else to wait for does it before.
     pub fn settle(&mut self) -> Result<(), Error> {
         if std::mem::take(&mut self.pending.cgroup)
-            && let Entry::Tasks(tasks) = self.cgroup.make(self.pending.resources.as_ref())?
+            && let Entry::Tasks(tasks) =
+                self.cgroup.make(self.pending.resources.as_ref(), Some((self.pid, &self.pending.id)))?
         {
             // A child that has failed says why when it is asked.
             let _ = self.channel.send(&Order::Join(tasks));

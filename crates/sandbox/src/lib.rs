@@ -28,4 +28,4 @@ pub use error::Error;
 pub use exec::exec;
 pub use launch::create;
 pub use plan::{Created, ExecPlan, Executed, Gate, Init, Plan, RootfsSource, Running, Stdio};
-pub use sources::borrow_mount;
+pub use sources::{borrow_mount, mount_root};

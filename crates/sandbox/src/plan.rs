@@ -15,6 +15,8 @@ pub struct Plan<'a> {
     pub id: &'a str,
     pub spec: &'a Spec,
     pub rootfs: RootfsSource,
+    /// Show the root's files with the owners that the spec's mappings give them.
+    pub map_root: bool,
     pub stdio: Stdio,
     /// The filter as an array of `struct sock_filter`; none if the process runs unfiltered.
     pub seccomp: Option<&'a [u8]>,
@@ -53,6 +55,7 @@ impl<'a> Plan<'a> {
             id,
             spec,
             rootfs,
+            map_root: false,
             stdio,
             seccomp: None,
             netlink: false,
@@ -124,6 +127,8 @@ pub(crate) struct Pending {
     pub resources: Option<LinuxResources>,
     /// The cgroup is to be made.
     pub cgroup: bool,
+    /// The container's.
+    pub id: String,
     /// To be run.
     pub hooks: Hooks,
     /// What they are told.

@@ -30,6 +30,8 @@ pub(crate) struct NewRoot {
     null: OwnedFd,
     /// Mounts that turn read-only when everything below them is in place.
     read_only_later: Vec<OwnedFd>,
+    /// SELinux's, of new filesystems; empty: none.
+    label: String,
 }
 
 /// An empty filesystem that stays so.
@@ -48,7 +50,7 @@ pub(crate) fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()
 const DIRECTORY: Mode = Mode::from_raw_mode(0o755);
 
 /// Puts the root's mount into this mount namespace.
-pub(crate) fn begin(sources: &Sources) -> Result<NewRoot, Error> {
+pub(crate) fn begin(sources: &Sources, label: &str) -> Result<NewRoot, Error> {
     let duplicate = |descriptor: &OwnedFd| descriptor.try_clone().step(|| "duplicate a descriptor".into());
     let mount = duplicate(&sources.root)?;
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
@@ -61,6 +63,7 @@ pub(crate) fn begin(sources: &Sources) -> Result<NewRoot, Error> {
         devpts: None,
         null: duplicate(&sources.null)?,
         read_only_later: Vec::new(),
+        label: label.to_owned(),
     })
 }
 
@@ -97,6 +100,9 @@ impl NewRoot {
             }
             kind => {
                 let mut options = options.clone();
+                if matches!(kind, "tmpfs" | "mqueue") && !self.label.is_empty() {
+                    options.data.push(format!("context={}", self.label).into());
+                }
                 if kind == "tmpfs" {
                     self.take_mode(destination, &mut options);
                 }

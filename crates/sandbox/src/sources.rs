@@ -4,11 +4,11 @@
 //! namespace the container's first process may not reach them; then its parent opens them and the process inherits
 //! the descriptors.
 
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
-use oci::runtime::{LinuxDeviceKind, Mount, Spec};
-use rustix::fs::{CWD, Mode, OFlags};
+use oci::runtime::{LinuxDevice, LinuxIdMapping, Mount, Spec};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsopen};
 use rustix::process::{Pid, PidfdFlags};
@@ -41,11 +41,11 @@ pub(crate) fn open(
     plan: &Plan<'_>,
     own_namespace: bool,
     options: &[Options<'_>],
-    mappings: &[Option<OwnedFd>],
+    mappings: &Mappings,
 ) -> Result<Sources, Error> {
     let Plan { spec, rootfs, bundle, opened, .. } = plan;
     let mut mounts = Vec::with_capacity(spec.mounts.len());
-    for ((mount, options), mapping) in spec.mounts.iter().zip(options).zip(mappings) {
+    for ((mount, options), mapping) in spec.mounts.iter().zip(options).zip(&mappings.mounts) {
         let given = opened.iter().find(|(place, _)| *place == mount.destination);
         mounts.push(match (given, options.bind) {
             (Some((_, tree)), _) => {
@@ -58,21 +58,55 @@ pub(crate) fn open(
         });
     }
     let null = open_null()?;
-    let mut devices = Vec::new();
-    if !own_namespace {
-        for device in crate::devices::all(spec) {
-            let opened = open_tree(&device.path, false);
-            devices.push(match opened {
-                Ok(opened) if device.kind != LinuxDeviceKind::Fifo => Some(opened),
-                _ => None,
-            });
-        }
-    }
+    let devices = if own_namespace { Vec::new() } else { device_nodes(spec)? };
     // Bind mounts may be meant to go on receiving the host's mounts, and are cloned by now.
     if own_namespace {
         make_private()?;
     }
-    Ok(Sources { root: open_root(rootfs, bundle, own_namespace)?, mounts, null, devices })
+    let label = spec.linux.as_ref().map_or("", |linux| &linux.mount_label);
+    let root = open_root(label, rootfs, bundle, own_namespace, mappings.root.as_ref())?;
+    Ok(Sources { root, mounts, null, devices })
+}
+
+/// Makes the device nodes of a container that cannot make them itself, in a filesystem that only their mounts show.
+/// Who may not make nodes either takes the host's.
+fn device_nodes(spec: &Spec) -> Result<Vec<Option<OwnedFd>>, Error> {
+    let made = new_mount("tmpfs", Some(Path::new("dev")), &Options::default(), Attributes::EMPTY).ok();
+    let mut nodes = Vec::new();
+    for (index, device) in crate::devices::all(spec).enumerate() {
+        let name = index.to_string();
+        let own = made.as_ref().filter(|directory| make_node(directory, &name, &device, spec).is_ok());
+        let opened = match own {
+            Some(directory) => rustix::fs::openat(
+                directory,
+                &*name,
+                OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+                Mode::empty(),
+            )
+            .and_then(|node| clone_tree(&node, false)),
+            None => open_tree(&device.path, false),
+        };
+        nodes.push(opened.ok());
+    }
+    Ok(nodes)
+}
+
+fn make_node(directory: &OwnedFd, name: &str, device: &LinuxDevice, spec: &Spec) -> Result<(), Errno> {
+    crate::devices::make(directory, name.as_ref(), device)?;
+    let host = |id: u32, mappings: &[LinuxIdMapping]| {
+        let mut all = mappings.iter();
+        let found = all.find(|one| id.checked_sub(one.container_id).is_some_and(|offset| offset < one.size));
+        found.map_or(id, |one| one.host_id + (id - one.container_id))
+    };
+    let (users, groups) = spec
+        .linux
+        .as_ref()
+        .map_or((&[][..], &[][..]), |linux| (&linux.uid_mappings[..], &linux.gid_mappings[..]));
+    let user = rustix::fs::Uid::from_raw(host(device.uid.unwrap_or(0), users));
+    let group = rustix::fs::Gid::from_raw(host(device.gid.unwrap_or(0), groups));
+    rustix::fs::chownat(directory, name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)?;
+    let mode = Mode::from_raw_mode(device.file_mode.unwrap_or(0o666) & 0o7777);
+    rustix::fs::chmodat(directory, name, mode, AtFlags::empty())
 }
 
 /// Makes no mount of this namespace spread to another one, nor from there.
@@ -193,24 +227,47 @@ fn set_attributes(
     Ok(())
 }
 
-/// For each mount whose owners are mapped, a user namespace with these mappings. They are made by a process of the
-/// host's PID namespace, whose `/proc` knows the processes that it starts.
-pub(crate) fn mappings(spec: &Spec, options: &[Options<'_>]) -> Result<Vec<Option<OwnedFd>>, Error> {
-    let one = |mount: &Mount, options: &Options<'_>| {
+/// User namespaces by which owners are mapped.
+#[derive(Debug, Default)]
+pub(crate) struct Mappings {
+    pub root: Option<OwnedFd>,
+    /// For each mount of the spec.
+    pub mounts: Vec<Option<OwnedFd>>,
+}
+
+/// Makes the user namespaces for mapped mounts: one for the container's mappings, and one for each mount with its
+/// own. They are made by a process of the host's PID namespace, whose `/proc` knows the processes that it starts.
+pub(crate) fn mappings(spec: &Spec, options: &[Options<'_>], map_root: bool) -> Result<Mappings, Error> {
+    let mut shared: Option<OwnedFd> = None;
+    let mut container = || -> Result<OwnedFd, Error> {
+        let linux = spec.linux.as_ref().filter(|linux| !linux.uid_mappings.is_empty());
+        let linux = linux.ok_or_else(|| Error::invalid("an idmapped mount needs mappings"))?;
+        if shared.is_none() {
+            shared = Some(namespaces::user_namespace(&linux.uid_mappings, &linux.gid_mappings)?);
+        }
+        let namespace = shared.as_ref().map(OwnedFd::try_clone).transpose();
+        namespace.step(|| "duplicate a descriptor".into())?.ok_or_else(|| Error::invalid("no user namespace"))
+    };
+    let root = map_root.then(&mut container).transpose()?;
+    let mounts = spec.mounts.iter().zip(options).map(|(mount, options)| {
         let own = !mount.uid_mappings.is_empty();
         if options.bind.is_none() || (options.map.is_none() && !own) {
             return Ok(None);
         }
-        let (users, groups) = match (own, spec.linux.as_ref()) {
-            (true, _) => (&mount.uid_mappings, &mount.gid_mappings),
-            (false, Some(linux)) if !linux.uid_mappings.is_empty() => {
-                (&linux.uid_mappings, &linux.gid_mappings)
-            }
-            _ => return Err(Error::invalid("an idmapped mount needs mappings")),
-        };
-        namespaces::user_namespace(users, groups).map(Some)
-    };
-    spec.mounts.iter().zip(options).map(|(mount, options)| one(mount, options)).collect()
+        match own {
+            true => namespaces::user_namespace(&mount.uid_mappings, &mount.gid_mappings).map(Some),
+            false => container().map(Some),
+        }
+    });
+    let mounts = mounts.collect::<Result<_, Error>>()?;
+    Ok(Mappings { root, mounts })
+}
+
+/// Makes a detached mount show its files with mapped owners.
+fn map_owners(tree: impl AsFd, namespace: &OwnedFd, what: &Path) -> Result<(), Error> {
+    let change =
+        Change { set: Attributes::MAPPED, user_namespace: Some(namespace.as_fd()), ..Change::default() };
+    sys::mount::change(tree.as_fd(), false, &change).step(|| format!("map the owners of {}", what.display()))
 }
 
 /// Clones a mount of another process's mount namespace: the one that stands at `path` there, which must be a tmpfs,
@@ -269,7 +326,13 @@ pub(crate) fn clone_tree(of: impl AsFd, recursive: bool) -> Result<OwnedFd, Errn
     rustix::mount::open_tree(of, "", flags)
 }
 
-fn open_root(rootfs: &RootfsSource, bundle: &Path, own_namespace: bool) -> Result<OwnedFd, Error> {
+fn open_root(
+    label: &str,
+    rootfs: &RootfsSource,
+    bundle: &Path,
+    own_namespace: bool,
+    mapping: Option<&OwnedFd>,
+) -> Result<OwnedFd, Error> {
     match rootfs {
         RootfsSource::Directory(path) => {
             let path = bundle.join(path);
@@ -280,11 +343,137 @@ fn open_root(rootfs: &RootfsSource, bundle: &Path, own_namespace: bool) -> Resul
             let private = Change { propagation: Some(Propagation::Private), ..Change::default() };
             sys::mount::change(tree.as_fd(), true, &private)
                 .step(|| "make the root filesystem private".into())?;
+            if let Some(namespace) = mapping {
+                map_owners(&tree, namespace, &path)?;
+            }
             Ok(tree)
         }
         RootfsSource::Overlay { lower, upper, work, volatile } => {
-            overlay(lower, upper, work, *volatile, own_namespace)
+            let Some(namespace) = mapping else {
+                return overlay(lower, upper, work, *volatile, own_namespace, label);
+            };
+            MappedLayers::open(lower, upper, work, namespace)?.overlay(work, *volatile, label)
         }
+    }
+}
+
+/// Mounts a root filesystem on a directory, for runtimes that want to find it there. The caller has a mount namespace
+/// of its own.
+pub fn mount_root(rootfs: &RootfsSource, label: &str, target: &Path) -> Result<(), Error> {
+    let root = open_root(label, rootfs, Path::new("/"), true, None)?;
+    let target = rustix::fs::open(target, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .step(|| format!("open {}", target.display()))?;
+    crate::rootfs::attach(root.as_fd(), target.as_fd()).step(|| "attach the root filesystem".into())
+}
+
+/// The directories of an overlay as detached mounts with mapped owners, by paths that are good for as long as this
+/// lives.
+struct MappedLayers {
+    lower: Vec<PathBuf>,
+    upper: PathBuf,
+    work: PathBuf,
+    /// The user and group of the host that stand for root.
+    root: (u32, u32),
+    opened: Vec<OwnedFd>,
+}
+
+impl MappedLayers {
+    fn open(
+        lower: &[PathBuf],
+        upper: &Path,
+        work: &Path,
+        namespace: &OwnedFd,
+    ) -> Result<MappedLayers, Error> {
+        let mut opened = Vec::with_capacity(lower.len() + 1);
+        let mut map = |path: &Path| -> Result<PathBuf, Error> {
+            let tree = open_tree(path, false).step(|| format!("open layer {}", path.display()))?;
+            map_owners(&tree, namespace, path)?;
+            let place = PathBuf::from(format!("/proc/self/fd/{}", tree.as_raw_fd()));
+            opened.push(tree);
+            Ok(place)
+        };
+        let mapped = lower.iter().map(|layer| map(layer)).collect::<Result<_, Error>>()?;
+        // Both must lie on one mount, so it is their directory's.
+        let (Some(holder), Some(upper), Some(work_name)) =
+            (upper.parent(), upper.file_name(), work.file_name())
+        else {
+            return Err(Error::invalid(format!("{} is no upper directory", upper.display())));
+        };
+        if work.parent() != Some(holder) {
+            return Err(Error::invalid("upper and work directory must lie in one directory"));
+        }
+        let holder = map(holder)?;
+        let root = rustix::fs::stat(&holder).step(|| "look at the upper directory".into())?;
+        let root = (root.st_uid, root.st_gid);
+        let (upper, work) = (holder.join(upper), holder.join(work_name));
+        Ok(MappedLayers { lower: mapped, upper, work, root, opened })
+    }
+
+    /// The overlay of these layers, as a detached mount.
+    fn overlay(&self, place: &Path, volatile: bool, label: &str) -> Result<OwnedFd, Error> {
+        let layers = self.lower.iter().map(|layer| ("lowerdir+", layer.as_path()));
+        let direct = {
+            let _user = self.act_as_root()?;
+            overlay_by_options(layers, &self.upper, &self.work, volatile, label)
+        };
+        // Kernels before 6.15 take layers from mounts only that have a place.
+        direct.or_else(|first| self.overlay_elsewhere(place, volatile, label).map_err(|_| first))
+    }
+
+    /// Who mounts an overlay owns what it makes for itself, and must be a user whom the layers can show.
+    fn act_as_root(&self) -> Result<sys::security::FileUser, Error> {
+        let (uid, gid) = self.root;
+        sys::security::FileUser::become_user(uid, gid).step(|| "act as the container's root".into())
+    }
+
+    /// Has a process with a mount namespace of its own give the layers their places, where nobody else sees them. They
+    /// are put over `place`.
+    fn overlay_elsewhere(&self, place: &Path, volatile: bool, label: &str) -> Result<OwnedFd, Error> {
+        let step = || "mount the overlay".to_owned();
+        let (ours, theirs) = Channel::pair().step(|| "make a socket pair".into())?;
+        let options = CloneOptions { namespaces: Namespaces::MOUNT, cgroup: None, sibling: false };
+        let (child, _) = sys::process::clone(&options, || {
+            let said = match self.overlay_at(place, volatile, label) {
+                Ok(tree) => theirs.send(b"tree", &[tree.as_fd()]),
+                Err(error) => theirs.send(error.to_string().as_bytes(), &[]),
+            };
+            i32::from(said.is_err())
+        })
+        .step(step)?;
+        drop(theirs);
+        let (mut message, mut descriptors) = ([0; 1024], Vec::new());
+        let received = ours.receive(&mut message, &mut descriptors);
+        let _ = sys::process::wait(child);
+        let length = received.step(step)?;
+        let said = || Error::invalid(String::from_utf8_lossy(&message[..length]).into_owned());
+        descriptors.pop().ok_or_else(said)
+    }
+
+    fn overlay_at(&self, place: &Path, volatile: bool, label: &str) -> Result<OwnedFd, Error> {
+        let step = || "give the layers places".to_owned();
+        make_private()?;
+        let open = |path: &Path| {
+            rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        };
+        let places = new_mount("tmpfs", Some(Path::new("layers")), &Options::default(), Attributes::EMPTY)?;
+        crate::rootfs::attach(places.as_fd(), open(place).step(step)?.as_fd()).step(step)?;
+        rustix::process::fchdir(&places).step(step)?;
+        for (number, tree) in self.opened.iter().enumerate() {
+            let name = number.to_string();
+            rustix::fs::mkdirat(&places, &*name, Mode::from_raw_mode(0o700)).step(step)?;
+            let target = rustix::fs::openat(&places, &*name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+            crate::rootfs::attach(tree.as_fd(), target.step(step)?.as_fd()).step(step)?;
+        }
+        rustix::fs::mkdirat(&places, "merged", Mode::from_raw_mode(0o755)).step(step)?;
+        // The last one holds the upper and the work directory.
+        let last = self.opened.len().saturating_sub(1);
+        let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+        let below = |path: &Path| format!("{last}/{}", name(path).unwrap_or_default());
+        let lower: Vec<String> = (0..last).map(|number| number.to_string()).collect();
+        let _user = self.act_as_root()?;
+        let (upper, work) = (below(&self.upper), below(&self.work));
+        mount_overlay(Path::new("merged"), &lower.join(":"), &upper, &work, volatile, label)?;
+        open_tree(Path::new("merged"), false).step(step)
     }
 }
 
@@ -294,11 +483,12 @@ fn overlay(
     work: &Path,
     volatile: bool,
     own_namespace: bool,
+    label: &str,
 ) -> Result<OwnedFd, Error> {
     let layers = lower.iter().map(|layer| ("lowerdir+", layer.as_ref()));
-    match overlay_by_options(layers, upper, work, volatile) {
+    match overlay_by_options(layers, upper, work, volatile, label) {
         // Kernels before 6.7 know no layers one by one, and those before 6.5 notice only at the end.
-        Err(Error::Invalid(_)) if own_namespace => overlay_by_mount(lower, upper, work, volatile),
+        Err(Error::Invalid(_)) if own_namespace => overlay_by_mount(lower, upper, work, volatile, label),
         Err(Error::Invalid(_)) => {
             let mut opened = Vec::new();
             let joined = open_layers(lower, &mut opened)?;
@@ -306,7 +496,7 @@ fn overlay(
                 return Err(Error::invalid(TOO_MANY_LAYERS));
             }
             let joined = [("lowerdir", Path::new(&joined))];
-            overlay_by_options(joined.into_iter(), upper, work, volatile)
+            overlay_by_options(joined.into_iter(), upper, work, volatile, label)
         }
         other => other,
     }
@@ -319,6 +509,7 @@ fn overlay_by_options<'a>(
     upper: &Path,
     work: &Path,
     volatile: bool,
+    label: &str,
 ) -> Result<OwnedFd, Error> {
     let step = || "mount the overlay".to_owned();
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).step(step)?;
@@ -342,6 +533,9 @@ fn overlay_by_options<'a>(
     for (key, value) in OVERLAY_OPTIONS {
         set(key, Path::new(value))?;
     }
+    if !label.is_empty() {
+        set("context", Path::new(label))?;
+    }
     if volatile {
         rustix::mount::fsconfig_set_flag(context.as_fd(), "volatile").step(step)?;
     }
@@ -355,7 +549,6 @@ const OVERLAY_OPTIONS: [(&str, &str); 3] = [("index", "off"), ("redirect_dir", "
 /// Opens directories and joins short names for them, for as long as they are open.
 fn open_layers(paths: &[impl AsRef<Path>], opened: &mut Vec<OwnedFd>) -> Result<String, Error> {
     use std::fmt::Write;
-    use std::os::fd::AsRawFd;
     let mut joined = String::new();
     for path in paths {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -376,19 +569,37 @@ fn overlay_by_mount(
     upper: &Path,
     work: &Path,
     volatile: bool,
+    label: &str,
 ) -> Result<OwnedFd, Error> {
-    use std::fmt::Write;
     let step = || "mount the overlay".to_owned();
     let mut opened = Vec::new();
-    let mut data = format!(
-        "lowerdir={},upperdir={},workdir={}",
-        open_layers(lower, &mut opened)?,
-        open_layers(&[upper], &mut opened)?,
-        open_layers(&[work], &mut opened)?
-    );
+    let lower = open_layers(lower, &mut opened)?;
+    let upper = open_layers(&[upper], &mut opened)?;
+    let within = open_layers(&[work], &mut opened)?;
+    mount_overlay(work, &lower, &upper, &within, volatile, label)?;
+    let tree = open_tree(work, false).step(step);
+    rustix::mount::unmount(work, rustix::mount::UnmountFlags::DETACH).step(step)?;
+    tree
+}
+
+/// Mounts an overlay on `target` by `mount(2)`; the layers are named as its options have them.
+fn mount_overlay(
+    target: &Path,
+    lower: &str,
+    upper: &str,
+    work: &str,
+    volatile: bool,
+    label: &str,
+) -> Result<(), Error> {
+    use std::fmt::Write;
+    let mut data = format!("lowerdir={lower},upperdir={upper},workdir={work}");
     for (key, value) in OVERLAY_OPTIONS {
         // Writing to a string cannot fail.
         let _ = write!(data, ",{key}={value}");
+    }
+    if !label.is_empty() {
+        // Its categories are separated as options are, unless it is quoted.
+        let _ = write!(data, ",context=\"{label}\"");
     }
     if volatile {
         data.push_str(",volatile");
@@ -398,10 +609,8 @@ fn overlay_by_mount(
     }
     let data = std::ffi::CString::new(data).unwrap_or_default();
     let flags = rustix::mount::MountFlags::empty();
-    rustix::mount::mount("overlay", work, "overlay", flags, data.as_c_str()).step(step)?;
-    let tree = open_tree(work, false).step(step);
-    rustix::mount::unmount(work, rustix::mount::UnmountFlags::DETACH).step(step)?;
-    tree
+    rustix::mount::mount("overlay", target, "overlay", flags, data.as_c_str())
+        .step(|| "mount the overlay".into())
 }
 
 /// A new filesystem as a detached mount.

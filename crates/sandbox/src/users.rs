@@ -45,6 +45,19 @@ pub fn home(root: &Root, uid: u32) -> Result<String, Error> {
     Ok(entry.map(|entry| entry.home).filter(|home| !home.is_empty()).unwrap_or("/").to_owned())
 }
 
+/// Puts numbers in the place of the names of a process's user and groups, and sets `HOME` if it is not set.
+pub fn resolve(root: &Root, process: &mut oci::runtime::Process) -> Result<(), Error> {
+    let identity = crate::process::identity(root, process)?;
+    let user = &mut process.user;
+    (user.uid, user.gid, user.additional_gids) = (identity.uid, identity.gid, identity.groups);
+    user.username = String::new();
+    user.additional_groups = Vec::new();
+    if !process.env.iter().any(|entry| entry.starts_with("HOME=")) {
+        process.env.push(format!("HOME={}", identity.home));
+    }
+    Ok(())
+}
+
 fn find(
     user: &str,
     extra_groups: &[String],

@@ -82,18 +82,35 @@ pub struct Create {
     pub run_directory: PathBuf,
     pub spec: Spec,
     pub rootfs: Rootfs,
+    /// The root's owners are those of the container's user namespace, and stay on disk as the container sees them.
+    #[serde(default)]
+    pub map_root: bool,
     pub stdin: StdinMode,
     pub log: LogTarget,
     /// Clients that attached before the start.
     pub attach: Vec<Attach>,
     /// The daemon wants a netlink socket from inside the network namespace with [`Reply::Created`].
     pub netlink: bool,
+    /// Cgroups are made by systemd; the spec's path is `slice:prefix:name`.
+    #[serde(default)]
+    pub systemd_cgroup: bool,
     /// The first process is an init, which the shim has, with the spec's process below it.
     #[serde(default)]
     pub init: bool,
     /// The first process of the container whose `/dev/shm` this one shares: the spec's mount there stands for it.
     #[serde(default)]
     pub shared_memory_of: Option<i32>,
+    /// The program that makes the container in the shim's stead; none: the shim does.
+    #[serde(default)]
+    pub runtime: Option<Runtime>,
+}
+
+/// A program with runc's command line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Runtime {
+    pub program: PathBuf,
+    /// Given before the command.
+    pub arguments: Vec<String>,
 }
 
 /// How the root filesystem is put together.

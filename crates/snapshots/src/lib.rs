@@ -175,6 +175,9 @@ pub trait Snapshotter: Debug + Send + Sync {
 
     fn create(&self, container: &str, top: Option<&Digest>) -> Result<(), Error>;
 
+    /// Limits what a container's own layer may hold, in bytes. Needs a filesystem with quotas of projects.
+    fn limit(&self, container: &str, bytes: u64) -> Result<(), Error>;
+
     fn mounts(&self, container: &str) -> Result<Mounts, Error>;
 
     /// The root filesystem of a container as a descriptor, mounted nowhere: to copy into it and out of it while it does

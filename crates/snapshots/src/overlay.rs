@@ -12,7 +12,7 @@
 //! emptying trees happens outside of it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -377,6 +377,11 @@ impl Snapshotter for Overlay {
         made
     }
 
+    fn limit(&self, container: &str, bytes: u64) -> Result<(), Error> {
+        let directory = self.container_directory(container)?;
+        limit(&directory, bytes).map_err(io("limit", &directory))
+    }
+
     fn mounts(&self, container: &str) -> Result<Mounts, Error> {
         let directory = self.container_directory(container)?;
         let state = self.lock();
@@ -449,6 +454,25 @@ impl Snapshotter for Overlay {
         let directory = std::fs::File::open(&self.root).map_err(io("open", &self.root))?;
         rustix::fs::syncfs(&directory).map_err(|errno| io("sync", &self.root)(errno.into()))
     }
+}
+
+/// Makes a container's directories a project of their own. All of them: overlayfs makes files in the work directory
+/// and moves them, which is not allowed between projects.
+fn limit(directory: &Path, bytes: u64) -> std::io::Result<()> {
+    let open = |path: &Path| {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::open(path, flags, Mode::empty())
+    };
+    let holder = open(directory)?;
+    // Where the file's own number is taken, the next free one.
+    let mut project = (rustix::fs::fstat(&holder)?.st_ino as u32).max(1);
+    while sys::quota::is_used(holder.as_fd(), project)? {
+        project = project.checked_add(1).unwrap_or(1);
+    }
+    for path in [directory.to_path_buf(), directory.join("upper"), directory.join("work")] {
+        sys::quota::assign(open(&path)?.as_fd(), project)?;
+    }
+    sys::quota::limit(holder.as_fd(), project, bytes)
 }
 
 fn make_container(directory: &Path, top: Option<&Digest>) -> Result<(), Error> {

@@ -10,6 +10,7 @@ pub mod mount;
 pub mod netlink;
 pub mod network;
 pub mod process;
+pub mod quota;
 mod root;
 pub mod security;
 pub mod signal;

@@ -162,3 +162,33 @@ pub fn sealed_copy(program: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> 
     rustix::fs::fcntl_add_seals(&copy, seals)?;
     Ok(copy)
 }
+
+/// Acts on files as another user, with all the rights that the process has, until it is dropped.
+#[derive(Debug)]
+pub struct FileUser(());
+
+impl FileUser {
+    /// For a process of root's.
+    pub fn become_user(uid: u32, gid: u32) -> io::Result<FileUser> {
+        let before = capabilities()?;
+        // SAFETY: only integers are passed. The calls tell the former user and never fail as such.
+        unsafe {
+            libc::setfsgid(gid);
+            libc::setfsuid(uid);
+        }
+        let user = FileUser(());
+        // A user that is not root loses the capabilities over files.
+        set_capabilities(&before)?;
+        Ok(user)
+    }
+}
+
+impl Drop for FileUser {
+    fn drop(&mut self) {
+        // SAFETY: as above.
+        unsafe {
+            libc::setfsuid(0);
+            libc::setfsgid(0);
+        }
+    }
+}

@@ -4,25 +4,13 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use testkit::Bed;
 use testkit::process::eventually;
-
-/// Does something within the host's network: a socket stays in the network that it was made in.
-pub fn inside<T: Send + 'static>(bed: &Bed, work: impl FnOnce() -> T + Send + 'static) -> T {
-    let network = File::open(format!("/proc/{}/ns/net", bed.host().init())).expect("network namespace");
-    let within = thread::spawn(move || {
-        move_into_link_name_space(std::os::fd::AsFd::as_fd(&network), Some(LinkNameSpaceType::Network))
-            .expect("setns");
-        work()
-    });
-    within.join().expect("work in the host")
-}
 
 /// A connection of either kind.
 pub trait Connection: Read + Write + Send {
@@ -74,20 +62,13 @@ impl Receiver {
     }
 
     pub fn tcp_answering(bed: &Bed, port: u16, answer: Answer) -> Receiver {
-        let listener = inside(bed, move || TcpListener::bind(("127.0.0.1", port)).expect("port is free"));
-        let pid = bed.host().init();
+        let listener =
+            bed.host().in_network(move || TcpListener::bind(("127.0.0.1", port)).expect("port is free"));
+        let twin = listener.try_clone().expect("clone");
         let accept = move || listener.accept().map(|(stream, _)| Box::new(stream) as Box<dyn Connection>);
+        // A socket that is shut down accepts no more.
         let wake = move || {
-            let network = File::open(format!("/proc/{pid}/ns/net"));
-            let _ = thread::spawn(move || {
-                let Ok(network) = network else { return };
-                let _ = move_into_link_name_space(
-                    std::os::fd::AsFd::as_fd(&network),
-                    Some(LinkNameSpaceType::Network),
-                );
-                let _ = TcpStream::connect(("127.0.0.1", port));
-            })
-            .join();
+            let _ = rustix::net::shutdown(&twin, rustix::net::Shutdown::Both);
         };
         Receiver::accepting(accept, Box::new(wake), answer)
     }
@@ -95,10 +76,10 @@ impl Receiver {
     pub fn unix(path: &Path, answer: Answer) -> Receiver {
         let _ = std::fs::remove_file(path);
         let listener = UnixListener::bind(path).expect("unix socket");
-        let path: PathBuf = path.into();
+        let twin = listener.try_clone().expect("clone");
         let accept = move || listener.accept().map(|(stream, _)| Box::new(stream) as Box<dyn Connection>);
         let wake = move || {
-            let _ = UnixStream::connect(path);
+            let _ = rustix::net::shutdown(&twin, rustix::net::Shutdown::Both);
         };
         Receiver::accepting(accept, Box::new(wake), answer)
     }
@@ -126,7 +107,8 @@ impl Receiver {
     }
 
     pub fn udp(bed: &Bed, port: u16) -> Receiver {
-        let socket = inside(bed, move || UdpSocket::bind(("127.0.0.1", port)).expect("port is free"));
+        let socket =
+            bed.host().in_network(move || UdpSocket::bind(("127.0.0.1", port)).expect("port is free"));
         socket.set_read_timeout(Some(Duration::from_millis(50))).expect("timeout");
         Receiver::datagrams(move |buffer| socket.recv(buffer).map(|count| buffer[..count].to_vec()))
     }

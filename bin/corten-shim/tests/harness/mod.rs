@@ -151,12 +151,15 @@ impl Bed {
             run_directory: self.run_directory(),
             spec,
             rootfs: Rootfs::Directory(self.directory.path().join("root")),
+            map_root: false,
+            runtime: None,
             stdin: self.stdin,
             log: self.log.clone(),
             attach,
             init: false,
             shared_memory_of: None,
             netlink: self.netlink,
+            systemd_cgroup: false,
         }
     }
 

@@ -13,10 +13,8 @@ use super::{Config, Effect, SETTINGS};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Runtime {
     pub path: String,
+    pub arguments: Vec<String>,
 }
-
-/// Names under which Corten's own runtime answers.
-pub const OWN_RUNTIMES: [&str; 3] = ["corten", "runc", "io.containerd.runc.v2"];
 
 impl Config {
     pub fn ulimits(&self) -> Vec<Ulimit> {
@@ -39,7 +37,9 @@ impl Config {
                     path if path.is_empty() => text(value, "runtimeType"),
                     path => path,
                 };
-                (name.clone(), Runtime { path })
+                let arguments = value.get("runtimeArgs").and_then(Value::as_array).into_iter().flatten();
+                let arguments = arguments.filter_map(Value::as_str).map(String::from).collect();
+                (name.clone(), Runtime { path, arguments })
             })
             .collect()
     }
@@ -206,22 +206,7 @@ fn limits(config: &Config) -> Result<()> {
 }
 
 fn runtimes(config: &Config) -> Result<()> {
-    let known = config.runtimes();
-    for (name, runtime) in &known {
-        ensure!(!OWN_RUNTIMES.contains(&name.as_str()), "runtime name '{name}' is reserved");
-        ensure!(!runtime.path.is_empty(), "runtime {name}: either a path or a runtimeType is needed");
-    }
-    match config.text("default-runtime") {
-        Some(name) if known.contains_key(name) => {
-            bail!(
-                "the default runtime {name} cannot be used yet: Corten runs containers by its own runtime; leave it out"
-            )
-        }
-        Some(name) if !OWN_RUNTIMES.contains(&name) => {
-            bail!("specified default runtime '{name}' does not exist")
-        }
-        _ => Ok(()),
-    }
+    crate::settings::runtimes(config).map(drop)
 }
 
 fn storage_and_exec(config: &Config) -> Result<()> {

@@ -92,13 +92,12 @@ fn what_cannot_be_is_refused() {
         (json!({"max-download-attempts": 0}), "invalid max download attempts: 0"),
         (json!({"max-concurrent-downloads": -1}), "invalid max concurrent downloads: -1"),
         (json!({"default-runtime": "odd"}), "specified default runtime 'odd' does not exist"),
-        (json!({"runtimes": {"runc": {"path": "/x"}}}), "runtime name 'runc' is reserved"),
+        (json!({"runtimes": {"corten": {"path": "/x"}}}), "runtime name 'corten' is reserved"),
         (json!({"default-ipc-mode": "host"}), "IPC mode \"host\" is not supported as default value"),
         (
             json!({"bridge": "b", "bip": "10.0.0.1/24"}),
             "You specified -b & --bip, mutually exclusive options. Please specify only one",
         ),
-        (json!({"selinux-enabled": true}), "selinux-enabled: SELinux labels are not supported yet"),
         (json!({"default-shm-size": "much"}), "invalid default shm size much"),
         (
             json!({"default-ulimits": {"nofile": {"Soft": 9, "Hard": 8}}}),

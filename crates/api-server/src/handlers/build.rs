@@ -5,14 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use api_types::container::{HostConfig, Resources};
+use api_types::registry::AuthConfig;
 use api_types::{ProgressMessage, StringMap};
 use build::{Event, Options, Stream};
 use model::{Kind, Refusal};
 use oci::{Config, Platform, Reference};
+use registry::{Credentials, base64};
 use serde_json::json;
 
 use crate::App;
 use crate::handlers::images::timestamp;
+use crate::handlers::registry::{credentials, domain_of};
 use crate::query::Query;
 use crate::request::Request;
 use crate::respond::{Outcome, streamed};
@@ -87,6 +90,28 @@ fn parsed<T: serde::de::DeserializeOwned + Default>(query: &Query, key: &str) ->
     }
 }
 
+/// What a client gives beside the steps of a build.
+#[derive(Debug, Clone, Default)]
+pub struct BuildSetting {
+    /// What every container gets: limits, names of hosts.
+    pub host: HostConfig,
+    /// Of the registries that base images come from, by domain.
+    pub credentials: BTreeMap<String, Credentials>,
+}
+
+/// Reads `X-Registry-Config`: base64 of a JSON object of address to credentials.
+fn all_credentials(request: &Request) -> Result<BTreeMap<String, Credentials>, Refusal> {
+    let text = request.header("x-registry-config");
+    if text.trim().is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let invalid = |why: &str| Refusal::invalid(format!("invalid X-Registry-Config header: {why}"));
+    let bytes = base64::decode(text.trim()).ok_or_else(|| invalid("it is not base64"))?;
+    let all: BTreeMap<String, AuthConfig> =
+        serde_json::from_slice(&bytes).map_err(|error| invalid(&error.to_string()))?;
+    Ok(all.into_iter().map(|(address, config)| (domain_of(&address), credentials(config))).collect())
+}
+
 /// What the containers of a build get beside its steps.
 fn host(query: &Query) -> Result<HostConfig, Refusal> {
     let number = |key: &str| match query.text(key) {
@@ -125,13 +150,13 @@ fn host(query: &Query) -> Result<HostConfig, Refusal> {
 
 pub async fn build(app: &App, request: Request) -> Outcome {
     let options = options(&request.query)?;
-    let host = host(&request.query)?;
+    let setting = BuildSetting { host: host(&request.query)?, credentials: all_credentials(&request)? };
     let quiet = request.query.flag("q");
     let (app, reader) = (app.clone(), request.into_reader());
     let (mut out, pieces) = pipe();
     app.engine.metrics().builds.fetch_add(1, Ordering::Relaxed);
     tokio::task::spawn_blocking(move || {
-        if let Err(error) = run(&app, reader, &options, host, quiet, &mut out) {
+        if let Err(error) = run(&app, reader, &options, setting, quiet, &mut out) {
             app.engine.metrics().builds_failed.fetch_add(1, Ordering::Relaxed);
             out.fail(error.code().unwrap_or(0), &refusal(&error));
         }
@@ -143,11 +168,11 @@ fn run(
     app: &App,
     reader: impl std::io::Read,
     options: &Options,
-    host: HostConfig,
+    setting: BuildSetting,
     quiet: bool,
     out: &mut Pipe,
 ) -> Result<(), build::Error> {
-    let executor = (app.executor)(host);
+    let executor = (app.executor)(setting);
     let context = app.builder.context(reader)?;
     let clock = || timestamp(app.engine.now());
     let image = app.builder.build(&context, options, &*executor, &clock, &mut |event| {

@@ -37,7 +37,7 @@ fn registry_refusal(error: registry::Error) -> Refusal {
     refusal(&transfer::Error::Registry(error))
 }
 
-fn credentials(config: AuthConfig) -> Credentials {
+pub fn credentials(config: AuthConfig) -> Credentials {
     let mut found = Credentials {
         username: config.username,
         password: config.password,
@@ -258,7 +258,7 @@ fn log_in_refusal(domain: &str, error: registry::Error) -> Refusal {
 }
 
 /// The domain of a server's address: `https://index.docker.io/v1/` is the Hub, and `https://host/path` is `host`.
-fn domain_of(address: &str) -> String {
+pub fn domain_of(address: &str) -> String {
     let bare = address.trim_start_matches("https://").trim_start_matches("http://");
     let host = bare.split('/').next().unwrap_or_default();
     match host {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use api_types::events::EventMessage;
 use api_types::system::{
-    Commit, Component, FirewallInfo, IndexInfo, Info, PlatformName, PluginsInfo, RegistryConfig, Runtime,
-    SwarmInfo, Version as VersionAnswer,
+    Commit, Component, DeviceInfo, FirewallInfo, IndexInfo, Info, PlatformName, PluginsInfo, RegistryConfig,
+    Runtime, SwarmInfo, Version as VersionAnswer,
 };
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
@@ -98,22 +98,24 @@ pub async fn info(app: &App) -> Outcome {
         index_configs.insert(name.clone(), IndexInfo { name: name.clone(), ..IndexInfo::default() });
     }
     let commit = || Commit { id: app.about.commit.clone() };
-    let mut security = list(&["name=seccomp,profile=builtin"]);
-    if facts.cgroup_v2 {
-        security.push("name=cgroupns".into());
+    let described = settings.runtimes.described().into_iter();
+    let runtimes = described.map(|(name, path, arguments)| {
+        (name, Runtime { path, runtime_args: Some(arguments).filter(|list| !list.is_empty()) })
+    });
+    let devices = facts.devices.into_iter().map(|id| DeviceInfo { source: "cdi".into(), id });
+    let directories = app.engine.devices().directories().iter();
+    let mut warnings = Vec::new();
+    if !facts.ipv4_forwarding {
+        warnings.push("WARNING: IPv4 forwarding is disabled".to_string());
     }
+    if !facts.apparmor_problem.is_empty() {
+        let why = &facts.apparmor_problem;
+        warnings.push(format!("WARNING: containers run without an AppArmor profile: {why}"));
+    }
+    let mut security = facts.security;
     if settings.no_new_privileges {
         security.push("name=no-new-privileges".into());
     }
-    let profile = match settings.seccomp.as_deref() {
-        None => "builtin",
-        Some("unconfined") => "unconfined",
-        Some(_) => "custom",
-    };
-    security[0] = format!("name=seccomp,profile={profile}");
-    let mut runtimes: BTreeMap<String, Runtime> =
-        settings.runtimes.iter().map(|(name, path)| (name.clone(), Runtime { path: path.clone() })).collect();
-    runtimes.insert("corten".into(), Runtime { path: "corten-shim".into() });
     json(&Info {
         id: facts.id,
         containers: facts.running + facts.paused + facts.stopped,
@@ -171,8 +173,10 @@ pub async fn info(app: &App) -> Outcome {
         name: facts.name,
         labels: settings.labels.clone(),
         server_version: app.about.version.clone(),
-        runtimes,
-        default_runtime: settings.default_runtime.clone(),
+        runtimes: runtimes.collect(),
+        default_runtime: settings.runtimes.default_name().into(),
+        cdi_spec_dirs: directories.map(|directory| directory.to_string_lossy().into_owned()).collect(),
+        discovered_devices: devices.collect(),
         experimental_build: settings.experimental,
         http_proxy: without_password(&settings.http_proxy),
         https_proxy: without_password(&settings.https_proxy),
@@ -185,7 +189,7 @@ pub async fn info(app: &App) -> Outcome {
         init_commit: Commit::default(),
         security_options: security,
         firewall_backend: Some(FirewallInfo { driver: "nftables".into() }),
-        warnings: (!facts.ipv4_forwarding).then(|| list(&["WARNING: IPv4 forwarding is disabled"])),
+        warnings: Some(warnings).filter(|all| !all.is_empty()),
         ..Info::default()
     })
 }

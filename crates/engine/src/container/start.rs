@@ -8,7 +8,7 @@ use model::create::NetworkChoice;
 use model::phase::Ending;
 use model::spec::{Place, StartFacts};
 use model::{Phase, Refusal};
-use shim_protocol::{Command as ToShim, Create, LogDriver, LogTarget, Reply, StdinMode};
+use shim_protocol::{Command as ToShim, Create, LogDriver, LogTarget, Reply, Runtime, StdinMode};
 
 use super::StartedBy;
 use super::exec::exit_code_of;
@@ -18,7 +18,7 @@ use super::task::Task;
 use crate::net::Endpoint;
 use crate::paths::ENDPOINT_NAME;
 use crate::shim::Shim;
-use crate::{blocking, failpoint, host};
+use crate::{blocking, failpoint, host, selinux};
 
 /// How long the end of an earlier shim may take.
 const SETTLING: std::time::Duration = std::time::Duration::from_secs(10);
@@ -246,13 +246,19 @@ impl Task {
             "" => self.engine.options().cgroup_parent.as_str(),
             own => own,
         };
+        let systemd_cgroup = self.engine.options().cgroup_driver == crate::CgroupDriver::Systemd;
+        let host_facts = self.engine.facts();
+        let remap = model::remap::of(&record.host_config, host_facts.remap.as_ref());
         let (init, init_path) = self.init();
         let ipc_of = match record.host_config.ipc_mode.strip_prefix("container:") {
             Some(other) => Some(joins::ipc(&self.engine, other)?),
             None => None,
         };
         let facts = StartFacts {
-            cgroup_path: format!("{}/{}", cgroup_parent.trim_end_matches('/'), record.id),
+            cgroup_path: match systemd_cgroup {
+                true => format!("{cgroup_parent}:corten:{}", record.id),
+                false => format!("{}/{}", cgroup_parent.trim_end_matches('/'), record.id),
+            },
             cgroup_v2: self.engine.facts().cgroup_v2,
             join_network: match &record.network {
                 NetworkChoice::Container(other) => {
@@ -270,16 +276,26 @@ impl Task {
             hostname: Some(&files.hostname),
             hosts: Some(&files.hosts),
             device: &host::device,
+            device_nodes: &host::device_nodes,
             all_devices: &host::all_devices,
             places,
             time_namespace: false,
+            remap,
+            join_user: if remap.is_some() { self.shared_users(ipc_of)? } else { None },
+            data_root: &paths.data,
         };
-        let spec = model::spec::runtime_spec(record, &facts)?;
+        let mut spec = model::spec::runtime_spec(record, &facts)?;
+        let requests = record.host_config.resources.device_requests.as_deref();
+        self.engine.devices().inject(requests.unwrap_or_default(), &mut spec)?;
+        selinux::relabel_binds(record)?;
+        let runtime = self.other_runtime(&mut spec, init || ipc_of.is_some())?;
         Ok(Create {
             id: record.id.clone(),
             run_directory,
             spec,
             rootfs: self.engine.rootfs(&record.id, record.host_config.auto_remove)?,
+            map_root: remap.is_some(),
+            runtime,
             stdin: match (record.config.open_stdin, record.config.stdin_once) {
                 (false, _) => StdinMode::Null,
                 (true, false) => StdinMode::Open,
@@ -288,9 +304,39 @@ impl Task {
             log: log_target(self)?,
             attach: Vec::new(),
             netlink: endpoint.is_some(),
+            systemd_cgroup,
             init,
             shared_memory_of: ipc_of,
         })
+    }
+
+    /// The program that makes the container in Corten's stead, if one was asked for. `odd`: the shim is to have a part
+    /// in what the container's processes see.
+    fn other_runtime(&self, spec: &mut oci::runtime::Spec, odd: bool) -> Result<Option<Runtime>, Refusal> {
+        let (record, name) = (&self.record, &self.record.host_config.runtime);
+        let Some((program, arguments)) = self.engine.settings().runtimes.find(name)? else { return Ok(None) };
+        let remapped = spec.linux.as_ref().is_some_and(|linux| !linux.uid_mappings.is_empty());
+        for (what, asked) in [("--userns-remap", remapped), ("--init or --ipc container:", odd)] {
+            if asked {
+                return Err(Refusal::not_implemented(&format!("{what} together with the runtime {name}"))
+                    .hint("use Corten's own runtime, or leave the option out (--userns=host for a remap)"));
+            }
+        }
+        // It makes the filter itself.
+        if let Some(linux) = &mut spec.linux {
+            linux.seccomp = self.engine.seccomp_section(record)?;
+        }
+        Ok(Some(Runtime { program, arguments }))
+    }
+
+    /// The user namespace of the container that this one shares another namespace with: the two belong together.
+    fn shared_users(&self, ipc_of: Option<i32>) -> Result<Option<PathBuf>, Refusal> {
+        let pid = match (&self.record.network, self.record.host_config.pid_mode.strip_prefix("container:")) {
+            (NetworkChoice::Container(other), _) => Some(joins::network(&self.engine, other)?),
+            (_, Some(other)) => Some(joins::pids(&self.engine, other)?),
+            (_, None) => ipc_of,
+        };
+        Ok(pid.map(|pid| namespace(pid, "user")))
     }
 
     /// Whether an init of Corten's own stands before the program, or which of the host's. In a PID namespace that is

@@ -48,6 +48,9 @@ struct Opened {
     root: Root,
     is_running: bool,
     record: Arc<Record>,
+    /// The user and group of the host that are the root of the container's user namespace, where its files are seen
+    /// through that: (0, 0) else.
+    offset: (u32, u32),
     _lease: Lease,
 }
 
@@ -150,13 +153,17 @@ impl Files {
         let (name, lease) = (container.to_string(), reached.lease);
         if let Some(root) = reached.root {
             let root = Root::from_descriptor(root);
-            return Ok(Opened { name, root, is_running: true, record, _lease: lease });
+            let facts = self.0.facts();
+            let remap = model::remap::of(&record.host_config, facts.remap.as_ref());
+            let offset = remap.map_or((0, 0), model::remap::Remap::root);
+            return Ok(Opened { name, root, is_running: true, record, offset, _lease: lease });
         }
         settle(&handle).await?;
         let files = self.clone();
         blocking(move || {
             let root = files.open_stopped(&record)?;
-            Ok(Opened { name, root, is_running: false, record, _lease: lease })
+            // Its layers are opened as they are on disk, where they have the container's own numbers.
+            Ok(Opened { name, root, is_running: false, record, offset: (0, 0), _lease: lease })
         })
         .await
     }
@@ -254,7 +261,8 @@ impl Opened {
             "/" => "",
             name => name,
         };
-        let options = PackOptions { skip_kernel_files: true, ..PackOptions::default() };
+        let options =
+            PackOptions { skip_kernel_files: true, owner_offset: self.offset, ..PackOptions::default() };
         let mut packer = Packer::new(out, options);
         let below = |inner: &Path| -> Option<Vec<u8>> {
             let rest = inner.strip_prefix(&place.path).ok().filter(|rest| !rest.as_os_str().is_empty())?;
@@ -294,6 +302,10 @@ impl Opened {
             keep_destination: true,
             ..UnpackOptions::default()
         };
+        let (uid, gid) = self.offset;
+        // A container's own overlay takes files from its own users only.
+        let user = (uid != 0).then(|| sys::security::FileUser::become_user(uid, gid)).transpose();
+        let _user = user.map_err(|error| Refusal::from_error("act as the container's root", &error))?;
         Decoder::new(stream)
             .and_then(|decoder| archive::unpack(decoder, &self.root, &unpack_options))
             .map(drop)
@@ -321,11 +333,18 @@ impl Opened {
     fn ownership(&self, options: ExtractOptions) -> Result<Ownership, Refusal> {
         let user = &self.record.config.user;
         if !options.to_user || user.is_empty() {
-            return Ok(Ownership::Keep);
+            return Ok(match self.offset {
+                (0, 0) => Ownership::Keep,
+                (uid, gid) => Ownership::Shift { uid, gid },
+            });
         }
         let identity = sandbox::users::lookup(&self.root, user, &[]);
         let identity = identity.map_err(|error| Refusal::invalid(error.to_string()))?;
-        Ok(Ownership::Fixed { uid: identity.uid, gid: identity.gid })
+        let (users, groups) = self.offset;
+        Ok(Ownership::Fixed {
+            uid: identity.uid.saturating_add(users),
+            gid: identity.gid.saturating_add(groups),
+        })
     }
 }
 

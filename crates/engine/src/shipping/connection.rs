@@ -235,6 +235,13 @@ impl Connection {
         }
     }
 
+    /// Ends the connection in order.
+    pub async fn close(&mut self) {
+        if let Socket::Tls(socket) = &mut self.socket {
+            let _ = tokio::time::timeout(Duration::from_secs(1), socket.shutdown()).await;
+        }
+    }
+
     /// Waits until the receiver closes the connection (in order, or else the error); what it says is not listened to.
     pub async fn closed(&mut self) -> io::Result<()> {
         let mut buffer = [0; 512];

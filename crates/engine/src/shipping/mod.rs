@@ -37,6 +37,9 @@ use worker::{Wanted, Worker};
 /// How long the removal of a container waits for its last records to be taken.
 pub const LAST_RECORDS: Duration = Duration::from_secs(5);
 
+/// How long workers may take to note what their receivers have.
+const LAST_NOTES: Duration = Duration::from_millis(300);
+
 /// All workers of the daemon. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Shipping(Arc<Mutex<State>>);
@@ -57,6 +60,22 @@ struct Running {
     _watch: Option<Watch>,
 }
 
+impl Running {
+    /// Which worker it is, and the way to tell it what is wanted.
+    fn handle(&self) -> (u64, channel::Sender<Wanted>) {
+        (self.number, self.wanted.clone())
+    }
+}
+
+impl State {
+    /// Forgets a worker that has ended, unless another came in its place.
+    fn remove(&mut self, id: &str, number: u64) {
+        if self.workers.get(id).is_some_and(|running| running.number == number) {
+            self.workers.remove(id);
+        }
+    }
+}
+
 impl Shipping {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -72,6 +91,8 @@ impl Shipping {
         } else {
             None
         };
+        // What the last run left: its receiver has it, or gets it from the new worker.
+        self.finish(&record.id, LAST_NOTES).await;
         self.stop(&record.id).await;
         let rewound = spool.clone();
         blocking(move || {
@@ -128,10 +149,7 @@ impl Shipping {
         let (shipping, key) = (self.clone(), id.to_string());
         let task = tokio::spawn(async move {
             worker.run(connection).await;
-            let mut state = shipping.lock();
-            if state.workers.get(&key).is_some_and(|running| running.number == number) {
-                state.workers.remove(&key);
-            }
+            shipping.lock().remove(&key, number);
         });
         state.workers.insert(id.into(), Running { number, wanted: send, task, _watch: watch });
     }
@@ -143,22 +161,25 @@ impl Shipping {
         }
     }
 
-    /// Waits until everything of an ended container is shipped, at most for so long.
+    /// Waits until everything that a container's log has by now is shipped, at most for so long. Its worker goes.
     pub async fn finish(&self, id: &str, limit: Duration) {
-        if let Some(running) = self.lock().workers.get(id) {
-            running.wanted.send_replace(Wanted::Leave);
+        let Some((number, wanted)) = self.lock().workers.get(id).map(Running::handle) else { return };
+        wanted.send_replace(Wanted::Leave);
+        // Its receiver goes with the worker.
+        if tokio::time::timeout(limit, wanted.closed()).await.is_ok() {
+            self.lock().remove(id, number);
         }
-        let deadline = tokio::time::Instant::now() + limit;
-        loop {
-            let task = match self.lock().workers.get(id) {
-                Some(running) => running.wanted.clone(),
-                None => return,
-            };
-            // Its receiver goes with the worker.
-            if tokio::time::timeout_at(deadline, task.closed()).await.is_err() {
-                return;
-            }
-            tokio::task::yield_now().await;
+    }
+
+    /// The daemon ends. What its receivers surely have is noted; the next daemon ships the rest.
+    pub async fn shut_down(&self) {
+        let all: Vec<_> = self.lock().workers.values().map(Running::handle).collect();
+        for (_, wanted) in &all {
+            wanted.send_replace(Wanted::Leave);
+        }
+        let deadline = tokio::time::Instant::now() + LAST_NOTES;
+        for (_, wanted) in all {
+            let _ = tokio::time::timeout_at(deadline, wanted.closed()).await;
         }
     }
 

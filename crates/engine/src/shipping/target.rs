@@ -171,6 +171,9 @@ impl Target {
                 batch.ends.push(batch.bytes.len());
             }
         }
+        if batch.count == 0 {
+            reader.release();
+        }
         if let Encoder::Fluentd { encoder, acknowledged: true } = &self.encoder
             && batch.count > 0
         {

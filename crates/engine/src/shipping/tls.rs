@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use model::Refusal;
 use model::logging::TlsFiles;
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 /// Where distributions keep the authorities that the host believes.
@@ -29,7 +31,12 @@ pub fn config(files: &TlsFiles) -> Result<Arc<ClientConfig>, Refusal> {
     let builder = if files.skip_verify {
         builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)))
     } else {
-        builder.with_root_certificates(roots(files.authority.as_deref())?)
+        let trusted = files.authority.as_deref().map(certificates).transpose()?;
+        let roots = Arc::new(roots(trusted.as_deref())?);
+        let built = WebPkiServerVerifier::builder_with_provider(roots, provider).build();
+        let chains = built.map_err(|error| Refusal::from_error("cannot set up TLS", &error))?;
+        let trusted = trusted.unwrap_or_default();
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(Verified { chains, trusted }))
     };
     let config = match (&files.certificate, &files.key) {
         (Some(certificate), Some(key)) => {
@@ -50,15 +57,12 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Refusal> {
     })
 }
 
-fn roots(authority: Option<&Path>) -> Result<RootCertStore, Refusal> {
+fn roots(trusted: Option<&[CertificateDer<'static>]>) -> Result<RootCertStore, Refusal> {
     let mut roots = RootCertStore::empty();
-    if let Some(path) = authority {
-        for certificate in certificates(path)? {
-            roots.add(certificate).map_err(|error| {
-                Refusal::from_error(
-                    &format!("failed to append certificates from PEM file {}", path.display()),
-                    &error,
-                )
+    if let Some(trusted) = trusted {
+        for certificate in trusted {
+            roots.add(certificate.clone()).map_err(|error| {
+                Refusal::from_error("failed to append certificates from the CA's PEM file", &error)
             })?;
         }
         return Ok(roots);
@@ -67,6 +71,53 @@ fn roots(authority: Option<&Path>) -> Result<RootCertStore, Refusal> {
     let bundle = BUNDLES.iter().map(Path::new).find(|path| path.exists());
     roots.add_parsable_certificates(bundle.map(certificates).transpose()?.unwrap_or_default());
     Ok(roots)
+}
+
+/// Believes chains that end in an authority, and, as Go does, a receiver's certificate that stands itself among the
+/// authorities: many a receiver has one that it signed itself.
+#[derive(Debug)]
+struct Verified {
+    chains: Arc<WebPkiServerVerifier>,
+    trusted: Vec<CertificateDer<'static>>,
+}
+
+impl ServerCertVerifier for Verified {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        stapled: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if self.trusted.iter().any(|trusted| trusted.as_ref() == certificate.as_ref()) {
+            rustls::client::verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
+            return Ok(ServerCertVerified::assertion());
+        }
+        self.chains.verify_server_cert(certificate, between, name, stapled, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chains.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chains.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chains.supported_verify_schemes()
+    }
 }
 
 /// Believes everybody, as `syslog-tls-skip-verify` asks.

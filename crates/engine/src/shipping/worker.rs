@@ -22,7 +22,7 @@ pub enum Wanted {
     Follow,
     /// It has ended: ship the rest, and go.
     Finish,
-    /// It is removed: the same, as soon as the receiver's host has everything.
+    /// The same, as soon as the receiver's host has everything that is there by now.
     Leave,
 }
 
@@ -124,6 +124,9 @@ impl Worker {
         };
         let (target, end) = self.ship(files, &mut connection, failures).await;
         self.target = target;
+        if matches!(end, End::Done | End::Reconnect) {
+            connection.close().await;
+        }
         end
     }
 
@@ -166,7 +169,7 @@ impl Worker {
             let now = Instant::now();
             sure = if batch.chunk.is_some() {
                 open.closed(0, now)
-            } else if wanted == Wanted::Leave && batch.count == 0 {
+            } else if wanted == Wanted::Leave {
                 open.closed(connection.untaken(), now)
             } else {
                 open.look(connection.untaken(), now)
@@ -214,7 +217,7 @@ impl Worker {
         {
             tracing::warn!(
                 container = %self.container, first, records = missing,
-                "log records were lost before they could be shipped: the container's log was rotated too early"
+                "log records were lost before they could be shipped: the container's log could not hold them"
             );
         }
         if batch.unfit > 0 {

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use crate::container::View;
 use crate::{Engine, blocking};
-use sample::Host;
+use sample::{Host, Source};
 pub use sample::{Network, Sample};
 pub use sampler::Sampler;
 pub use sandbox::cgroup::BlockIoEntry;
@@ -55,8 +55,9 @@ impl Engine {
         let view = self.find(name)?.view();
         blocking(move || {
             let mut buffer = Vec::new();
-            Ok(Arc::new(match gauge(&view) {
-                Some((gauge, pid)) => Sample::read(&gauge, pid, &Host::read(), &mut buffer),
+            let host = Host::read();
+            Ok(Arc::new(match source(&view, &host) {
+                Some(mut source) => Sample::read(&mut source, &host, &mut buffer),
                 None => Sample::empty(),
             }))
         })
@@ -76,8 +77,8 @@ impl Engine {
                 let sample = match watched {
                     Some(sample) => sample,
                     None => {
-                        let (gauge, pid) = gauge(&view)?;
-                        Arc::new(Sample::read(&gauge, pid, &host, &mut buffer))
+                        let mut source = source(&view, &host)?;
+                        Arc::new(Sample::read(&mut source, &host, &mut buffer))
                     }
                 };
                 Some((view, sample))
@@ -86,9 +87,9 @@ impl Engine {
     }
 }
 
-/// The files and the process to ask about a container; none if it does not run.
-fn gauge(view: &View) -> Option<(Gauge, i32)> {
+/// The files to ask about a container; none if it does not run.
+fn source(view: &View, host: &Host) -> Option<Source> {
     let Phase::Running { pid, .. } = view.phase else { return None };
     let cgroup = Cgroup::of_process(pid, view.id()).ok()?;
-    Some((Gauge::open(&cgroup), pid))
+    Some(Source::open(Gauge::open(&cgroup), pid, host))
 }

@@ -1,6 +1,7 @@
 //! One look at a container.
 
-use std::os::unix::fs::MetadataExt;
+use std::fs::File;
+use std::os::unix::fs::{FileExt, MetadataExt};
 
 use model::time::UnixNanos;
 use sandbox::cgroup::{Gauge, Stats};
@@ -77,24 +78,58 @@ impl Sample {
         }
     }
 
-    /// `pid`: the container's first process, whose network namespace is read without being entered.
-    pub fn read(gauge: &Gauge, pid: i32, host: &Host, buffer: &mut Vec<u8>) -> Sample {
-        let own_network = namespace(&format!("/proc/{pid}/ns/net"));
-        let networks = if own_network.is_none() || own_network == host.network {
-            Vec::new()
-        } else {
-            std::fs::read_to_string(format!("/proc/{pid}/net/dev"))
-                .map(|text| interfaces(&text))
-                .unwrap_or_default()
-        };
+    pub fn read(source: &mut Source, host: &Host, buffer: &mut Vec<u8>) -> Sample {
         Sample {
             at: clock::now(),
             is_running: true,
             is_cgroup_v2: host.is_cgroup_v2,
-            stats: gauge.read(buffer),
-            networks,
+            stats: source.gauge.read(buffer),
+            networks: source
+                .network
+                .as_ref()
+                .map(|file| interfaces(read_all(file, buffer)))
+                .unwrap_or_default(),
             system_nanoseconds: host.system_nanoseconds,
             online_cpus: host.online_cpus,
+        }
+    }
+}
+
+/// Where a running container's samples come from: open files.
+#[derive(Debug)]
+pub struct Source {
+    pub pid: i32,
+    pub gauge: Gauge,
+    /// `net/dev` of its network namespace, which is read without being entered; none if that is the host's. While it
+    /// is open the namespace stays, so it is not kept for longer than the container runs.
+    network: Option<File>,
+}
+
+impl Source {
+    /// Descriptors that one source holds at most.
+    pub const FILES_MAX: usize = Gauge::FILES_MAX + 1;
+
+    /// `pid`: the container's first process.
+    pub fn open(gauge: Gauge, pid: i32, host: &Host) -> Source {
+        let own = namespace(&format!("/proc/{pid}/ns/net"));
+        let network = own.filter(|own| Some(*own) != host.network);
+        let network = network.and_then(|_| File::open(format!("/proc/{pid}/net/dev")).ok());
+        Source { pid, gauge, network }
+    }
+}
+
+/// Reads a file of `/proc` from its beginning; these come in pieces of a page.
+fn read_all<'b>(file: &File, buffer: &'b mut Vec<u8>) -> &'b str {
+    const LONGEST: usize = 1 << 20;
+    buffer.clear();
+    loop {
+        let have = buffer.len();
+        buffer.resize(have + 4096, 0);
+        let count = file.read_at(&mut buffer[have..], have as u64).unwrap_or(0);
+        buffer.truncate(have + count);
+        // A line more would have fitted.
+        if count < 2048 || buffer.len() > LONGEST {
+            return std::str::from_utf8(buffer).unwrap_or_default();
         }
     }
 }

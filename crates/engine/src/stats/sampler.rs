@@ -5,10 +5,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use model::Phase;
-use sandbox::cgroup::Gauge;
+use model::create::Record;
 use tokio::sync::watch;
 
-use super::sample::{Host, Sample};
+use super::sample::{Host, Sample, Source};
 use crate::container::Handle;
 
 /// Between two samples of a container.
@@ -83,7 +83,7 @@ impl Sampler {
 
 /// Samples until nobody watches.
 fn run(shared: &Shared) {
-    let mut gauges = Gauges::new();
+    let mut sources = Sources::new();
     let mut next = Instant::now() + INTERVAL;
     loop {
         let now = Instant::now();
@@ -101,7 +101,7 @@ fn run(shared: &Shared) {
                 // A machine that slept or was busy is not caught up with.
                 next = (next + INTERVAL).max(now + INTERVAL / 2);
                 state.fresh.clear();
-                gauges.retain(&state.watched);
+                sources.retain(&state.watched);
                 state.watched.iter().map(|(id, watched)| entry(id, watched)).collect()
             } else {
                 let fresh = std::mem::take(&mut state.fresh);
@@ -111,11 +111,16 @@ fn run(shared: &Shared) {
         if !due.is_empty() {
             let host = Host::read();
             let mut removed = Vec::new();
+            let mut done = Vec::with_capacity(due.len());
             for (id, handle, samples) in due {
-                match gauges.sample(&id, &handle, &host) {
-                    Some(sample) => drop(samples.send_replace(Some(Arc::new(sample)))),
+                match sources.sample(&id, &handle, &host) {
+                    Some(sample) => done.push((samples, Arc::new(sample))),
                     None => removed.push(id),
                 }
+            }
+            // All at once: who is woken finds the next one's work waiting, and need not be woken again.
+            for (samples, sample) in done {
+                samples.send_replace(Some(sample));
             }
             // With the last sender the streams of a removed container end.
             let mut state = shared.lock();
@@ -130,19 +135,25 @@ fn run(shared: &Shared) {
 }
 
 /// Open files of containers, by ID.
-struct Gauges {
-    open: HashMap<String, (i32, Gauge)>,
+struct Sources {
+    open: HashMap<String, Open>,
     /// How many may be open.
     open_max: usize,
     buffer: Vec<u8>,
 }
 
-impl Gauges {
-    fn new() -> Gauges {
+struct Open {
+    source: Source,
+    /// As it was when its limits were read; an update makes a new one.
+    record: Arc<Record>,
+}
+
+impl Sources {
+    fn new() -> Sources {
         // Half of what the daemon may open: the rest is for its clients and their containers.
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(1 << 20);
-        let open_max = usize::try_from(limit / 2).unwrap_or(usize::MAX) / Gauge::FILES_MAX;
-        Gauges { open: HashMap::new(), open_max, buffer: Vec::new() }
+        let open_max = usize::try_from(limit / 2).unwrap_or(usize::MAX) / Source::FILES_MAX;
+        Sources { open: HashMap::new(), open_max, buffer: Vec::new() }
     }
 
     /// Closes the files of containers that nobody watches.
@@ -160,17 +171,21 @@ impl Gauges {
             self.open.remove(id);
             return Some(Sample::empty());
         };
-        if let Some((of, gauge)) = self.open.get(id)
-            && *of == pid
+        if let Some(open) = self.open.get_mut(id)
+            && open.source.pid == pid
         {
-            return Some(Sample::read(gauge, pid, host, &mut self.buffer));
+            if !Arc::ptr_eq(&open.record, &view.record) {
+                open.record = view.record.clone();
+                open.source.gauge.refresh();
+            }
+            return Some(Sample::read(&mut open.source, host, &mut self.buffer));
         }
-        // It may have ended since.
-        let Some((gauge, pid)) = super::gauge(&view) else { return Some(Sample::empty()) };
-        let sample = Sample::read(&gauge, pid, host, &mut self.buffer);
         self.open.remove(id);
+        // It may have ended since.
+        let Some(mut source) = super::source(&view, host) else { return Some(Sample::empty()) };
+        let sample = Sample::read(&mut source, host, &mut self.buffer);
         if self.open.len() < self.open_max {
-            self.open.insert(id.to_owned(), (pid, gauge));
+            self.open.insert(id.to_owned(), Open { source, record: view.record.clone() });
         }
         Some(sample)
     }

@@ -37,6 +37,7 @@ pub(crate) fn facts() -> HostFacts {
         shm_size: 64 << 20,
         cgroup_parent: "/corten".into(),
         stop_timeout: 10,
+        runtimes: vec!["corten".into(), "runc".into()],
         ..HostFacts::default()
     }
 }
@@ -70,6 +71,7 @@ fn decide(request: ContainerCreate) -> Result<(Record, Vec<String>), Refusal> {
                 "db" => Ok("dbdb".into()),
                 _ => Err(Refusal::not_found(format!("No such container: {name}"))),
             },
+            level_taken: &|_| false,
         },
     )
 }
@@ -129,6 +131,12 @@ fn texts_that_clients_match() {
             "can't create 'AutoRemove' container with restart policy",
         ),
         (r#""NetworkMode":"container:gone""#, "No such container: gone"),
+        (r#""Runtime":"odd""#, "unknown or invalid runtime name: odd"),
+        (
+            r#""StorageOpt":{"size":"1g"}"#,
+            "--storage-opt is supported only for overlay over xfs with 'pquota' mount option",
+        ),
+        (r#""SecurityOpt":["odd=1"]"#, "invalid --security-opt 2: \"odd=1\""),
         (r#""NetworkMode":"mine""#, "network mine not found"),
         (r#""LogConfig":{"Type":"odd"}"#, "logger: no log driver named 'odd' is registered"),
         (r#""CapAdd":["odd"]"#, "invalid CapAdd: unknown capability: \"CAP_ODD\""),

@@ -153,6 +153,7 @@ fn record(options: &[(&str, &str)]) -> Record {
         mounts: Vec::new(),
         network: crate::create::NetworkChoice::None,
         no_new_privileges: false,
+        labels: Default::default(),
     };
     record.config.image = "busybox:latest".into();
     record.config.cmd = Some(vec!["sh".into(), "-c".into()]);

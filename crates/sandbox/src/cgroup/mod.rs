@@ -4,10 +4,12 @@
 //! hierarchy: that is the one way to move a process for which the kernel needs no lock over all processes of the
 //! machine, and so no RCU grace period, which costs 5 to 15 milliseconds.
 
+mod dbus;
 mod devices;
 pub(crate) mod layout;
 mod settings;
 mod stats;
+mod systemd;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -22,6 +24,8 @@ use crate::error::Step;
 use layout::{Hierarchy, Layout, ROOT};
 use settings::Setting;
 pub use stats::{BlockIoEntry, BlockIoStats, CpuStats, Gauge, MemoryStats, PidsStats, Stats};
+use systemd::Scope;
+pub use systemd::is_running as is_systemd_running;
 
 /// How long freezing may take before it is an error.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -54,25 +58,36 @@ impl Driver {
 pub struct Cgroup {
     path: String,
     layout: Layout,
+    /// The unit that it is of, if systemd makes it.
+    scope: Option<Scope>,
 }
 
 /// How the first process gets into its cgroup.
 pub(crate) enum Entry {
     /// It is born into this directory (v2).
     Directory(OwnedFd),
-    /// It writes `0` to each of these files (v1).
+    /// It writes `0` to each of these files (v1); if there are none, somebody has moved it there.
     Tasks(Vec<OwnedFd>),
 }
 
 impl Cgroup {
     /// The cgroup that a container of this spec has or will have. Nothing is made.
     pub fn for_container(driver: Driver, id: &str, spec: &Spec) -> Result<Cgroup, Error> {
-        if driver == Driver::Systemd {
-            return Err(Error::invalid("the systemd cgroup driver is not available: use cgroupfs"));
-        }
         let linux = spec.linux.as_ref();
         let given = linux.map(|linux| linux.cgroups_path.as_str()).unwrap_or_default();
-        let path = if given.is_empty() { normal(&format!("/corten/{id}"))? } else { normal(given)? };
+        let (path, scope) = match driver {
+            Driver::Systemd if !systemd::is_running() => {
+                return Err(Error::invalid(
+                    "the systemd cgroup driver needs systemd, which does not run on this machine: use cgroupfs",
+                ));
+            }
+            Driver::Systemd => {
+                let scope = Scope::parse(given, id)?;
+                (scope.path()?, Some(scope))
+            }
+            Driver::Cgroupfs if given.is_empty() => (normal(&format!("/corten/{id}"))?, None),
+            Driver::Cgroupfs => (normal(given)?, None),
+        };
         let mut more = Vec::new();
         if let Some(resources) = linux.and_then(|linux| linux.resources.as_ref()) {
             for controller in UNUSUAL {
@@ -81,7 +96,7 @@ impl Cgroup {
                 }
             }
         }
-        Ok(Cgroup { path, layout: Layout::find(&more)? })
+        Ok(Cgroup { path, layout: Layout::find(&more)?, scope })
     }
 
     /// An existing cgroup by its path below the hierarchies' roots.
@@ -91,7 +106,8 @@ impl Cgroup {
         if let Layout::Separate(hierarchies) = &mut layout {
             hierarchies.retain(|hierarchy| below(&hierarchy.directory, &path).is_dir());
         }
-        Ok(Cgroup { path, layout })
+        let scope = Scope::of_path(&path);
+        Ok(Cgroup { path, layout, scope })
     }
 
     /// The cgroup of the container with this ID, by one of its processes; that may be in a cgroup further below.
@@ -114,17 +130,37 @@ impl Cgroup {
         self.layout == Layout::Unified
     }
 
-    /// Makes the cgroup and sets its limits.
-    pub(crate) fn make(&self, resources: Option<&LinuxResources>) -> Result<Entry, Error> {
-        let made = match &self.layout {
+    /// Whether the first process can be born into it. It cannot on v1, and where systemd wants a process first.
+    pub(crate) fn takes_newborns(&self) -> bool {
+        self.is_unified() && self.scope.is_none()
+    }
+
+    /// Makes the cgroup and sets its limits. `first`: the process that will be in it, if it is there already, and the
+    /// container's ID.
+    pub(crate) fn make(
+        &self,
+        resources: Option<&LinuxResources>,
+        first: Option<(i32, &str)>,
+    ) -> Result<Entry, Error> {
+        let made = self.make_scope(resources, first).and_then(|()| match &self.layout {
             Layout::Unified => self.make_unified(resources),
             Layout::Separate(hierarchies) => self.make_separate(hierarchies, resources),
-        };
+        });
         if made.is_err() {
             // A half-made cgroup leaves nothing behind; why it is half-made is what the caller must hear.
             let _ = self.delete();
         }
         made
+    }
+
+    fn make_scope(
+        &self,
+        resources: Option<&LinuxResources>,
+        first: Option<(i32, &str)>,
+    ) -> Result<(), Error> {
+        let Some(scope) = &self.scope else { return Ok(()) };
+        let (pid, id) = first.ok_or_else(|| Error::invalid("a systemd scope needs a process"))?;
+        scope.start(pid, id, resources, self.is_unified())
     }
 
     fn make_separate(
@@ -166,6 +202,10 @@ impl Cgroup {
             .step(|| format!("open cgroup {}", directory.display()))?;
         if let Some(resources) = resources {
             limit_devices(&handle, &settings::with_default_devices(resources))?;
+        }
+        if self.scope.is_some() {
+            // systemd has moved it here.
+            return Ok(Entry::Tasks(Vec::new()));
         }
         Ok(Entry::Directory(handle))
     }
@@ -301,6 +341,9 @@ impl Cgroup {
             Layout::Separate(_) => {
                 let mut directories = self.directories();
                 directories.extend(self.joined_later());
+                // systemd's own hierarchy: without limits, and how it knows whose a process is.
+                let named = below(&Path::new(ROOT).join("systemd"), &self.path);
+                directories.extend(Some(named).filter(|named| self.scope.is_some() && named.is_dir()));
                 let tasks = directories.iter().map(|directory| open_for_writing(&directory.join("tasks")));
                 Ok(Entry::Tasks(tasks.collect::<Result<_, _>>()?))
             }
@@ -404,6 +447,11 @@ impl Cgroup {
         Ok(pids)
     }
 
+    /// Whether it is (still) there.
+    pub fn exists(&self) -> bool {
+        self.directories().iter().any(|directory| directory.is_dir())
+    }
+
     /// Processes killed for want of memory so far.
     pub fn oom_kills(&self) -> u64 {
         let Some(directory) = self.directory("memory") else { return 0 };
@@ -418,6 +466,9 @@ impl Cgroup {
 
     /// Changes limits; what is not named stays as it is.
     pub fn update(&self, resources: &LinuxResources) -> Result<(), Error> {
+        if let Some(scope) = &self.scope {
+            scope.update(resources, self.is_unified())?;
+        }
         match &self.layout {
             Layout::Unified => {
                 let settings = settings::version2(resources)?;
@@ -454,7 +505,7 @@ impl Cgroup {
     /// This cgroup, with its processes also in the hierarchies that these limits need.
     fn joined_for(&self, resources: &LinuxResources) -> Result<Cgroup, Error> {
         let more: Vec<_> = UNUSUAL.into_iter().filter(|controller| needs(resources, controller)).collect();
-        let joined = Cgroup { path: self.path.clone(), layout: Layout::find(&more)? };
+        let joined = Cgroup { path: self.path.clone(), layout: Layout::find(&more)?, scope: None };
         let Layout::Separate(hierarchies) = &joined.layout else { return Ok(joined) };
         for hierarchy in hierarchies {
             let directory = below(&hierarchy.directory, &self.path);
@@ -488,6 +539,11 @@ impl Cgroup {
 
     /// Removes the cgroup with all below it; it is no error if it is gone. Its parents stay.
     pub fn delete(&self) -> Result<(), Error> {
+        let stopped = self.scope.as_ref().map_or(Ok(()), Scope::stop);
+        self.delete_directories().and(stopped)
+    }
+
+    fn delete_directories(&self) -> Result<(), Error> {
         let deadline = Instant::now() + DELETE_PATIENCE;
         let mut directories = self.directories();
         directories.extend(self.joined_later());

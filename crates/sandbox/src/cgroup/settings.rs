@@ -377,7 +377,7 @@ fn unlimited_if_not_positive(value: i64) -> String {
 
 /// Shares of v1 (2 to 262144, usually 1024) to a weight of v2 (1 to 10000, usually 100): a curve through both
 /// ends and both usual values.
-fn weight_of_shares(shares: u64) -> u64 {
+pub(super) fn weight_of_shares(shares: u64) -> u64 {
     match shares {
         0..=2 => 1,
         262_144.. => 10_000,
@@ -391,7 +391,7 @@ fn weight_of_shares(shares: u64) -> u64 {
 }
 
 /// Weights of v1 (10 to 1000) to those of v2 (1 to 10000).
-fn weight_of_block_io(weight: u16) -> u64 {
+pub(super) fn weight_of_block_io(weight: u16) -> u64 {
     1 + (u64::from(weight.clamp(10, 1000)) - 10) * 9999 / 990
 }
 

@@ -106,12 +106,35 @@ const FILE_MAX: usize = 256 << 10;
 
 /// A cgroup's files, kept open: asking again costs one system call for each, and no path is walked.
 ///
-/// Open files do not hold the cgroup: once it is removed, they read as if it had never been used.
+/// Open files do not hold the cgroup: once it is removed, they read as if it had never been used. Some numbers change
+/// seldom and only for reasons that can be seen elsewhere; they are read again when there is one, and every
+/// [`WHOLE_EVERY`] times in any case.
 #[derive(Debug)]
 pub struct Gauge {
     unified: bool,
     /// In the order of [`FILES_1`] or [`FILES_2`]; none for what the kernel does not have.
     files: Vec<Option<OwnedFd>>,
+    seldom: Seldom,
+    /// Readings until everything is read again.
+    until_whole: u32,
+}
+
+const WHOLE_EVERY: u32 = 10;
+/// A charge that fails is never larger than this, in bytes: a huge page and what is charged ahead.
+const CHARGE_MAX: u64 = 4 << 20;
+
+/// What changes seldom, as it was read last.
+#[derive(Debug, Default)]
+struct Seldom {
+    memory_limit: u64,
+    memory_failures: u64,
+    pids_limit: u64,
+    periods: u64,
+    throttled_periods: u64,
+    throttled_nanoseconds: u64,
+    /// The text that `block_io` was read from; the other file changes with it.
+    block_io_text: String,
+    block_io: BlockIoStats,
 }
 
 impl Gauge {
@@ -130,12 +153,19 @@ impl Gauge {
             let path = last.1.as_ref()?.join(file);
             rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()
         });
-        Gauge { unified, files: files.collect() }
+        Gauge { unified, files: files.collect(), seldom: Seldom::default(), until_whole: 0 }
     }
 
-    /// Reads everything. `buffer` is for keeping between calls. What cannot be read counts as nothing.
-    pub fn read(&self, buffer: &mut Vec<u8>) -> Stats {
-        if self.unified { self.version2(buffer) } else { self.version1(buffer) }
+    /// The next reading is of everything: limits have changed.
+    pub fn refresh(&mut self) {
+        self.until_whole = 0;
+    }
+
+    /// Reads what has been used. `buffer` is for keeping between calls. What cannot be read counts as nothing.
+    pub fn read(&mut self, buffer: &mut Vec<u8>) -> Stats {
+        let whole = self.until_whole == 0;
+        self.until_whole = if whole { WHOLE_EVERY - 1 } else { self.until_whole - 1 };
+        if self.unified { self.version2(whole, buffer) } else { self.version1(whole, buffer) }
     }
 
     fn text<'b>(&self, at: usize, buffer: &'b mut Vec<u8>) -> &'b str {
@@ -146,56 +176,95 @@ impl Gauge {
         std::str::from_utf8(buffer).unwrap_or_default()
     }
 
-    fn version1(&self, buffer: &mut Vec<u8>) -> Stats {
-        let mut stats = Stats::default();
-        let cpu = &mut stats.cpu;
-        cpu.per_cpu_nanoseconds = self.text(0, buffer).split_ascii_whitespace().map(number).collect();
-        cpu.usage_nanoseconds = cpu.per_cpu_nanoseconds.iter().sum();
-        let text = self.text(1, buffer);
-        cpu.user_nanoseconds = field(text, "user").saturating_mul(TICK_NANOSECONDS);
-        cpu.system_nanoseconds = field(text, "system").saturating_mul(TICK_NANOSECONDS);
-        let text = self.text(2, buffer);
-        cpu.periods = field(text, "nr_periods");
-        cpu.throttled_periods = field(text, "nr_throttled");
-        cpu.throttled_nanoseconds = field(text, "throttled_time");
-        stats.memory = MemoryStats {
-            usage: number(self.text(3, buffer)),
-            usage_max: number(self.text(4, buffer)),
-            limit: number(self.text(5, buffer)),
-            failures: number(self.text(6, buffer)),
-            detail: self.text(7, buffer).to_owned(),
+    fn version1(&mut self, whole: bool, buffer: &mut Vec<u8>) -> Stats {
+        let per_cpu: Vec<u64> = self.text(0, buffer).split_ascii_whitespace().map(number).collect();
+        let times = self.text(1, buffer);
+        let ticks = |name| field(times, name).saturating_mul(TICK_NANOSECONDS);
+        let (user_nanoseconds, system_nanoseconds) = (ticks("user"), ticks("system"));
+        // Without a quota there are no periods.
+        if whole || self.seldom.periods > 0 {
+            let text = self.text(2, buffer);
+            self.seldom.periods = field(text, "nr_periods");
+            self.seldom.throttled_periods = field(text, "nr_throttled");
+            self.seldom.throttled_nanoseconds = field(text, "throttled_time");
+        }
+        let (usage, usage_max) = (number(self.text(3, buffer)), number(self.text(4, buffer)));
+        if whole {
+            self.seldom.memory_limit = number(self.text(5, buffer));
+            self.seldom.pids_limit = number_or_max(self.text(9, buffer));
+        }
+        if whole || usage_max.saturating_add(CHARGE_MAX) >= self.seldom.memory_limit {
+            self.seldom.memory_failures = number(self.text(6, buffer));
+        }
+        let detail = self.text(7, buffer).to_owned();
+        let current = number(self.text(8, buffer));
+        let text = self.text(10, buffer);
+        if text != self.seldom.block_io_text {
+            self.seldom.block_io_text = text.to_owned();
+            let entries = |text: &str| text.lines().filter_map(block_io_line).collect();
+            self.seldom.block_io.service_bytes = entries(&self.seldom.block_io_text);
+            self.seldom.block_io.serviced = entries(self.text(11, buffer));
+        }
+        let usage_nanoseconds = per_cpu.iter().sum();
+        let cpu = CpuStats {
+            usage_nanoseconds,
+            user_nanoseconds,
+            system_nanoseconds,
+            per_cpu_nanoseconds: per_cpu,
+            ..self.throttling()
         };
-        stats.pids =
-            PidsStats { current: number(self.text(8, buffer)), limit: number_or_max(self.text(9, buffer)) };
-        stats.block_io = BlockIoStats {
-            service_bytes: self.text(10, buffer).lines().filter_map(block_io_line).collect(),
-            serviced: self.text(11, buffer).lines().filter_map(block_io_line).collect(),
-        };
-        stats
+        self.stats(cpu, usage, usage_max, detail, current)
     }
 
-    fn version2(&self, buffer: &mut Vec<u8>) -> Stats {
+    fn version2(&mut self, whole: bool, buffer: &mut Vec<u8>) -> Stats {
         let text = self.text(0, buffer);
         let microseconds = |name| field(text, name).saturating_mul(1000);
+        let times = ["usage_usec", "user_usec", "system_usec", "throttled_usec"].map(microseconds);
+        let periods = ["nr_periods", "nr_throttled"].map(|name| field(text, name));
+        [self.seldom.periods, self.seldom.throttled_periods] = periods;
+        self.seldom.throttled_nanoseconds = times[3];
+        let usage = number(self.text(1, buffer));
+        if whole {
+            self.seldom.memory_limit = number_or_max(self.text(2, buffer));
+            self.seldom.pids_limit = number_or_max(self.text(6, buffer));
+        }
+        if whole || usage.saturating_add(CHARGE_MAX) >= self.seldom.memory_limit {
+            self.seldom.memory_failures = field(self.text(3, buffer), "oom");
+        }
+        let detail = self.text(4, buffer).to_owned();
+        let current = number(self.text(5, buffer));
+        let text = self.text(7, buffer);
+        if text != self.seldom.block_io_text {
+            self.seldom.block_io_text = text.to_owned();
+            self.seldom.block_io = io_stat(&self.seldom.block_io_text);
+        }
         let cpu = CpuStats {
-            usage_nanoseconds: microseconds("usage_usec"),
-            user_nanoseconds: microseconds("user_usec"),
-            system_nanoseconds: microseconds("system_usec"),
-            per_cpu_nanoseconds: Vec::new(),
-            periods: field(text, "nr_periods"),
-            throttled_periods: field(text, "nr_throttled"),
-            throttled_nanoseconds: microseconds("throttled_usec"),
+            usage_nanoseconds: times[0],
+            user_nanoseconds: times[1],
+            system_nanoseconds: times[2],
+            ..self.throttling()
         };
-        let memory = MemoryStats {
-            usage: number(self.text(1, buffer)),
-            usage_max: 0,
-            limit: number_or_max(self.text(2, buffer)),
-            failures: field(self.text(3, buffer), "oom"),
-            detail: self.text(4, buffer).to_owned(),
-        };
-        let pids =
-            PidsStats { current: number(self.text(5, buffer)), limit: number_or_max(self.text(6, buffer)) };
-        Stats { cpu, memory, pids, block_io: io_stat(self.text(7, buffer)) }
+        self.stats(cpu, usage, 0, detail, current)
+    }
+
+    fn throttling(&self) -> CpuStats {
+        CpuStats {
+            periods: self.seldom.periods,
+            throttled_periods: self.seldom.throttled_periods,
+            throttled_nanoseconds: self.seldom.throttled_nanoseconds,
+            ..CpuStats::default()
+        }
+    }
+
+    fn stats(&self, cpu: CpuStats, usage: u64, usage_max: u64, detail: String, current: u64) -> Stats {
+        let seldom = &self.seldom;
+        let (limit, failures) = (seldom.memory_limit, seldom.memory_failures);
+        Stats {
+            cpu,
+            memory: MemoryStats { usage, usage_max, limit, failures, detail },
+            pids: PidsStats { current, limit: seldom.pids_limit },
+            block_io: seldom.block_io.clone(),
+        }
     }
 }
 
