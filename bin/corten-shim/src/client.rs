@@ -38,6 +38,8 @@ pub struct Client {
     /// Output that the socket did not take. While there is some, no more output is read (but what a process left
     /// behind at its end), so this is bounded by one read.
     pending: Vec<u8>,
+    /// Nothing is sent yet.
+    held: bool,
     /// Close when all is sent.
     closing: bool,
     dead: bool,
@@ -45,7 +47,7 @@ pub struct Client {
 
 impl Client {
     pub fn new(id: u64, attach: Attach, socket: OwnedFd) -> Client {
-        let Attach { stdin, stdout, stderr, multiplexed, detach_keys, early_input } = attach;
+        let Attach { stdin, stdout, stderr, multiplexed, detach_keys, early_input, held } = attach;
         Client {
             id,
             socket,
@@ -56,6 +58,7 @@ impl Client {
             keys: Keys::new(detach_keys),
             early_input: if stdin { early_input } else { Vec::new() },
             pending: Vec::new(),
+            held,
             closing: false,
             dead: false,
         }
@@ -71,7 +74,7 @@ impl Client {
         if self.stdin && takes_input {
             interest |= PollFlags::IN;
         }
-        if !self.pending.is_empty() {
+        if !self.pending.is_empty() && !self.held {
             interest |= PollFlags::OUT;
         }
         interest
@@ -79,7 +82,14 @@ impl Client {
 
     /// Whether output of this stream must wait for the client.
     pub fn is_behind(&self, stream: Stream) -> bool {
-        self.wants(stream) && !self.pending.is_empty()
+        self.wants(stream) && (self.held || !self.pending.is_empty())
+    }
+
+    /// Sends what was held back, and everything from now on.
+    pub fn release(&mut self) {
+        if std::mem::take(&mut self.held) {
+            self.flush();
+        }
     }
 
     fn wants(&self, stream: Stream) -> bool {
@@ -115,7 +125,8 @@ impl Client {
         let length = (output.len() as u32).to_be_bytes();
         let header = [stream.frame_type(), 0, 0, 0, length[0], length[1], length[2], length[3]];
         let header = if self.multiplexed { &header[..] } else { &[] };
-        let sent = if self.pending.is_empty() { self.send_now(&[header, output]) } else { Ok(0) };
+        let free = self.pending.is_empty() && !self.held;
+        let sent = if free { self.send_now(&[header, output]) } else { Ok(0) };
         match sent {
             Ok(sent) => {
                 self.pending.extend_from_slice(header.get(sent..).unwrap_or_default());
@@ -141,6 +152,9 @@ impl Client {
 
     /// Sends what is pending, as far as the socket takes it.
     pub fn flush(&mut self) {
+        if self.held {
+            return;
+        }
         match self.send_now(&[&self.pending]) {
             Ok(sent) => {
                 self.pending.drain(..sent);
@@ -161,7 +175,7 @@ impl Client {
     }
 
     fn close_if_done(&mut self) {
-        if !self.closing || self.dead || !self.pending.is_empty() {
+        if !self.closing || self.dead || self.held || !self.pending.is_empty() {
             return;
         }
         // Unread input would turn the end of the stream into a reset.

@@ -6,7 +6,9 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 use sandbox::{ExecPlan, Plan, RootfsSource};
-use shim_protocol::{Attach, Command, Create, Exec, Failure, FailureKind, Reply, Rootfs, StdinMode};
+use shim_protocol::{
+    Attach, Attached, Command, Create, Exec, Failure, FailureKind, Reply, Rootfs, StdinMode,
+};
 
 use crate::client::Client;
 use crate::container::{self, Container, FIRST, Key, Making, Phase};
@@ -25,6 +27,7 @@ pub fn descriptors(command: &Command) -> usize {
         Command::Exec(exec) => usize::from(exec.attach.is_some()),
         Command::Start
         | Command::Discard
+        | Command::Release { .. }
         | Command::Resize { .. }
         | Command::Signal { .. }
         | Command::Freeze(_)
@@ -51,6 +54,7 @@ impl Shim {
             Command::Start => self.start(),
             Command::Discard => self.discard(),
             Command::Attach(attach) => self.attach(attach, descriptors),
+            Command::Release { client } => self.release(client),
             Command::Exec(exec) => self.exec(*exec, &payload, descriptors),
             Command::Resize { exec, rows, columns } => self.resize(exec.as_deref(), rows, columns),
             Command::Signal { signal, all } => self.signal(signal, all),
@@ -225,10 +229,18 @@ impl Shim {
                 return Err(not_running("the container is not running"));
             }
         }
+        let (last, unfinished) = container.log.as_ref().map(Log::position).unwrap_or_default();
+        let log_until = last.unwrap_or_else(|| crate::clock::now() as i64);
         for socket in sockets {
             container.streams.add(Client::new(id, attach.clone(), socket));
         }
         self.take_early_input(FIRST);
+        Ok(Reply::Attached(Attached { client: id, log_until, unfinished }))
+    }
+
+    fn release(&mut self, client: u64) -> Result<Reply, Failure> {
+        let clients = &mut self.container()?.streams.clients;
+        clients.iter_mut().filter(|one| one.id == client).for_each(Client::release);
         Ok(Reply::Done)
     }
 

@@ -42,6 +42,12 @@ impl Log {
         self.compress();
     }
 
+    /// Up to when everything is in the log, and what is to come of lines that have no end yet.
+    pub fn position(&self) -> (Option<i64>, [Vec<u8>; 2]) {
+        let streams = [Stream::Stdout, Stream::Stderr];
+        (self.writer.last_time(), streams.map(|stream| self.writer.unfinished(stream).to_vec()))
+    }
+
     /// The stream has ended.
     pub fn finish(&mut self, stream: Stream) {
         let _ = self.writer.finish(stream, crate::clock::now() as i64);

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use rustix::net::SocketFlags;
 use shim_protocol::{Answer, Notice, SOCKET_NAME};
 
+use crate::client::Client;
 use crate::commands;
 use crate::connection::{Connection, ConnectionError};
 use crate::container::{Container, FIRST, Key, Phase, STREAMS};
@@ -269,9 +270,11 @@ impl Shim {
         }
     }
 
+    /// What a daemon held may have nobody left to let it go.
     fn let_go(&mut self, connection: u64) {
         if let Some(container) = &mut self.container {
             container.let_go(connection);
+            container.streams.clients.iter_mut().for_each(Client::release);
         }
     }
 

@@ -62,7 +62,7 @@ fn open_input_outlives_clients() {
     let mut daemon = bed.start(vec![]);
     for text in ["one\n", "two\n"] {
         let (mut client, theirs) = client();
-        assert!(matches!(daemon.call(Command::Attach(attach_raw()), &[theirs]), Reply::Done));
+        assert!(matches!(daemon.call(Command::Attach(attach_raw()), &[theirs]), Reply::Attached(_)));
         client.write_all(text.as_bytes()).unwrap();
         client.shutdown(Shutdown::Write).unwrap();
         // Its own side is closed, and output still comes.
@@ -206,7 +206,7 @@ fn the_container_outlives_its_daemon() {
     let mut third = bed.connect();
     assert_eq!([second.state().pid, third.state().pid], [pid; 2]);
     let (mut client, theirs) = client();
-    assert!(matches!(second.call(Command::Attach(attach_raw()), &[theirs]), Reply::Done));
+    assert!(matches!(second.call(Command::Attach(attach_raw()), &[theirs]), Reply::Attached(_)));
     client.write_all(b"\n").unwrap();
     assert_eq!(read_until(&mut client, "\n"), "after\n");
     // The newest connection is told.

@@ -76,9 +76,10 @@ impl build::Executor for Executor {
             multiplexed: true,
             detach_keys: Vec::new(),
             early_input: Vec::new(),
+            held: false,
         };
         let ended = self.runtime.block_on(async {
-            self.engine.attach(container, Client { attach, stream }).await?;
+            self.engine.attach(container, Client { attach, stream, held: None }).await?;
             let ended = self.engine.wait(container, WaitCondition::NextExit)?;
             self.engine.start(container).await?;
             Ok(ended)

@@ -15,6 +15,7 @@ mod respond;
 mod route;
 mod stream;
 mod versions;
+mod websocket;
 
 use std::sync::Arc;
 

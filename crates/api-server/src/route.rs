@@ -8,7 +8,7 @@ use model::{Kind, Refusal};
 use crate::App;
 use crate::authorization::{Content, Peer, Question};
 use crate::handlers::{
-    build, containers, debug, execs, files, images, networks, registry, stats, system, usage, volumes,
+    attach, build, containers, debug, execs, files, images, networks, registry, stats, system, usage, volumes,
 };
 use crate::query::{Query, decode};
 use crate::request::{Drained, Request};
@@ -191,7 +191,7 @@ async fn container_route(app: &App, request: Request, method: &Method, parts: &[
         (&Method::POST, [id, "resize"]) => containers::resize(app, &request, id).await,
         (&Method::POST, [id, "rename"]) => containers::rename(app, &request, id).await,
         (&Method::POST, [id, "wait"]) => containers::wait(app, &request, id).await,
-        (&Method::POST, [id, "attach"]) => containers::attach(app, request, id).await,
+        (&Method::POST, [id, "attach"]) => attach::attach(app, request, id).await,
         (&Method::POST, [id, "exec"]) => execs::create(app, request, id).await,
         (&Method::DELETE, [id]) => containers::remove(app, &request, id).await,
         (&Method::GET, [id, "stats"]) => stats::stats(app, &request, id).await,
@@ -206,10 +206,7 @@ async fn container_route(app: &App, request: Request, method: &Method, parts: &[
             app.engine.find(id)?;
             Err(Refusal::not_implemented(&format!("{method} /containers/{{id}}/{verb}")))
         }
-        (&Method::GET, [id, "attach", "ws"]) => {
-            app.engine.find(id)?;
-            Err(Refusal::not_implemented("attaching by websocket"))
-        }
+        (&Method::GET, [id, "attach", "ws"]) => attach::attach_websocket(app, request, id).await,
         _ => Err(not_found()),
     }
 }

@@ -278,7 +278,8 @@ impl Engine {
         self.find(name)?.ask(|answer| Command::Resize { rows, columns, answer }).await
     }
 
-    pub async fn attach(&self, name: &str, client: Client) -> Result<(), Refusal> {
+    /// Attaches a client; tells whether the container runs, or the client waits for its start.
+    pub async fn attach(&self, name: &str, client: Client) -> Result<bool, Refusal> {
         self.find(name)?.ask(|answer| Command::Attach { client, answer }).await
     }
 

@@ -5,6 +5,7 @@
 //! directly, their blocking work on blocking threads.
 
 mod apparmor;
+mod attach;
 mod autostart;
 mod bootstrap;
 mod cdi;
@@ -53,6 +54,7 @@ use model::time::UnixNanos;
 use shim_protocol::Exit;
 use snapshots::Snapshotter;
 
+pub use attach::Past;
 pub use bootstrap::Parts;
 pub use containers::WaitCondition;
 pub use events::Subscription;

@@ -10,7 +10,7 @@ use model::{Phase, Refusal};
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 
-use crate::container::Handle;
+use crate::container::{Handle, View};
 use crate::shipping::Spool;
 use crate::{Engine, blocking, clock};
 
@@ -101,6 +101,26 @@ impl Engine {
             let_short_command_end(&handle).await;
         }
         let view = handle.view();
+        let follow = query.follow && view.phase.is_running();
+        let reader = self.open_log(&view, &query, follow).await?;
+        let raw = view.record.config.tty;
+        let render = Render::new(query.timestamps, query.details, !raw);
+        let (send, batches) = mpsc::channel(AHEAD);
+        tokio::spawn(async move {
+            if let Err(refusal) = pump(reader, render, follow.then_some(handle), &send).await {
+                let _ = send.send(Err(refusal)).await;
+            }
+        });
+        Ok(LogStream { raw, batches })
+    }
+
+    /// Opens a container's log. One that is followed ends only when the caller says so.
+    pub(crate) async fn open_log(
+        &self,
+        view: &View,
+        query: &LogQuery,
+        follow: bool,
+    ) -> Result<Reader, Refusal> {
         let record = &view.record;
         let logging = Logging::of(&record.host_config.log_config)?;
         let options = match self.log_files(record)? {
@@ -112,7 +132,6 @@ impl Engine {
                 ));
             }
         };
-        let follow = query.follow && view.phase.is_running();
         let wanted = Query {
             since: query.since,
             until: query.until,
@@ -122,31 +141,11 @@ impl Engine {
             after: None,
             follow,
         };
-        let raw = record.config.tty;
-        let render = Render::new(query.timestamps, query.details, !raw);
-        let reader = blocking(move || Reader::open(&options, &wanted).map_err(failed)).await?;
-        let (send, batches) = mpsc::channel(AHEAD);
-        tokio::spawn(async move {
-            if let Err(refusal) = pump(reader, render, follow.then_some(handle), &send).await {
-                let _ = send.send(Err(refusal)).await;
-            }
-        });
-        Ok(LogStream { raw, batches })
-    }
-
-    /// Bytes of all that is in the log, in output form, for `attach` with `logs=1`.
-    pub async fn log_so_far(&self, name: &str, mut query: LogQuery) -> Result<Vec<u8>, Refusal> {
-        query.follow = false;
-        let mut stream = self.logs(name, query).await?;
-        let mut all = Vec::new();
-        while let Some(batch) = stream.batches.recv().await {
-            all.extend_from_slice(&batch?);
-        }
-        Ok(all)
+        blocking(move || Reader::open(&options, &wanted).map_err(failed)).await
     }
 }
 
-fn failed(error: logs::Error) -> Refusal {
+pub(crate) fn failed(error: logs::Error) -> Refusal {
     Refusal::from_error("error from the log driver", &error)
 }
 

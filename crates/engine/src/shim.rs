@@ -135,6 +135,33 @@ struct Connection {
     writer: tokio::sync::Mutex<()>,
     seq: AtomicU64,
     pending: Mutex<HashMap<u64, Waiting>>,
+    wanted: Mutex<Wanted>,
+}
+
+/// Whether the connection is still wanted.
+#[derive(Default)]
+struct Wanted {
+    /// Who needs it after the container's end as well.
+    holds: usize,
+    /// Nobody else does.
+    closing: bool,
+}
+
+/// Keeps a connection open that its container's task closes.
+pub struct Hold(Shim);
+
+impl Hold {
+    pub fn shim(&self) -> &Shim {
+        &self.0
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut wanted = lock(&self.0.0.wanted);
+        wanted.holds -= 1;
+        self.0.close_if_unwanted(&wanted);
+    }
 }
 
 impl Shim {
@@ -164,6 +191,7 @@ impl Shim {
             writer: tokio::sync::Mutex::default(),
             seq: AtomicU64::new(1),
             pending: Mutex::default(),
+            wanted: Mutex::default(),
         });
         let reading = connection.clone();
         tokio::spawn(async move {
@@ -184,7 +212,21 @@ impl Shim {
 
     /// Says that nothing more is wanted of it: after its container's end it goes when it is told so.
     pub fn close(&self) {
-        let _ = rustix::net::shutdown(&self.0.stream, rustix::net::Shutdown::Both);
+        let mut wanted = lock(&self.0.wanted);
+        wanted.closing = true;
+        self.close_if_unwanted(&wanted);
+    }
+
+    fn close_if_unwanted(&self, wanted: &Wanted) {
+        if wanted.closing && wanted.holds == 0 {
+            let _ = rustix::net::shutdown(&self.0.stream, rustix::net::Shutdown::Both);
+        }
+    }
+
+    /// Keeps the connection open until the hold is dropped.
+    pub fn hold(&self) -> Hold {
+        lock(&self.0.wanted).holds += 1;
+        Hold(self.clone())
     }
 
     /// Sends a command and waits for its answer; [`Reply::Failed`] becomes an error.

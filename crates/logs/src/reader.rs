@@ -108,6 +108,11 @@ impl Reader {
         })
     }
 
+    /// Ends the reading with the first record that is newer than this, from now on.
+    pub fn read_until(&mut self, time: i64) {
+        self.query.until = Some(time);
+    }
+
     /// Becomes readable when the log may have changed. None if the reader does not follow, or the kernel has no
     /// more inotify instances for this user: then look again from time to time.
     pub fn notifications(&self) -> Option<BorrowedFd<'_>> {

@@ -109,6 +109,16 @@ impl Writer {
         self.flush()
     }
 
+    /// The time of the last record; none before the first.
+    pub fn last_time(&self) -> Option<i64> {
+        (self.time != i64::MIN).then_some(self.time)
+    }
+
+    /// What a stream has of a line whose end has not come.
+    pub fn unfinished(&self, stream: Stream) -> &[u8] {
+        &self.pending[stream as usize].bytes
+    }
+
     /// Gives back memory that only busy streams need.
     pub fn trim(&mut self) {
         self.batch = Vec::new();

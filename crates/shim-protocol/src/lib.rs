@@ -51,8 +51,10 @@ pub enum Command {
     Start,
     /// Gives up a container that was created and not started: kills it, releases everything, and the shim ends.
     Discard,
-    /// Descriptor: the client's stream. Answer: [`Reply::Done`].
+    /// Descriptor: the client's stream. Answer: [`Reply::Attached`].
     Attach(Attach),
+    /// Lets a client that attached with [`Attach::held`] have its output.
+    Release { client: u64 },
     /// Starts another process in the container. Descriptor: the client's stream, if [`Exec::attach`] is set.
     /// Payload: the seccomp filter as in [`Command::Create`]. Answer: [`Reply::ExecStarted`].
     Exec(Box<Exec>),
@@ -175,6 +177,10 @@ pub struct Attach {
     pub detach_keys: Vec<u8>,
     /// Bytes that the client sent before its stream was handed over.
     pub early_input: Vec<u8>,
+    /// Send nothing before [`Command::Release`], or the end of the daemon that is to say it: the client gets what
+    /// is in the log first. Output waits meanwhile.
+    #[serde(default)]
+    pub held: bool,
 }
 
 /// Another process in a running container.
@@ -229,6 +235,7 @@ pub enum Reply {
     ExecStarted {
         pid: i32,
     },
+    Attached(Attached),
     State(State),
     /// Descriptor: the root directory.
     Root,
@@ -251,6 +258,16 @@ pub enum Notice {
     },
     /// A process of the container was killed for want of memory; the container may run on.
     OutOfMemory,
+}
+
+/// Where a client's view of the output begins: after all that the log has by now, and what waits to get there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attached {
+    pub client: u64,
+    /// The log's last record is of this time (Unix nanoseconds); later ones are not written yet.
+    pub log_until: i64,
+    /// The beginnings of lines that have no end yet, of standard output and standard error.
+    pub unfinished: [Vec<u8>; 2],
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -224,6 +224,7 @@ pub fn attach() -> Attach {
         multiplexed: true,
         detach_keys: Vec::new(),
         early_input: Vec::new(),
+        held: false,
     }
 }
 

@@ -6,16 +6,14 @@ use api_types::container::{
     ContainerCreate, ContainerCreateResponse, ContainerUpdate, ContainerUpdateResponse,
 };
 use bytes::Bytes;
-use engine::container::Client;
 use engine::logs::LogQuery;
 use engine::{ListQuery, WaitCondition};
 use http::StatusCode;
-use model::{Kind, Refusal};
+use model::Refusal;
 use oci::Platform;
-use shim_protocol::Attach;
 
 use crate::App;
-use crate::hijack::{MULTIPLEXED, RAW, detach_keys, take_over};
+use crate::hijack::{MULTIPLEXED, RAW};
 use crate::request::Request;
 use crate::respond::{Outcome, created, empty, json, no_content, streamed};
 use crate::stream::received;
@@ -161,7 +159,7 @@ pub async fn wait(app: &App, request: &Request, id: &str) -> Outcome {
 }
 
 /// The content type of output, which API 1.42 tells apart.
-fn output_type(raw: bool, version: Version) -> &'static str {
+pub fn output_type(raw: bool, version: Version) -> &'static str {
     if raw || version < Version::new(1, 42) { RAW } else { MULTIPLEXED }
 }
 
@@ -188,62 +186,4 @@ pub async fn logs(app: &App, request: &Request, id: &str) -> Outcome {
     let batches = received(stream.batches)
         .map(|batch| batch.map(Bytes::from).map_err(|refusal| io::Error::other(refusal.message)));
     Ok(streamed(output_type(stream.raw, request.version), batches))
-}
-
-pub async fn attach(app: &App, mut request: Request, id: &str) -> Outcome {
-    let query = request.query.clone();
-    let keys = detach_keys(query.text("detachKeys"))?;
-    let view = app.engine.find(id)?.view();
-    let raw = view.record.config.tty;
-    check_attachable(&view)?;
-    let past = if query.flag("logs") {
-        let wanted =
-            LogQuery { stdout: query.flag("stdout"), stderr: query.flag("stderr"), ..LogQuery::default() };
-        app.engine.log_so_far(id, wanted).await?
-    } else {
-        Vec::new()
-    };
-    let content_type = output_type(raw, request.version);
-    let (answer, stream) = take_over(&mut request, content_type)?;
-    let attach = Attach {
-        stdin: query.flag("stdin") && view.record.config.open_stdin,
-        stdout: query.flag("stdout"),
-        stderr: query.flag("stderr"),
-        multiplexed: !raw,
-        detach_keys: keys,
-        early_input: Vec::new(),
-    };
-    let live = query.flag("stream");
-    if past.is_empty() && live {
-        app.engine.attach(id, Client { attach, stream }).await?;
-        return Ok(answer);
-    }
-    // What was logged goes first, in this process: it may be long, and the client slow.
-    let (engine, id) = (app.engine.clone(), id.to_string());
-    tokio::spawn(async move {
-        let Ok((socket, early)) = stream.await else { return };
-        let written = tokio::task::spawn_blocking(move || {
-            use std::io::Write;
-            let mut file = std::os::unix::net::UnixStream::from(socket);
-            let _ = file.set_nonblocking(false);
-            file.write_all(&past).map(|()| file)
-        });
-        let Ok(Ok(file)) = written.await else { return };
-        if live {
-            let (send, handed) = tokio::sync::oneshot::channel();
-            let _ = send.send((file.into(), early));
-            let _ = engine.attach(&id, Client { attach, stream: handed }).await;
-        }
-    });
-    Ok(answer)
-}
-
-/// Refuses before the connection is taken over, while there is still a status to give.
-fn check_attachable(view: &engine::container::View) -> Result<(), Refusal> {
-    let why = match view.phase.status() {
-        "paused" => "paused, unpause the container before attach",
-        "restarting" => "restarting, wait until the container is running",
-        _ => return Ok(()),
-    };
-    Err(Refusal::new(Kind::Conflict, format!("container {} is {why}", view.id())))
 }

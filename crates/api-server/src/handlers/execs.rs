@@ -58,6 +58,7 @@ pub async fn start(app: &App, mut request: Request, id: &str) -> Outcome {
         multiplexed,
         detach_keys: detach_keys(&config.detach_keys)?,
         early_input: Vec::new(),
+        held: false,
     };
     let (answer, stream) = take_over(&mut request, content_type)?;
     let (engine, id) = (app.engine.clone(), id.to_string());
@@ -67,7 +68,8 @@ pub async fn start(app: &App, mut request: Request, id: &str) -> Outcome {
         let copy = socket.try_clone();
         let (send, handed) = oneshot::channel();
         let _ = send.send((socket, early));
-        if let Err(refusal) = engine.exec_start(&id, Some(Client { attach, stream: handed }), console).await
+        if let Err(refusal) =
+            engine.exec_start(&id, Some(Client { attach, stream: handed, held: None }), console).await
             && let Ok(copy) = copy
         {
             tell(copy.into(), multiplexed, &refusal);

@@ -1,5 +1,6 @@
 //! Handlers, one module per noun: parse once, call a use case, answer.
 
+pub mod attach;
 pub mod build;
 pub mod containers;
 pub mod debug;

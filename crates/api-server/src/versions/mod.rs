@@ -7,7 +7,7 @@ use std::fmt;
 use model::Refusal;
 
 pub use shims::{
-    container_create, container_mounts, container_summary, disk_usage, event, image_summary,
+    attach_streams, container_create, container_mounts, container_summary, disk_usage, event, image_summary,
     inspect_container, inspect_image, stats, update,
 };
 

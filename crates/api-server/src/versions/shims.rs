@@ -9,6 +9,7 @@ use model::Refusal;
 use serde_json::{Map, Value};
 
 use super::Version;
+use crate::request::Request;
 
 /// 1.52 dropped what `NetworkSettings` repeats of the bridge's endpoint.
 pub fn inspect_container(answer: &mut Value, version: Version) {
@@ -19,6 +20,15 @@ pub fn inspect_container(answer: &mut Value, version: Version) {
         let old = std::mem::take(settings);
         *settings = old.into_iter().filter(|(key, _)| kept.contains(&key.as_str())).collect::<Map<_, _>>();
     }
+}
+
+/// Which streams a websocket is for: before 1.42 all, unless the client said otherwise.
+pub fn attach_streams(request: &Request) -> [bool; 3] {
+    let standard = request.version < Version::new(1, 42);
+    ["stdin", "stdout", "stderr"].map(|name| match request.query.has(name) {
+        true => request.query.flag(name),
+        false => standard,
+    })
 }
 
 /// Health came to lists with 1.52.

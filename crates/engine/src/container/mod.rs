@@ -22,7 +22,7 @@ use model::create::Record;
 use model::phase::Ending;
 use model::{Kind, Phase, Refusal};
 use serde::{Deserialize, Serialize};
-use shim_protocol::Attach;
+use shim_protocol::{Attach, Attached};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use exec::{ExecPhase, ExecView};
@@ -99,6 +99,29 @@ pub type Stream = (OwnedFd, Vec<u8>);
 pub struct Client {
     pub attach: Attach,
     pub stream: oneshot::Receiver<Stream>,
+    /// Takes what has to be sent before the client is released, of a client whose output is held.
+    pub held: Option<oneshot::Sender<Held>>,
+}
+
+/// A client that a shim holds back until it has got what came before.
+pub struct Held {
+    shim: crate::shim::Hold,
+    pub begins: Attached,
+}
+
+impl Held {
+    /// Lets it go on.
+    pub async fn release(self) {
+        let client = self.begins.client;
+        // If the shim is gone, so is the client.
+        let _ = self.shim.shim().call(shim_protocol::Command::Release { client }, &[], Vec::new()).await;
+    }
+}
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.begins.fmt(out)
+    }
 }
 
 impl Client {
@@ -136,9 +159,10 @@ pub enum Command {
     Reach {
         answer: Answer<Reached>,
     },
+    /// Answered with whether it runs; if it does not, the client waits for its start.
     Attach {
         client: Client,
-        answer: Answer<()>,
+        answer: Answer<bool>,
     },
     Resize {
         rows: u16,

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::exec::Exec;
 use super::health::Care;
-use super::{Client, Command, Handle, INBOX, Remembered, View};
+use super::{Client, Command, Handle, Held, INBOX, Remembered, View};
 use crate::Engine;
 use crate::net::Endpoint;
 use crate::shim::{self, Event, Events, Shim};
@@ -394,12 +394,14 @@ impl Task {
         Ok(())
     }
 
-    async fn attach(&mut self, client: Client) -> Result<(), Refusal> {
+    async fn attach(&mut self, mut client: Client) -> Result<bool, Refusal> {
         match &self.phase {
             Phase::Created { .. } | Phase::Exited(_) => {
+                // Nothing runs that would have to wait for what came before.
+                client.attach.held = false;
                 self.early.push(client);
                 self.emit("attach", &[]);
-                return Ok(());
+                return Ok(false);
             }
             Phase::Running { frozen: true, .. } => {
                 return Err(Refusal::conflict(format!(
@@ -420,13 +422,18 @@ impl Task {
         }
         let shim = self.shim.clone().ok_or_else(|| Refusal::system("the container's shim is gone"))?;
         self.emit("attach", &[]);
+        // Until the client is let go, the container may end.
+        let shim = shim.hold();
         // The stream comes after this command has been answered.
         tokio::spawn(async move {
-            if let Some((attach, stream)) = client.ready().await {
-                let _ = shim.call(ToShim::Attach(attach), &[], vec![stream]).await;
+            let held = client.held.take();
+            let Some((attach, stream)) = client.ready().await else { return };
+            let attached = shim.shim().call(ToShim::Attach(attach), &[], vec![stream]).await;
+            if let (Some(held), Ok((Reply::Attached(begins), _))) = (held, attached) {
+                let _ = held.send(Held { shim, begins });
             }
         });
-        Ok(())
+        Ok(true)
     }
 
     pub(super) async fn resize(
