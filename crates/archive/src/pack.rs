@@ -296,19 +296,23 @@ impl<W: Write> Packer<W> {
 
     /// The attributes that travel: see `unpack`, which sets the same ones.
     fn xattrs(&self, descriptor: BorrowedFd<'_>, path: &[u8]) -> Result<Xattrs, Error> {
-        // Most files have none, which is found out without a buffer.
-        match rustix::fs::flistxattr(descriptor, &mut [0u8; 0][..]) {
-            Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
-            Ok(_) => {}
-            Err(errno) => return Err(failed("list attributes of", path, errno)),
-        }
-        let mut list = vec![0u8; 64 << 10];
-        let count = match rustix::fs::flistxattr(descriptor, &mut list[..]) {
-            Ok(count) => count,
+        // Most files have none or few: the large buffer is for the others.
+        let mut few = [0u8; 512];
+        let mut many = Vec::new();
+        let listed = match rustix::fs::flistxattr(descriptor, &mut few[..]) {
+            Err(Errno::RANGE) => {
+                many.resize(64 << 10, 0);
+                rustix::fs::flistxattr(descriptor, &mut many[..]).map(|count| &many[..count])
+            }
+            other => other.map(|count| &few[..count]),
+        };
+        let list = match listed {
+            Ok([]) | Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+            Ok(list) => list,
             Err(errno) => return Err(failed("list attributes of", path, errno)),
         };
         let mut found = Vec::new();
-        for name in list[..count].split(|&b| b == 0).filter(|name| !name.is_empty()) {
+        for name in list.split(|&b| b == 0).filter(|name| !name.is_empty()) {
             if self.options.overlay_upper
                 && matches!(name, b"trusted.overlay.redirect" | b"trusted.overlay.metacopy")
             {

@@ -16,7 +16,7 @@ use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
 use crate::container::{Client, Command, Handle, Stream};
-use crate::logs::{LogQuery, failed};
+use crate::logs::{LogQuery, failed, let_short_command_end};
 use crate::{Engine, blocking};
 
 /// Bytes of log that are read at once.
@@ -57,6 +57,7 @@ impl Engine {
         let Past { container, reader, render } = past;
         let mut sender = Sender { reader: Some((reader, render)) };
         if !live {
+            let_short_command_end(&container).await;
             return sender.send(&mut out, None).await;
         }
         sender.send(&mut out, None).await?;

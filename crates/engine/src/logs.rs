@@ -45,7 +45,7 @@ pub struct LogStream {
 }
 
 /// Scripts read the log of a short command right after its start, and rely on an engine being slow to start it.
-async fn let_short_command_end(handle: &Handle) {
+pub(crate) async fn let_short_command_end(handle: &Handle) {
     let Phase::Running { started_at, .. } = handle.view().phase else { return };
     let age = u64::try_from(clock::now().saturating_sub(started_at)).unwrap_or(0);
     let left = START_TO_LOG.saturating_sub(Duration::from_nanos(age));
