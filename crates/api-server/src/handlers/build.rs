@@ -99,17 +99,12 @@ pub struct BuildSetting {
     pub credentials: BTreeMap<String, Credentials>,
 }
 
-/// Reads `X-Registry-Config`: base64 of a JSON object of address to credentials.
-fn all_credentials(request: &Request) -> Result<BTreeMap<String, Credentials>, Refusal> {
-    let text = request.header("x-registry-config");
-    if text.trim().is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    let invalid = |why: &str| Refusal::invalid(format!("invalid X-Registry-Config header: {why}"));
-    let bytes = base64::decode(text.trim()).ok_or_else(|| invalid("it is not base64"))?;
-    let all: BTreeMap<String, AuthConfig> =
-        serde_json::from_slice(&bytes).map_err(|error| invalid(&error.to_string()))?;
-    Ok(all.into_iter().map(|(address, config)| (domain_of(&address), credentials(config))).collect())
+/// Reads `X-Registry-Config`: base64 of a JSON object of address to credentials. A header that cannot be read counts as
+/// none, as with Docker.
+fn all_credentials(request: &Request) -> BTreeMap<String, Credentials> {
+    let bytes = base64::decode(request.header("x-registry-config").trim()).unwrap_or_default();
+    let all: BTreeMap<String, AuthConfig> = api_types::from_json(&bytes).unwrap_or_default();
+    all.into_iter().map(|(address, config)| (domain_of(&address), credentials(config))).collect()
 }
 
 /// What the containers of a build get beside its steps.
@@ -150,7 +145,7 @@ fn host(query: &Query) -> Result<HostConfig, Refusal> {
 
 pub async fn build(app: &App, request: Request) -> Outcome {
     let options = options(&request.query)?;
-    let setting = BuildSetting { host: host(&request.query)?, credentials: all_credentials(&request)? };
+    let setting = BuildSetting { host: host(&request.query)?, credentials: all_credentials(&request) };
     let quiet = request.query.flag("q");
     let (app, reader) = (app.clone(), request.into_reader());
     let (mut out, pieces) = pipe();
