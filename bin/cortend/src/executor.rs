@@ -107,31 +107,29 @@ impl build::Executor for Executor {
         let credentials = self.setting.credentials.get(reference.domain()).cloned().unwrap_or_default();
         let wanted =
             PullRequest { reference: reference.clone(), platform: Some(platform.clone()), credentials, now };
-        self.runtime.block_on(async {
-            let pull = self.transfers.pull(wanted).await.map_err(pull_failed)?;
-            let board = Board::default();
-            let (running, engine) = (board.clone(), self.engine.clone());
-            let work = async move {
-                let done = pull.run(running.clone(), |pulled| {
-                    let attributes = StringMap::from([("name".into(), pulled.reference.familiar_name())]);
-                    engine.announce("image", "pull", &pulled.reference.familiar(), attributes);
-                });
-                let outcome = done.await;
-                running.close();
-                outcome
-            };
-            let work = tokio::spawn(work);
-            while let Some(event) = board.next().await {
-                // Layers tell of themselves many times a second: text is for what happens once.
-                if let Event::Message { id: None, text } = event {
-                    on_text(&format!("{text}\n"));
-                }
+        let pull = self.runtime.block_on(self.transfers.pull(wanted)).map_err(pull_failed)?;
+        let board = Board::default();
+        let (running, engine) = (board.clone(), self.engine.clone());
+        let work = self.runtime.spawn(async move {
+            let done = pull.run(running.clone(), |pulled| {
+                let attributes = StringMap::from([("name".into(), pulled.reference.familiar_name())]);
+                engine.announce("image", "pull", &pulled.reference.familiar(), attributes);
+            });
+            let outcome = done.await;
+            running.close();
+            outcome
+        });
+        // Told between the waits and not within them: whoever listens may block.
+        while let Some(event) = self.runtime.block_on(board.next()) {
+            // Layers tell of themselves many times a second: text is for what happens once.
+            if let Event::Message { id: None, text } = event {
+                on_text(&format!("{text}\n"));
             }
-            match work.await {
-                Ok(outcome) => outcome.map_err(pull_failed),
-                Err(error) => Err(ExecutorError { kind: Kind::System, message: error.to_string() }),
-            }
-        })
+        }
+        match self.runtime.block_on(work) {
+            Ok(outcome) => outcome.map_err(pull_failed),
+            Err(error) => Err(ExecutorError { kind: Kind::System, message: error.to_string() }),
+        }
     }
 }
 
