@@ -134,7 +134,7 @@ async fn serve(program: &'static str, mut config: Config, log: log::Log) -> Resu
     inherited::notify("STOPPING=1");
     let _ = stop.send(true);
     tokio::select! {
-        () = app.engine.shut_down() => {}
+        () = app.engine.system().shut_down() => {}
         () = signals.insist() => bail!("ended at once, as three signals asked"),
     }
     for host in &hosts {

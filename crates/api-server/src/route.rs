@@ -244,7 +244,7 @@ fn network_route(app: &App, request: &Request, method: &Method, parts: &[&str]) 
         (&Method::GET, [name]) => networks::inspect(app, name),
         (&Method::DELETE, [name]) => networks::remove(app, name),
         (&Method::POST, [name, "connect" | "disconnect"]) => {
-            app.engine.network_inspect(name)?;
+            app.engine.networks().inspect(name)?;
             Err(Refusal::not_implemented("connecting containers to networks after their creation"))
         }
         _ => Err(not_found()),

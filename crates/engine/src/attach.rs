@@ -29,18 +29,27 @@ pub struct Past {
     render: Render,
 }
 
-impl Engine {
+/// The use cases of attaching to containers.
+#[derive(Clone)]
+pub struct Attachments(pub(crate) Engine);
+
+impl Attachments {
+    /// Attaches a client; tells whether the container runs, or the client waits for its start.
+    pub async fn attach(&self, name: &str, client: Client) -> Result<bool, Refusal> {
+        self.0.find(name)?.ask(|answer| Command::Attach { client, answer }).await
+    }
+
     /// Opens the log of a container for a client that attaches to it.
     pub async fn past(&self, name: &str, attach: &Attach) -> Result<Past, Refusal> {
-        let container = self.find(name)?;
+        let container = self.0.find(name)?;
         let Attach { stdout, stderr, multiplexed, .. } = *attach;
         let query = LogQuery { stdout, stderr, follow: true, ..LogQuery::default() };
-        let reader = self.open_log(&container.view(), &query, true).await?;
+        let reader = self.0.logs().open(&container.view(), &query, true).await?;
         Ok(Past { container, reader, render: Render::new(false, false, multiplexed) })
     }
 
     /// Sends the past, and if `live` attaches the client to what comes.
-    pub async fn attach_after(
+    pub async fn after(
         &self,
         past: Past,
         attach: Attach,

@@ -14,13 +14,13 @@ use model::{Refusal, ports};
 use crate::container::View;
 use crate::{Engine, blocking};
 
-impl Engine {
+impl Containers {
     pub async fn inspect(&self, name: &str, size: bool) -> Result<ContainerInspect, Refusal> {
-        let view = self.find(name)?.view();
+        let view = self.0.find(name)?.view();
         let mut answer = self.inspect_view(&view);
         if size {
-            let (engine, id) = (self.clone(), view.id().to_string());
-            let (rw, root) = blocking(move || Ok(engine.sizes(&id))).await?;
+            let (containers, id) = (self.clone(), view.id().to_string());
+            let (rw, root) = blocking(move || Ok(containers.sizes(&id))).await?;
             (answer.size_rw, answer.size_root_fs) = (Some(rw), Some(root));
         }
         Ok(answer)
@@ -28,10 +28,10 @@ impl Engine {
 
     /// Bytes of the writable layer, and of the whole root; blocks.
     pub(crate) fn sizes(&self, id: &str) -> (i64, i64) {
-        let rw = self.snapshots().usage(id).map_or(0, |usage| usage.bytes);
+        let rw = self.0.snapshots().usage(id).map_or(0, |usage| usage.bytes);
         let mut total = rw;
-        let mut next = self.snapshots().top(id).ok().flatten();
-        while let Some(layer) = next.and_then(|chain| self.snapshots().layer(&chain)) {
+        let mut next = self.0.snapshots().top(id).ok().flatten();
+        while let Some(layer) = next.and_then(|chain| self.0.snapshots().layer(&chain)) {
             total += layer.bytes;
             next = layer.parent;
         }
@@ -41,7 +41,7 @@ impl Engine {
     fn inspect_view(&self, view: &View) -> ContainerInspect {
         let record = &view.record;
         let command = record.command();
-        let file = |name: &str| self.paths().file(view.id(), name).to_string_lossy().into_owned();
+        let file = |name: &str| self.0.paths().file(view.id(), name).to_string_lossy().into_owned();
         let exec_ids: Vec<String> =
             view.execs.iter().filter(|(_, exec)| exec.running()).map(|(id, _)| id.clone()).collect();
         ContainerInspect {
@@ -55,12 +55,12 @@ impl Engine {
             hostname_path: file("hostname"),
             hosts_path: file("hosts"),
             log_path: match record.host_config.log_config.driver.as_str() {
-                "json-file" => self.paths().log(&record.id).to_string_lossy().into_owned(),
+                "json-file" => self.0.paths().log(&record.id).to_string_lossy().into_owned(),
                 _ => String::new(),
             },
             name: format!("/{}", record.name),
             restart_count: view.restart_count.into(),
-            driver: self.snapshots().driver().into(),
+            driver: self.0.snapshots().driver().into(),
             platform: "linux".into(),
             app_armor_profile: record.labels.apparmor.clone(),
             process_label: record.labels.process.clone(),
@@ -68,10 +68,10 @@ impl Engine {
             exec_ids: (!exec_ids.is_empty()).then_some(exec_ids),
             host_config: answered_host_config(&record.host_config),
             graph_driver: GraphDriver {
-                name: self.snapshots().driver().into(),
+                name: self.0.snapshots().driver().into(),
                 data: self.graph_data(view.id()),
             },
-            mounts: self.mount_points(record),
+            mounts: self.0.volumes().mount_points(record),
             config: record.config.clone(),
             network_settings: self.network_settings(view),
             ..ContainerInspect::default()
@@ -79,7 +79,7 @@ impl Engine {
     }
 
     fn graph_data(&self, id: &str) -> Option<api_types::StringMap> {
-        let snapshots::Mounts::Overlay { lowers, upper, work } = self.snapshots().mounts(id).ok()?;
+        let snapshots::Mounts::Overlay { lowers, upper, work } = self.0.snapshots().mounts(id).ok()?;
         let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
         let lowers: Vec<String> = lowers.iter().map(|path| text(path)).collect();
         let pairs = [("LowerDir", lowers.join(":")), ("UpperDir", text(&upper)), ("WorkDir", text(&work))];
@@ -111,7 +111,7 @@ impl Engine {
             NetworkChoice::None => ("none", EndpointSettings::default()),
             NetworkChoice::Container(_) => return BTreeMap::new(),
         };
-        if let Some(network) = self.networks().by_name(name) {
+        if let Some(network) = self.0.networks().predefined().by_name(name) {
             settings.network_id = network.id.clone();
         }
         if let Some(endpoint) = &view.endpoint {

@@ -102,9 +102,9 @@ pub async fn changes(app: &App, id: &str) -> Outcome {
 pub async fn commit(app: &App, mut request: Request) -> Outcome {
     let query = request.query.clone();
     let body = config_body(&mut request).await?;
-    let files = app.engine.files();
+    let commits = app.engine.commits();
     let container = query.text("container");
-    let inherited = files.config(container)?;
+    let inherited = commits.config(container)?;
     let given = body.as_ref().map_or_else(|| inherited.clone(), engine::stored_config);
     let mut config = changed_config(given, &query.all("changes"))?;
     engine::merge_config(&mut config, &inherited);
@@ -119,7 +119,7 @@ pub async fn commit(app: &App, mut request: Request) -> Outcome {
         comment: query.text("comment").into(),
         pause: query.flag_or("pause", true),
     };
-    created(&IdResponse { id: files.commit(container, commit).await? })
+    created(&IdResponse { id: commits.make(container, commit).await? })
 }
 
 /// The config in the body; clients that have none send nothing, or `null`.

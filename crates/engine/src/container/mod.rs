@@ -1,13 +1,18 @@
 //! One container: the task that owns it, the commands that it takes, and the view that readers see.
 
 mod cleanup;
+mod ending;
 mod exec;
 mod files;
 mod health;
 mod joins;
 mod lease;
+mod link;
+mod network;
+mod plan;
 mod reach;
 mod restart;
+mod running;
 mod start;
 mod task;
 mod update;

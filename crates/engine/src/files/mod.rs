@@ -30,7 +30,7 @@ use crate::container::{Command, GivenFiles, Handle, Lease};
 use crate::volumes::Held;
 use crate::{Engine, blocking};
 
-pub use commit::Commit;
+pub use commit::{Commit, Commits};
 
 /// How long what is left of a container's last run may take to go.
 const SETTLING: Duration = Duration::from_secs(10);
@@ -41,7 +41,7 @@ const MEMBERS_MAX: u64 = 16_000_000;
 
 /// The use cases.
 #[derive(Clone)]
-pub struct Files(Engine);
+pub struct Files(pub(crate) Engine);
 
 /// A container's files, held as long as this is.
 struct Opened {
@@ -80,12 +80,6 @@ impl Archive {
     }
 }
 
-impl Engine {
-    pub fn files(&self) -> Files {
-        Files(self.clone())
-    }
-}
-
 impl Files {
     /// What is at a path.
     pub async fn stat(&self, container: &str, path: &str) -> Result<PathStat, Refusal> {
@@ -100,7 +94,7 @@ impl Files {
         let (files, path) = (self.clone(), path.to_string());
         blocking(move || {
             let (stat, place) = opened.stat(&path)?;
-            files.announce(&opened.record, "archive-path", &[]);
+            files.0.events().container(&opened.record, "archive-path", &[]);
             Ok((stat, Archive(Box::new(move |out| opened.pack(&path, place, out)))))
         })
         .await
@@ -118,7 +112,7 @@ impl Files {
         let (files, path) = (self.clone(), path.to_string());
         blocking(move || {
             opened.extract(&path, options, stream)?;
-            files.announce(&opened.record, "extract-to-dir", &[]);
+            files.0.events().container(&opened.record, "extract-to-dir", &[]);
             Ok(())
         })
         .await
@@ -133,7 +127,7 @@ impl Files {
             let view = files.0.snapshots().open_view(&id);
             let root =
                 view.map_err(|error| Refusal::from_error("cannot open the container's files", &error))?;
-            files.announce(&record, "export", &[]);
+            files.0.events().container(&record, "export", &[]);
             Ok(Archive(Box::new(move |out| {
                 let options = PackOptions { skip_kernel_files: true, ..PackOptions::default() };
                 archive::pack(&Root::from_descriptor(root), &options, out)
@@ -142,14 +136,6 @@ impl Files {
             })))
         })
         .await
-    }
-
-    fn announce(&self, record: &Record, action: &str, more: &[(&str, &str)]) {
-        let mut attributes = record.config.labels.clone().unwrap_or_default();
-        attributes.insert("image".into(), record.config.image.clone());
-        attributes.insert("name".into(), record.name.clone());
-        attributes.extend(more.iter().map(|(key, value)| ((*key).to_string(), (*value).to_string())));
-        self.0.announce("container", action, &record.id, attributes);
     }
 
     async fn open(&self, container: &str) -> Result<Opened, Refusal> {
@@ -176,7 +162,7 @@ impl Files {
         settle(&handle).await?;
         let files = self.clone();
         blocking(move || {
-            let volumes = files.0.hold_volumes(&record)?;
+            let volumes = files.0.volumes().hold(&record)?;
             let mounted = lease.share_root(|| {
                 let root = files.0.snapshots().open_root(&record.id);
                 root.map_err(|error| cannot_open(&record, &error))
@@ -214,7 +200,7 @@ impl Files {
                     .map_err(|error| cannot(&error))?;
             }
         }
-        for mount in self.0.host_mounts(record) {
+        for mount in self.0.volumes().host_mounts(record) {
             let source = match open_source(&mount.source, &mount.subpath) {
                 // A bind's source may be gone, or not yet be made; then there is nothing to see there.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
