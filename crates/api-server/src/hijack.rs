@@ -71,6 +71,14 @@ pub fn take_over(
     Ok((streamed(content_type, pieces), stream))
 }
 
+/// Waits until the answer is sent, and takes the socket of a client of this machine, with what was read of it early.
+pub async fn bare_socket(upgrade: OnUpgrade) -> io::Result<(StdUnixStream, Vec<u8>)> {
+    let upgraded = upgrade.await.map_err(io::Error::other)?;
+    let other = |_| io::Error::other("the connection is no Unix socket");
+    let parts = upgraded.downcast::<TokioIo<UnixStream>>().map_err(other)?;
+    Ok((parts.io.into_inner().into_std()?, parts.read_buf.to_vec()))
+}
+
 /// Waits until the answer is sent, and takes the socket out of the HTTP machinery.
 async fn hand_over(upgrade: OnUpgrade) -> io::Result<Stream> {
     let upgraded = upgrade.await.map_err(io::Error::other)?;

@@ -70,8 +70,16 @@ async fn authorized(
             Content::Shown(bytes) => (Some(shown), Drained::whole(bytes)),
         }
     };
-    let request =
-        Request { method: parts.method, path, query, version, headers: parts.headers, body, upgrade };
+    let request = Request {
+        method: parts.method,
+        path,
+        query,
+        version,
+        headers: parts.headers,
+        body,
+        local: peer.local,
+        upgrade,
+    };
     // A handler that panics is a defect of that request, not the end of the daemon.
     let handling = app.clone();
     let handled = tokio::spawn(async move { dispatch(&handling, request).await }).await;
@@ -199,7 +207,7 @@ async fn container_route(app: &App, request: Request, method: &Method, parts: &[
         (&Method::GET, [id, "changes"]) => files::changes(app, id).await,
         (&Method::GET, [id, "export"]) => files::export(app, id).await,
         (&Method::HEAD, [id, "archive"]) => files::stat(app, &request, id).await,
-        (&Method::GET, [id, "archive"]) => files::archive(app, &request, id).await,
+        (&Method::GET, [id, "archive"]) => files::archive(app, request, id).await,
         (&Method::PUT, [id, "archive"]) => files::extract(app, request, id).await,
         (&Method::GET | &Method::POST, [id, verb @ "checkpoints"])
         | (&Method::DELETE, [id, verb @ "checkpoints", _]) => {
