@@ -79,7 +79,10 @@ impl build::Executor for Executor {
             held: false,
         };
         let ended = self.runtime.block_on(async {
-            self.engine.attachments().attach(container, Client { attach, stream, held: None }).await?;
+            self.engine
+                .attachments()
+                .attach(container, Client { attach, stream, held: None, run: None })
+                .await?;
             let ended = self.engine.containers().wait(container, WaitCondition::NextExit)?;
             self.engine.containers().start(container).await?;
             Ok(ended)

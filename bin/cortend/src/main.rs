@@ -260,6 +260,7 @@ fn options(config: &Config, paths: Paths, remap: Option<Remap>) -> Result<Option
         cgroup_parent,
         network: settings::network(config, &paths)?,
         isolation: isolation(config, remap),
+        link_variables: settings::link_variables(),
         init_path: config.text("init-path").map(PathBuf::from),
         settings: settings::read(config)?,
         paths,

@@ -188,6 +188,9 @@ async fn container_route(app: &App, request: Request, method: &Method, parts: &[
         (&Method::POST, ["create"]) => containers::create(app, request).await,
         (&Method::POST, ["prune"]) => containers::prune(app, &request).await,
         (&Method::GET, [id, "json"]) => containers::inspect(app, &request, id).await,
+        (&Method::GET, [parent, alias, "json"]) => {
+            containers::inspect(app, &request, &format!("{parent}/{alias}")).await
+        }
         (&Method::GET, [id, "logs"]) => containers::logs(app, &request, id).await,
         (&Method::GET, [id, "top"]) => containers::top(app, &request, id).await,
         (&Method::POST, [id, "start"]) => containers::start(app, request, id).await,
@@ -202,6 +205,10 @@ async fn container_route(app: &App, request: Request, method: &Method, parts: &[
         (&Method::POST, [id, "attach"]) => attach::attach(app, request, id).await,
         (&Method::POST, [id, "exec"]) => execs::create(app, request, id).await,
         (&Method::DELETE, [id]) => containers::remove(app, &request, id).await,
+        // The name that a link gives a container.
+        (&Method::DELETE, [parent, alias]) => {
+            containers::remove(app, &request, &format!("{parent}/{alias}")).await
+        }
         (&Method::GET, [id, "stats"]) => stats::stats(app, &request, id).await,
         (&Method::POST, [id, "update"]) => containers::update(app, request, id).await,
         (&Method::GET, [id, "changes"]) => files::changes(app, id).await,

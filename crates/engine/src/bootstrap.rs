@@ -166,6 +166,7 @@ fn open_blocking(options: Options, parts: Parts) -> Result<Engine, Refusal> {
             selinux: selinux::prepare(options.isolation.selinux),
         },
         remap: options.isolation.remap.clone(),
+        separate_containers: !options.network.icc,
         layer_quota: host::project_quota(&options.paths.data),
         ..HostFacts::default()
     };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use api_types::container::{ContainerCreate, ContainerUpdate, ContainerWait};
 use metadata::Batch;
-use model::create::{Given, Record};
+use model::create::{Given, LinkTarget, Record};
 use model::restart::{Ended, with_daemon};
 use model::{Kind, Phase, Refusal, name, signal};
 
@@ -95,6 +95,11 @@ impl Containers {
             image: &image,
             host: &self.0.facts(),
             container: &|name: &str| Ok(self.0.find(name)?.view().id().to_string()),
+            link_target: &|name: &str| {
+                let view = self.0.find(name)?.view();
+                let (id, name) = (view.id().to_string(), view.name().to_string());
+                Ok(LinkTarget { id, name, network: view.record.network.clone() })
+            },
             level_taken: &|level: &str| self.has_level(level),
             mounts: model::mounts::Outside {
                 exists: &|path: &Path| path.exists(),
@@ -296,6 +301,18 @@ impl Containers {
     /// Changes limits and restart policy; returns warnings.
     pub async fn update(&self, name: &str, request: ContainerUpdate) -> Result<Vec<String>, Refusal> {
         self.0.find(name)?.ask(|answer| Command::Update { request: Box::new(request), answer }).await
+    }
+
+    /// `rm --link`: takes the name that a link gives a container away from it; the container stays.
+    pub async fn unlink(&self, name: &str) -> Result<(), Refusal> {
+        self.0.find(name)?;
+        let bare = name.strip_prefix('/').unwrap_or(name);
+        let Some((parent, alias)) = bare.split_once('/') else {
+            let why = "Conflict, cannot remove the default link name of the container";
+            return Err(Refusal::system(why).hint("name the link: rm --link CONTAINER/ALIAS"));
+        };
+        let alias = alias.to_string();
+        self.0.find(parent)?.ask(|answer| Command::Unlink { alias, answer }).await
     }
 
     /// `volumes`: with those that nobody named.

@@ -2,13 +2,16 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use api_types::exec::{ExecCreate, ExecInspect, ProcessConfig};
 use model::Refusal;
 
-use crate::container::{Client, Command, ExecPhase, ExecView, Handle};
+use crate::container::{Client, Command, ExecPhase, ExecView, Handle, View};
 use crate::{Engine, clock};
 
+/// How long a change of size waits for the exec to start.
+const RESIZE_PATIENCE: Duration = Duration::from_secs(10);
 /// Ended execs of removed containers that are still answered for.
 const ENDED_MAX: usize = 256;
 
@@ -83,8 +86,17 @@ impl Execs {
         found.container.ask(|answer| Command::ExecStart { id, client, console, answer }).await
     }
 
+    /// A client may ask for this before its start has come through: as with Docker, it waits for that.
     pub async fn resize(&self, id: &str, rows: u16, columns: u16) -> Result<(), Refusal> {
         let found = self.find(id)?;
+        let waits = |view: &View| view.execs.get(id).is_some_and(|exec| exec.phase() == ExecPhase::Created);
+        let begun = found.container.until(|view| !waits(view) || !view.phase.is_running());
+        let Ok(view) = tokio::time::timeout(RESIZE_PATIENCE, begun).await else {
+            return Err(Refusal::system("timeout waiting for exec session ready"));
+        };
+        if waits(&view) {
+            return Err(Refusal::invalid("exec process is not started"));
+        }
         let id = id.to_string();
         found.container.ask(|answer| Command::ExecResize { id, rows, columns, answer }).await
     }

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use api_types::container::{
-    ContainerInspect, ContainerState, GraphDriver, NetworkSettings, PortBinding, PortMap,
+    ContainerInspect, ContainerState, GraphDriver, HostConfig, NetworkSettings, PortBinding, PortMap,
 };
 use api_types::network::EndpointSettings;
-use model::create::NetworkChoice;
+use model::create::{NetworkChoice, Record};
 use model::health::Health;
+use model::links::Link;
 use model::time::rfc3339_nano;
 use model::{Refusal, ports};
 
@@ -66,7 +67,10 @@ impl Containers {
             process_label: record.labels.process.clone(),
             mount_label: record.labels.mount.clone(),
             exec_ids: (!exec_ids.is_empty()).then_some(exec_ids),
-            host_config: answered_host_config(&record.host_config),
+            host_config: HostConfig {
+                links: self.answered_links(record),
+                ..answered_host_config(&record.host_config)
+            },
             graph_driver: GraphDriver {
                 name: self.0.snapshots().driver().into(),
                 data: self.graph_data(view.id()),
@@ -76,6 +80,16 @@ impl Containers {
             network_settings: self.network_settings(view),
             ..ContainerInspect::default()
         }
+    }
+
+    /// As they can be given to a create again.
+    fn answered_links(&self, record: &Record) -> Option<Vec<String>> {
+        let name = |link: &Link| {
+            let view = self.0.find(&link.container).ok().map(|handle| handle.view());
+            view.map_or_else(|| link.name.clone(), |view| view.name().to_string())
+        };
+        let text = |link: &Link| format!("/{}:/{}/{}", name(link), record.name, link.alias);
+        (!record.links.is_empty()).then(|| record.links.iter().map(text).collect())
     }
 
     fn graph_data(&self, id: &str) -> Option<api_types::StringMap> {
@@ -127,7 +141,7 @@ impl Containers {
 }
 
 /// Fields that Docker answers as empty lists or objects rather than null.
-fn answered_host_config(host: &api_types::container::HostConfig) -> api_types::container::HostConfig {
+fn answered_host_config(host: &HostConfig) -> HostConfig {
     let mut host = host.clone();
     host.port_bindings.get_or_insert_default();
     if host.runtime.is_empty() {

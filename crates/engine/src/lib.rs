@@ -84,6 +84,8 @@ pub struct Options {
     pub cgroup_parent: String,
     pub network: net::NetworkOptions,
     pub isolation: IsolationOptions,
+    /// Set the variables that tell of linked containers, as Docker did once.
+    pub link_variables: bool,
     /// A program of the host that stands before those of containers that want an init; none: Corten's own, which
     /// needs no file.
     pub init_path: Option<PathBuf>,

@@ -9,7 +9,7 @@ use model::filter::Filters;
 use model::time::NANOS;
 use model::{Refusal, mounts, ports};
 
-use crate::container::View;
+use crate::container::{View, links};
 use crate::{Engine, clock};
 
 #[derive(Debug, Clone, Default)]
@@ -96,7 +96,7 @@ impl Containers {
         let record = &view.record;
         ContainerSummary {
             id: record.id.clone(),
-            names: vec![format!("/{}", record.name)],
+            names: links::names(&self.0, view),
             image: record.config.image.clone(),
             image_id: record.image_id.clone(),
             command: record.command().join(" "),

@@ -86,17 +86,10 @@ impl Prepared {
         let Prepared { attach, past, live } = self;
         match past {
             None if live => {
-                app.engine.attachments().attach(id, Client { attach, stream, held: None }).await?;
+                app.engine.attachments().attach(id, Client { attach, stream, held: None, run: None }).await?;
             }
             None => {}
-            Some(past) => {
-                let (engine, id) = (app.engine.clone(), id.to_string());
-                tokio::spawn(async move {
-                    if let Err(error) = engine.attachments().after(past, attach, stream, live).await {
-                        tracing::debug!(container = %id, %error, "an attached client did not get the log");
-                    }
-                });
-            }
+            Some(past) => app.engine.attachments().after(past, attach, stream, live).await?,
         }
         Ok(answer)
     }

@@ -110,7 +110,8 @@ pub async fn update(app: &App, mut request: Request, id: &str) -> Outcome {
 
 pub async fn remove(app: &App, request: &Request, id: &str) -> Outcome {
     if request.query.flag("link") {
-        return Err(Refusal::not_implemented("removing links"));
+        app.engine.containers().unlink(id).await?;
+        return no_content();
     }
     app.engine.containers().remove(id, request.query.flag("force"), request.query.flag("v")).await?;
     no_content()

@@ -68,8 +68,10 @@ pub async fn start(app: &App, mut request: Request, id: &str) -> Outcome {
         let copy = socket.try_clone();
         let (send, handed) = oneshot::channel();
         let _ = send.send((socket, early));
-        if let Err(refusal) =
-            engine.execs().start(&id, Some(Client { attach, stream: handed, held: None }), console).await
+        if let Err(refusal) = engine
+            .execs()
+            .start(&id, Some(Client { attach, stream: handed, held: None, run: None }), console)
+            .await
             && let Ok(copy) = copy
         {
             tell(copy.into(), multiplexed, &refusal);

@@ -68,7 +68,7 @@ impl Task {
         for (id, exec) in self.execs.views() {
             engine.known_execs().forget(&id, Some((record.id.clone(), exec)));
         }
-        engine.registry().remove(&record.id, &record.name);
+        engine.registry().remove(&record);
         self.emit("destroy", &[]);
         self.early.clear();
         self.publish_removed();

@@ -7,8 +7,8 @@ use api_types::exec::ExecCreate;
 use model::Refusal;
 use shim_protocol::{Command as ToShim, Reply};
 
-use super::Client;
 use super::task::Task;
+use super::{Client, links};
 
 /// Ended execs that are remembered for each container; the oldest go first.
 const ENDED_MAX: usize = 64;
@@ -129,7 +129,8 @@ impl Task {
         self.phase.may_exec(&self.record.id)?;
         let shim = self.link.answering()?;
         request.console_size = console.or(request.console_size);
-        let process = model::spec::exec_process(&self.record, &request)?;
+        let process =
+            model::spec::exec_process(&self.record, &request, &links::variables(&self.engine, &self.record))?;
         let filter = if request.privileged { None } else { self.engine.seccomp(&self.record)? };
         let (attach, streams) = match client {
             Some(client) => match client.ready().await {

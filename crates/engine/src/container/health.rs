@@ -184,7 +184,11 @@ impl Task {
         let shim = self.link.answering()?;
         let request =
             api_types::exec::ExecCreate { cmd: command.to_vec(), ..api_types::exec::ExecCreate::default() };
-        let process = model::spec::exec_process(&self.record, &request)?;
+        let process = model::spec::exec_process(
+            &self.record,
+            &request,
+            &super::links::variables(&self.engine, &self.record),
+        )?;
         let filter = self.engine.seccomp(&self.record)?;
         let capture =
             Capture { bytes_max: OUTPUT_MAX, timeout_nanoseconds: u64::try_from(timeout).unwrap_or(0) };

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use model::Refusal;
 use model::create::{NetworkChoice, Record};
+use model::links::Linked;
 use model::spec::{Place, StartFacts};
 use shim_protocol::{Create, LogDriver, LogTarget, Rootfs, Runtime, StdinMode};
 use snapshots::Mounts;
@@ -19,6 +20,8 @@ use crate::{Engine, host, selinux};
 pub struct Plan<'a> {
     pub engine: &'a Engine,
     pub record: &'a Record,
+    /// Containers that it is linked to.
+    pub linked: Vec<Linked>,
 }
 
 impl Plan<'_> {
@@ -46,7 +49,7 @@ impl Plan<'_> {
             std::fs::write(run_directory.join(ENDPOINT_NAME), text).map_err(io)?;
         }
         let files = Files::of(paths, record);
-        files.write(record, endpoint, &self.engine.options().network.names)?;
+        files.write(record, endpoint, &self.linked, &self.engine.options().network.names)?;
         self.make_bind_sources()?;
         let cgroup_parent = match record.host_config.resources.cgroup_parent.as_str() {
             "" => self.engine.options().cgroup_parent.as_str(),
@@ -59,6 +62,10 @@ impl Plan<'_> {
         let ipc_of = match record.host_config.ipc_mode.strip_prefix("container:") {
             Some(other) => Some(joins::ipc(self.engine, other)?),
             None => None,
+        };
+        let variables: Vec<String> = match self.engine.options().link_variables {
+            true => self.linked.iter().flat_map(|linked| linked.variables(&record.name)).collect(),
+            false => Vec::new(),
         };
         let facts = StartFacts {
             cgroup_path: match systemd_cgroup {
@@ -87,6 +94,7 @@ impl Plan<'_> {
             remap,
             join_user: if remap.is_some() { self.shared_users(ipc_of)? } else { None },
             data_root: &paths.data,
+            linked: &variables,
         };
         let mut spec = model::spec::runtime_spec(record, &facts)?;
         let requests = record.host_config.resources.device_requests.as_deref();

@@ -64,6 +64,9 @@ impl Task {
     }
 
     pub(super) async fn attach(&mut self, mut client: Client) -> Result<bool, Refusal> {
+        if client.run.is_some_and(|run| run != self.exits) {
+            return Err(Refusal::conflict(format!("container {} has ended", self.record.id)));
+        }
         match &self.phase {
             Phase::Created { .. } | Phase::Exited(_) => {
                 // Nothing runs that would have to wait for what came before.
@@ -112,13 +115,13 @@ impl Task {
         columns: u16,
     ) -> Result<(), Refusal> {
         let Some(shim) = self.running_shim() else {
-            return Err(Refusal::conflict(format!("cannot resize a stopped container: {}", self.record.id)));
+            return Err(Refusal::conflict(format!("container {} is not running", self.record.id)));
         };
-        let attributes = [("height", rows.to_string()), ("width", columns.to_string())];
-        if exec.is_none() {
-            self.emit("resize", &attributes);
-        }
+        let is_exec = exec.is_some();
         shim.call(ToShim::Resize { exec, rows, columns }, &[], Vec::new()).await?;
+        if !is_exec {
+            self.emit("resize", &[("height", rows.to_string()), ("width", columns.to_string())]);
+        }
         Ok(())
     }
 }

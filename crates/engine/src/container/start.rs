@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use model::create::{NetworkChoice, Record};
+use model::links::Linked;
 use model::phase::Ending;
 use model::spec::Place;
 use model::{Phase, Refusal};
@@ -15,7 +16,7 @@ use super::link::Link;
 use super::plan::Plan;
 use super::restart::Comeback;
 use super::task::Task;
-use super::{Client, StartedBy, network, volumes};
+use super::{Client, StartedBy, links, network, volumes};
 use crate::net::Endpoint;
 use crate::shim::Shim;
 use crate::{Engine, blocking, failpoint, host};
@@ -78,6 +79,9 @@ impl Task {
         network::emit(&self.engine, &self.record, "connect");
         self.emit("start", &[]);
         self.publish();
+        if let Some(endpoint) = &self.endpoint {
+            links::tell_parents(&self.engine, &self.record, endpoint.0.ip.into());
+        }
         if !self.record.host_config.auto_remove {
             self.remember();
         }
@@ -135,8 +139,9 @@ struct Started {
 impl Start<'_> {
     async fn run(mut self) -> Result<Started, Refusal> {
         let (engine, record) = (self.engine, self.record);
+        let linked = links::linked(engine, record)?;
         let endpoint = network::allocate(engine, record).await?;
-        match self.with_endpoint(endpoint.as_ref()).await {
+        match self.with_endpoint(endpoint.as_ref(), linked).await {
             Ok((shim, pid, started_at)) => Ok(Started { shim, pid, started_at, endpoint }),
             Err(refusal) => {
                 engine.shipping().ended(&record.id);
@@ -147,12 +152,16 @@ impl Start<'_> {
         }
     }
 
-    async fn with_endpoint(&mut self, endpoint: Option<&Arc<Endpoint>>) -> Result<(Shim, i32, i64), Refusal> {
+    async fn with_endpoint(
+        &mut self,
+        endpoint: Option<&Arc<Endpoint>>,
+        linked: Vec<Linked>,
+    ) -> Result<(Shim, i32, i64), Refusal> {
         if let Some(spool) = self.engine.logs().spool(self.record)? {
             self.engine.shipping().begin(self.record, spool).await?;
         }
         let places = volumes::attach(self.engine, self.record).await?;
-        let started = self.with_places(endpoint, places).await;
+        let started = self.with_places(endpoint, places, linked).await;
         if started.is_err() {
             volumes::release(self.engine, self.record).await;
         }
@@ -163,10 +172,12 @@ impl Start<'_> {
         &mut self,
         endpoint: Option<&Arc<Endpoint>>,
         places: BTreeMap<PathBuf, Place>,
+        linked: Vec<Linked>,
     ) -> Result<(Shim, i32, i64), Refusal> {
         let (engine, record, planned) = (self.engine.clone(), self.record.clone(), endpoint.cloned());
-        let create =
-            blocking(move || Plan { engine: &engine, record: &record }.create(planned.as_deref(), &places));
+        let create = blocking(move || {
+            Plan { engine: &engine, record: &record, linked }.create(planned.as_deref(), &places)
+        });
         let create = create.await?;
         let filter = self.engine.seccomp(self.record)?;
         failpoint::hit("start.shim")?;

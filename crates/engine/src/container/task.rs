@@ -142,6 +142,10 @@ impl Task {
             Command::ExecResize { id, rows, columns, answer } => {
                 let _ = answer.send(self.exec_resize(&id, rows, columns).await);
             }
+            Command::LinkMoved { child, address } => self.link_moved(&child, address).await,
+            Command::Unlink { alias, answer } => {
+                let _ = answer.send(self.unlink(&alias).await);
+            }
             Command::Rename { name, answer } => {
                 let _ = answer.send(self.rename(name).await);
             }
