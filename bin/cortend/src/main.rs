@@ -252,8 +252,12 @@ fn open_parts(paths: &Paths) -> Result<Parts> {
 }
 
 fn options(config: &Config, paths: Paths, remap: Option<Remap>) -> Result<Options> {
-    let (cgroup_driver, cgroup_parent) =
-        cgroups::read(&config.list("exec-opt"), config.text("cgroup-parent"), engine::is_systemd_running())?;
+    let (cgroup_driver, cgroup_parent) = cgroups::read(
+        &config.list("exec-opt"),
+        config.text("cgroup-parent"),
+        engine::is_systemd_running(),
+        engine::is_cgroup_v2(),
+    )?;
     Ok(Options {
         shim: shim_program(config)?,
         cgroup_driver,

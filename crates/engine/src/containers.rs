@@ -100,7 +100,7 @@ impl Containers {
                 let (id, name) = (view.id().to_string(), view.name().to_string());
                 Ok(LinkTarget { id, name, network: view.record.network.clone() })
             },
-            level_taken: &|level: &str| self.has_level(level),
+            level_taken: &|level: &str| self.0.registry().has_level(level),
             mounts: model::mounts::Outside {
                 exists: &|path: &Path| path.exists(),
                 volume_name: &clock::new_id,
@@ -120,12 +120,6 @@ impl Containers {
         self.0.seccomp(&record)?;
         self.make(record, top.as_ref())?;
         Ok((id, warnings))
-    }
-
-    /// Whether a container has this level of SELinux's. Asked only where SELinux is on.
-    fn has_level(&self, level: &str) -> bool {
-        let views = self.0.registry().all().into_iter().map(|handle| handle.view());
-        views.into_iter().any(|view| model::security::level(&view.record.labels.process) == level)
     }
 
     /// Volumes, layer, directory, record; a failure undoes what was made.

@@ -58,6 +58,7 @@ pub use containers::{Containers, WaitCondition};
 pub use events::Subscription;
 pub use execs::Execs;
 pub use files::{Commits, Files};
+pub use host::cgroup_v2 as is_cgroup_v2;
 pub use image::{
     api_config as image_config, merge as merge_config, refusal as images_refusal, stored_config,
 };

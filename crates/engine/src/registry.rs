@@ -20,6 +20,8 @@ struct Tables {
     names: HashMap<String, String>,
     /// Containers that others are linked to, with the IDs of those.
     linked: HashMap<String, BTreeSet<String>>,
+    /// Levels of SELinux's, with the number of containers that have them.
+    levels: HashMap<String, usize>,
 }
 
 impl Tables {
@@ -38,6 +40,12 @@ impl Tables {
             }
         }
     }
+}
+
+/// The level of SELinux's that a container has, if it has one.
+fn level(record: &Record) -> Option<String> {
+    let level = model::security::level(&record.labels.process);
+    (!level.is_empty()).then(|| level.to_string())
 }
 
 impl Registry {
@@ -125,6 +133,9 @@ impl Registry {
         for link in &record.links {
             tables.linked.entry(link.container.clone()).or_default().insert(id.into());
         }
+        if let Some(level) = level(&record) {
+            *tables.levels.entry(level).or_default() += 1;
+        }
         tables.handles.insert(id.into(), handle);
     }
 
@@ -137,6 +148,19 @@ impl Registry {
             tables.names.remove(name);
         }
         record.links.iter().for_each(|link| tables.unlink(&link.container, id));
+        if let Some(level) = level(record)
+            && let Some(count) = tables.levels.get_mut(&level)
+        {
+            *count -= 1;
+            if *count == 0 {
+                tables.levels.remove(&level);
+            }
+        }
+    }
+
+    /// Whether a container has this level of SELinux's.
+    pub fn has_level(&self, level: &str) -> bool {
+        self.read().levels.contains_key(level)
     }
 
     /// A container is not linked to another one any more.
