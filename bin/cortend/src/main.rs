@@ -133,8 +133,9 @@ async fn serve(program: &'static str, mut config: Config, log: log::Log) -> Resu
     tracing::info!("stopping; containers run on");
     inherited::notify("STOPPING=1");
     let _ = stop.send(true);
+    let system = app.engine.system();
     tokio::select! {
-        () = app.engine.system().shut_down() => {}
+        () = system.shut_down() => {}
         () = signals.insist() => bail!("ended at once, as three signals asked"),
     }
     for host in &hosts {

@@ -10,7 +10,7 @@ use model::restart::{Ended, with_daemon};
 use model::{Kind, Phase, Refusal, name, signal};
 
 use crate::autostart::Due;
-use crate::container::{Client, Command, Handle, Remembered, StartedBy, Task, View};
+use crate::container::{Command, Handle, Remembered, StartedBy, Task, View};
 use crate::metrics::Action;
 use crate::{Engine, blocking, bootstrap, clock, failpoint, image, records};
 
@@ -321,7 +321,7 @@ impl Containers {
         &self,
         name: &str,
         condition: WaitCondition,
-    ) -> Result<impl Future<Output = ContainerWait> + Send + 'static, Refusal> {
+    ) -> Result<impl Future<Output = ContainerWait> + Send + use<>, Refusal> {
         let handle = self.0.find(name)?;
         let exits = handle.view().exits;
         Ok(async move {

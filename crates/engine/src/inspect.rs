@@ -13,7 +13,7 @@ use model::time::rfc3339_nano;
 use model::{Refusal, ports};
 
 use crate::container::View;
-use crate::{Engine, blocking};
+use crate::{Containers, blocking};
 
 impl Containers {
     pub async fn inspect(&self, name: &str, size: bool) -> Result<ContainerInspect, Refusal> {

@@ -10,7 +10,7 @@ use model::time::NANOS;
 use model::{Refusal, mounts, ports};
 
 use crate::container::{View, links};
-use crate::{Engine, clock};
+use crate::{Containers, clock};
 
 #[derive(Debug, Clone, Default)]
 pub struct ListQuery {

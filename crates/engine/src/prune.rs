@@ -5,7 +5,7 @@ use model::filter::Filters;
 use model::{Phase, Refusal, time};
 
 use crate::container::Command;
-use crate::{Engine, blocking, clock};
+use crate::{Containers, blocking, clock};
 
 /// The `until` key of a prune: nothing younger than that is removed.
 pub fn until(filters: &Filters, now: i64) -> Result<Option<i64>, Refusal> {

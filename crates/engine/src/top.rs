@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use api_types::container::ContainerTop;
 use model::{Phase, Refusal};
 
-use crate::{Engine, blocking};
+use crate::{Containers, blocking};
 
 impl Containers {
     /// `arguments` are those of ps(1).
