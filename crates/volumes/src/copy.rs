@@ -219,6 +219,7 @@ fn attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::OwnedFd;
     use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 
     fn open(path: &Path) -> OwnedFd {
