@@ -145,9 +145,8 @@ fn the_variables_of_old_are_set_where_the_daemon_is_told_to() {
     sleeper(&bed, "db", &["--expose", "6379", "-e", "A=1"]);
     sleeper(&bed, "web", &["--link", "db:my-sql", "-e", "MY_SQL_ENV_A=own"]);
     let address = address(&bed, "db");
-    for place in ["/proc/1/environ", "/proc/self/environ"] {
-        let text =
-            bed.run(&["exec", "web", "sh", "-c", &format!("tr '\\0' '\\n' < {place}")]).ok().to_owned();
+    for (place, script) in [("the container", "tr '\\0' '\\n' < /proc/1/environ"), ("an exec", "env")] {
+        let text = bed.run(&["exec", "web", "sh", "-c", script]).ok().to_owned();
         for wanted in [
             format!("MY_SQL_PORT=tcp://{address}:6379"),
             format!("MY_SQL_PORT_6379_TCP_ADDR={address}"),
