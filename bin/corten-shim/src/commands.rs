@@ -279,13 +279,12 @@ impl Shim {
                     cgroup: &container.cgroup,
                     preserved_descriptors: 0,
                 });
-                executed.map(|executed| (executed.pid, executed.terminal)).map_err(|error| {
-                    // It may have ended in the middle of that, whatever the step was that found out.
-                    if has_ended(running.pid) {
+                executed.map(|executed| (executed.pid, executed.terminal)).map_err(|error| match error {
+                    // The container may have ended in the middle of that, whatever the step was that found out.
+                    sandbox::Error::System { .. } if ends(running.pid) => {
                         not_running("the container is not running")
-                    } else {
-                        failure(error)
                     }
+                    error => failure(error),
                 })?
             }
         };
@@ -419,12 +418,14 @@ pub fn failure(error: sandbox::Error) -> Failure {
     Failure { kind, message: error.to_string() }
 }
 
-/// Whether a child has ended, seen yet or not.
-fn has_ended(pid: i32) -> bool {
+/// Whether a process has ended, seen yet or not, or does so within a moment: the first process of a container ends
+/// after all others.
+fn ends(pid: i32) -> bool {
+    const MOMENT: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
     let process = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
     process.is_none_or(|process| {
         let mut set = [PollFd::new(&process, PollFlags::IN)];
-        poll(&mut set, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+        poll(&mut set, Some(&MOMENT)).is_ok_and(|ready| ready > 0)
     })
 }
 

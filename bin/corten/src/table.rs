@@ -86,21 +86,20 @@ impl List {
         format.contains(&format!(".{column}"))
     }
 
-    /// The default table of a list that may be long: only the cells that show are made.
-    pub fn default_table<T>(&self, rows: &[T], cell: impl Fn(&T, &str) -> String) -> String {
-        let columns: Vec<&str> =
-            self.default.split('\t').map(|column| column.trim_matches(['{', '}', '.'])).collect();
-        let heading = |column: &&str| {
-            self.headings.iter().find(|(name, _)| name == column).map_or("", |(_, text)| *text)
+    /// The columns of the default table.
+    pub fn default_columns(&self) -> Vec<&'static str> {
+        self.default.split('\t').map(|column| column.trim_matches(['{', '}', '.'])).collect()
+    }
+
+    /// The default table of a list that may be long: of its lines, only those cells were made that show.
+    pub fn default_table(&self, lines: &[String]) -> String {
+        let heading = |column: &str| {
+            self.headings.iter().find(|(name, _)| *name == column).map_or("", |(_, text)| *text)
         };
-        let mut out = columns.iter().map(heading).collect::<Vec<_>>().join("\t") + "\n";
-        for row in rows {
-            for (index, column) in columns.iter().enumerate() {
-                if index > 0 {
-                    out.push('\t');
-                }
-                out.push_str(&cell(row, column));
-            }
+        let headings: Vec<&str> = self.default_columns().into_iter().map(heading).collect();
+        let mut out = headings.join("\t") + "\n";
+        for line in lines {
+            out.push_str(line);
             out.push('\n');
         }
         tabwriter::align(&out)
@@ -236,8 +235,8 @@ mod tests {
     #[test]
     fn formats() {
         assert_eq!(render(""), "THING ID   NAME\nabc        web\n");
-        let cell = |row: &Row, name: &str| row.fields[name].as_str().unwrap().to_owned();
-        assert_eq!(LIST.default_table(&rows(), cell), render(""));
+        assert_eq!(LIST.default_columns(), ["ID", "Name"]);
+        assert_eq!(LIST.default_table(&["abc\tweb".to_owned()]), render(""));
         assert_eq!(render("table {{.Name}}\\t{{.ID}}"), "NAME      THING ID\nweb       abc\n");
         assert_eq!(render("json"), "{\"ID\":\"abc\",\"Name\":\"web\"}\n");
         assert_eq!(render("{{.Name}}:{{.Label \"com.x.some-label\"}}"), "web:v\n");

@@ -303,6 +303,16 @@ impl Client {
         Ok(api_types::from_answer(&body)?)
     }
 
+    /// Sends a request, reads a list, and makes something of each of its items.
+    pub async fn list<T: serde::de::DeserializeOwned, R>(
+        &self,
+        request: Request,
+        map: impl FnMut(T) -> R,
+    ) -> Result<Vec<R>, Error> {
+        let response = self.send(request).await?;
+        Ok(api_types::map_answer(&self.read(response).await?, map)?)
+    }
+
     /// Sends a request and reads a JSON answer as it is.
     pub async fn value(&self, request: Request) -> Result<serde_json::Value, Error> {
         let response = self.send(request).await?;

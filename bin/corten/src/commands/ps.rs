@@ -63,18 +63,23 @@ pub async fn ps(app: &App, matches: &Matches) -> Result<(), Fail> {
     if let Some(filters) = filters(matches.list("filter")) {
         request = request.query("filters", filters);
     }
-    let containers: Vec<ContainerSummary> = app.client().await?.json(request).await?;
+    let client = app.client().await?;
     if quiet && matches!(format, "" | "table") {
-        let ids: String = containers.iter().map(|one| id(one, truncate) + "\n").collect();
-        out(&ids);
+        let id = |container: ContainerSummary| id(&container, truncate) + "\n";
+        out(&client.list(request, id).await?.concat());
         return Ok(());
     }
     let now = time::now();
     if matches!(format, "" | "table") {
-        out(&list.default_table(&containers, |container, name| cell(container, name, truncate, now)));
+        let columns = list.default_columns();
+        let line = |container: ContainerSummary| {
+            let cells = columns.iter().map(|name| cell(&container, name, truncate, now));
+            cells.collect::<Vec<_>>().join("\t")
+        };
+        out(&list.default_table(&client.list(request, line).await?));
         return Ok(());
     }
-    let rows: Vec<Row> = containers.iter().map(|container| row(container, truncate, now)).collect();
+    let rows = client.list(request, |container| row(&container, truncate, now)).await?;
     out(&list.render(format, &rows)?);
     Ok(())
 }
