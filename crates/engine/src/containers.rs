@@ -399,8 +399,10 @@ fn restored_phase(remembered: &Remembered) -> Phase {
 }
 
 fn wants_start_with_daemon(view: &View, remembered: &Remembered) -> bool {
+    let ending = view.phase.ending();
+    let is_known = remembered.ending.as_ref().is_some_and(|known| known.started_at == ending.started_at);
     // While it waited for a start, that start was counted already.
     let count = remembered.restart_count - u32::from(remembered.restarting && remembered.restart_count > 0);
-    let ended = Ended { code: view.phase.ending().code, by_hand: remembered.stopped_by_hand, count };
+    let ended = Ended { code: ending.code, by_hand: remembered.stopped_by_hand && is_known, count };
     with_daemon(&view.record.host_config.restart_policy, ended)
 }

@@ -75,6 +75,7 @@ impl Task {
     pub fn ended_unseen(&mut self, exit: Exit) {
         let started_at = i64::try_from(exit.started_at_nanoseconds).unwrap_or(0);
         let finished_at = i64::try_from(exit.at_nanoseconds).unwrap_or(i64::MAX);
+        self.found_run(started_at);
         self.phase = Phase::Exited(Ending {
             code: exit.code,
             oom_killed: exit.oom_killed,
@@ -85,6 +86,14 @@ impl Task {
         self.exits += 1;
         self.publish();
         self.remember();
+    }
+
+    /// A run of which an earlier daemon had nothing written down: that a person stopped the one before says nothing of
+    /// this one.
+    fn found_run(&mut self, started_at: i64) {
+        if self.phase.ending().started_at != started_at {
+            self.comeback.stopped_by_hand = false;
+        }
     }
 
     /// Takes up a container that an earlier daemon started.
@@ -99,6 +108,7 @@ impl Task {
         self.endpoint = endpoint.map(Arc::new);
         (self.link.shim, self.link.settled) = (Some(shim), false);
         let started_at = i64::try_from(started_at).unwrap_or(i64::MAX);
+        self.found_run(started_at);
         self.phase = Phase::Running { pid: state.pid, started_at, frozen: state.frozen };
         self.care.adopt(&self.record.config, &self.run_directory(), started_at, state.frozen);
         if let Some(exit) = state.exit {
