@@ -82,7 +82,7 @@ impl Engine {
         name: String,
         request: ContainerCreate,
     ) -> Result<(String, Vec<String>), Refusal> {
-        let (image, top) = self.image_facts(&request.config.image)?;
+        let (image, top) = self.image_facts(&request.config.image, &request.platform)?;
         let given = Given {
             id: id.clone(),
             name,

@@ -6,7 +6,7 @@ use api_types::ObjectSet;
 use api_types::container::{ContainerConfig, HealthConfig};
 use model::create::ImageFacts;
 use model::{Kind, Refusal};
-use oci::{Config, Digest, Healthcheck};
+use oci::{Config, Digest, Healthcheck, Platform};
 
 use crate::Engine;
 
@@ -148,9 +148,17 @@ pub fn refusal(error: &images::Error) -> Refusal {
 }
 
 impl Engine {
-    /// The image that a create request names, and the chain ID of its topmost layer; blocks.
-    pub(crate) fn image_facts(&self, name: &str) -> Result<(ImageFacts, Option<Digest>), Refusal> {
-        let image = self.images().resolve(name).map_err(|error| refusal(&error))?;
+    /// The image that a create request names, for its platform, and the chain ID of its topmost layer; blocks.
+    pub(crate) fn image_facts(
+        &self,
+        name: &str,
+        platform: &str,
+    ) -> Result<(ImageFacts, Option<Digest>), Refusal> {
+        let platform = match platform {
+            "" => None,
+            text => Some(Platform::parse(text).map_err(|error| Refusal::invalid(error.to_string()))?),
+        };
+        let image = self.images().find(name, platform.as_ref()).map_err(|error| refusal(&error))?.image;
         let facts = ImageFacts { id: image.id.to_string(), config: api_config(&image.config.config) };
         Ok((facts, image.chain().cloned()))
     }

@@ -97,7 +97,7 @@ impl Engine {
             running: count(&["running"]),
             paused: count(&["paused"]),
             stopped: count(&["created", "exited", "removing", "restarting"]),
-            images: self.images().all().len() as i64,
+            images: self.images().catalog().count() as i64,
             driver: self.snapshots().driver().into(),
             backing_filesystem: filesystem(&self.paths().data),
             cgroup_v2: self.facts().cgroup_v2,
@@ -157,6 +157,13 @@ impl Engine {
             *users.entry(handle.view().record.image_id.clone()).or_default() += 1;
         }
         users
+    }
+
+    /// Looks whether the image store is whole, and repairs it if that is wanted; reads all of it.
+    pub fn check_images(&self, repair: bool) -> Result<images::CheckReport, model::Refusal> {
+        let all: Vec<String> = self.registry().all().iter().map(|handle| handle.view().id().to_string()).collect();
+        let containers = images::Containers { exists: &|id: &str| self.registry().knows(id), all: &all };
+        self.images().checkup().run(containers, repair).map_err(|error| crate::images_refusal(&error))
     }
 
     pub fn container_count(&self) -> usize {
