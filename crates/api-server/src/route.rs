@@ -8,7 +8,8 @@ use model::{Kind, Refusal};
 use crate::App;
 use crate::authorization::{Content, Peer, Question};
 use crate::handlers::{
-    archives, attach, build, check, containers, debug, execs, files, images, networks, registry, stats, system, usage, volumes,
+    archives, attach, build, check, containers, debug, execs, files, images, networks, registry, stats,
+    system, usage, volumes,
 };
 use crate::query::{Query, decode};
 use crate::request::{Drained, Request};

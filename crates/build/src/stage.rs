@@ -309,17 +309,18 @@ impl<'a> Build<'a> {
             return None;
         }
         let parent = self.state.image.as_ref();
-        let found = self.builder.images.catalog().children(parent.map(|image| &image.id)).into_iter().find(|child| {
-            // An image that came from elsewhere has no parent either; one step from scratch is one step long.
-            let from_here = parent.is_some() || child.config.history.len() == 1;
-            let step = child.config.history.last();
-            from_here
-                && self.cache.as_ref().is_none_or(|allowed| allowed.contains(&child.id))
-                && step.is_some_and(|step| step.created_by == created_by)
-                && child.config.config == *config
-                && child.config.author == self.state.author
-                && child.config.platform() == self.state.platform
-        });
+        let found =
+            self.builder.images.catalog().children(parent.map(|image| &image.id)).into_iter().find(|child| {
+                // An image that came from elsewhere has no parent either; one step from scratch is one step long.
+                let from_here = parent.is_some() || child.config.history.len() == 1;
+                let step = child.config.history.last();
+                from_here
+                    && self.cache.as_ref().is_none_or(|allowed| allowed.contains(&child.id))
+                    && step.is_some_and(|step| step.created_by == created_by)
+                    && child.config.config == *config
+                    && child.config.author == self.state.author
+                    && child.config.platform() == self.state.platform
+            });
         if found.is_none() {
             self.state.cache_missed = true;
         }

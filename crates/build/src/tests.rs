@@ -413,7 +413,15 @@ fn configurations_are_changed() {
     assert_eq!((config.user.as_str(), config.stop_signal.as_str()), ("web", "SIGINT"));
     assert_eq!(config.healthcheck.as_ref().unwrap().test, ["CMD-SHELL", "check"]);
     assert!(outcome.text.contains("Step 12/12 : LABEL z=it's\n"));
-    fixture.images.names().tag(&images::Target::Image(image.id.clone()), &Reference::parse("parent").unwrap(), Timestamp::default()).unwrap();
+    fixture
+        .images
+        .names()
+        .tag(
+            &images::Target::Image(image.id.clone()),
+            &Reference::parse("parent").unwrap(),
+            Timestamp::default(),
+        )
+        .unwrap();
     let child = fixture.build("FROM parent\nCMD [\"y\"]\n");
     let child_image = fixture.image(&child);
     assert!(child.text.contains("# Executing 1 build trigger\n"));

@@ -161,7 +161,8 @@ impl Engine {
 
     /// Looks whether the image store is whole, and repairs it if that is wanted; reads all of it.
     pub fn check_images(&self, repair: bool) -> Result<images::CheckReport, model::Refusal> {
-        let all: Vec<String> = self.registry().all().iter().map(|handle| handle.view().id().to_string()).collect();
+        let all: Vec<String> =
+            self.registry().all().iter().map(|handle| handle.view().id().to_string()).collect();
         let containers = images::Containers { exists: &|id: &str| self.registry().knows(id), all: &all };
         self.images().checkup().run(containers, repair).map_err(|error| crate::images_refusal(&error))
     }

@@ -38,7 +38,9 @@ impl Catalog<'_> {
         let Target::Index(digest) = &found.target else { return Ok(Vec::new()) };
         let Some(index) = self.0.index(digest) else { return Ok(Vec::new()) };
         let about = index.children.iter().find(|child| child.image() == Some(&found.image.id));
-        let Some(about) = about.map(|child| child.descriptor.digest.to_string()) else { return Ok(Vec::new()) };
+        let Some(about) = about.map(|child| child.descriptor.digest.to_string()) else {
+            return Ok(Vec::new());
+        };
         let is_about = |child: &&Child| child.kind() == ChildKind::Attestation(about.clone());
         let mut statements = Vec::new();
         for child in index.children.iter().filter(is_about) {

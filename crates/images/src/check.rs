@@ -40,17 +40,40 @@ impl fmt::Display for Damage {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Problem {
     /// A record that was left out when the store was opened.
-    Record { record: String, why: String },
-    Blob { of: String, blob: Digest, damage: Damage },
+    Record {
+        record: String,
+        why: String,
+    },
+    Blob {
+        of: String,
+        blob: Digest,
+        damage: Damage,
+    },
     /// An unpacked layer of an image is not there.
-    Layer { of: String, chain: Digest },
+    Layer {
+        of: String,
+        chain: Digest,
+    },
     /// A container has no read-write layer.
-    NoWritableLayer { container: String },
-    OrphanBlob { blob: Digest, bytes: u64 },
-    OrphanLayer { chain: Digest, bytes: u64 },
-    OrphanWritableLayer { container: String },
+    NoWritableLayer {
+        container: String,
+    },
+    OrphanBlob {
+        blob: Digest,
+        bytes: u64,
+    },
+    OrphanLayer {
+        chain: Digest,
+        bytes: u64,
+    },
+    OrphanWritableLayer {
+        container: String,
+    },
     /// What came of a download that nobody will go on with.
-    OrphanPartial { name: String, bytes: u64 },
+    OrphanPartial {
+        name: String,
+        bytes: u64,
+    },
     /// `index.json` says something else than the records.
     Layout,
 }
@@ -81,7 +104,9 @@ impl fmt::Display for Problem {
             Problem::NoWritableLayer { container } => {
                 write!(f, "container {container}: its writable layer is missing")
             }
-            Problem::OrphanBlob { blob, bytes } => write!(f, "blob {blob} ({bytes} bytes) belongs to nothing"),
+            Problem::OrphanBlob { blob, bytes } => {
+                write!(f, "blob {blob} ({bytes} bytes) belongs to nothing")
+            }
             Problem::OrphanLayer { chain, bytes } => {
                 write!(f, "unpacked layer {chain} ({bytes} bytes) belongs to nothing")
             }
@@ -164,7 +189,10 @@ impl Checkup<'_> {
         }
         let unusable = images.unusable.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for record in unusable {
-            let problem = Problem::Record { record: format!("{} {}", record.what(), record.key), why: record.why.clone() };
+            let problem = Problem::Record {
+                record: format!("{} {}", record.what(), record.key),
+                why: record.why.clone(),
+            };
             let fixed = repair.then(|| self.forget(&record)).transpose()?;
             report.findings.push(Finding { problem, repair: fixed });
         }
@@ -199,19 +227,17 @@ impl Checkup<'_> {
         }
         for (blob, damage) in broken {
             let gone = repair.then(|| self.drop_index(digest, &blob)).transpose()?;
-            report.findings.push(Finding {
-                problem: Problem::Blob { of: of.clone(), blob, damage },
-                repair: gone,
-            });
+            report
+                .findings
+                .push(Finding { problem: Problem::Blob { of: of.clone(), blob, damage }, repair: gone });
         }
         // What is said about images may be there or not, but not half.
         for blob in index.children.iter().flat_map(crate::Child::own_blobs) {
             match self.look(blob, looked) {
                 None | Some(Damage::Missing) => {}
                 Some(damage) => {
-                    let gone = repair.then(|| {
-                        self.0.content.delete(&blob.digest).map(|()| "removed the blob".to_owned())
-                    });
+                    let gone = repair
+                        .then(|| self.0.content.delete(&blob.digest).map(|()| "removed the blob".to_owned()));
                     let problem = Problem::Blob { of: of.clone(), blob: blob.digest.clone(), damage };
                     report.findings.push(Finding { problem, repair: gone.transpose()? });
                 }
@@ -266,7 +292,8 @@ impl Checkup<'_> {
         // A layer without its directory is in the way of a new one.
         drop(self.0.snapshots.remove(chain));
         let layers = self.0.layers();
-        let unpacked = layers.unpack_one(&layer.blob.digest, place, &layer.diff_id, parent, chain, &mut |_, _| {});
+        let unpacked =
+            layers.unpack_one(&layer.blob.digest, place, &layer.diff_id, parent, chain, &mut |_, _| {});
         match unpacked {
             Ok(_) => {
                 self.0.snapshots.sync()?;
@@ -291,7 +318,8 @@ impl Checkup<'_> {
         }
         for container in layers {
             // Builds name theirs differently, and take them away themselves.
-            let of_a_container = container.len() == 64 && container.bytes().all(|byte| byte.is_ascii_hexdigit());
+            let of_a_container =
+                container.len() == 64 && container.bytes().all(|byte| byte.is_ascii_hexdigit());
             if !of_a_container || (containers.exists)(&container) {
                 continue;
             }
@@ -460,7 +488,8 @@ impl Checkup<'_> {
         let target = Target::Index(digest.clone());
         let (shown, names) = {
             let state = images.read();
-            let names = state.names_of(&target).filter_map(|name| Some((name.clone(), state.tags.get(name)?.at)));
+            let names =
+                state.names_of(&target).filter_map(|name| Some((name.clone(), state.tags.get(name)?.at)));
             (state.shown(&target).cloned(), names.collect::<Vec<_>>())
         };
         let Some(shown) = shown else { return Ok("dropped the index".to_owned()) };

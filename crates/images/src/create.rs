@@ -134,12 +134,7 @@ impl Maker<'_> {
         self.pack_upper(&upper, &[], pins)
     }
 
-    fn pack_upper(
-        self,
-        upper: &Path,
-        leave_out: &[Vec<u8>],
-        pins: &mut Pins<'_>,
-    ) -> Result<NewLayer, Error> {
+    fn pack_upper(self, upper: &Path, leave_out: &[Vec<u8>], pins: &mut Pins<'_>) -> Result<NewLayer, Error> {
         let root =
             Root::open_path(upper).map_err(|source| Error::Io { operation: "open a layer", source })?;
         let leave_out = leave_out.iter().cloned().collect();

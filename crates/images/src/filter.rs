@@ -41,7 +41,12 @@ pub struct PruneFilter {
 }
 
 /// The row of an image with those of its names that the filter lets through, or `None` if it is not shown.
-pub fn row(state: &State, image: &Arc<StoredImage>, targets: &[Target], filter: &ListFilter) -> Option<Summary> {
+pub fn row(
+    state: &State,
+    image: &Arc<StoredImage>,
+    targets: &[Target],
+    filter: &ListFilter,
+) -> Option<Summary> {
     let names: BTreeSet<&Reference> = targets.iter().flat_map(|target| state.names_of(target)).collect();
     let kept: Vec<&Reference> = names
         .into_iter()

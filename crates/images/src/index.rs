@@ -138,7 +138,11 @@ pub fn may_run(descriptor: &Descriptor) -> bool {
 pub type Documents<'a> = &'a dyn Fn(&Descriptor) -> Result<Option<Vec<u8>>, Error>;
 
 /// Reads an index with what is there of its manifests. It must say itself what it is.
-pub fn read(descriptor: &Descriptor, stored: Timestamp, documents: Documents<'_>) -> Result<StoredIndex, Error> {
+pub fn read(
+    descriptor: &Descriptor,
+    stored: Timestamp,
+    documents: Documents<'_>,
+) -> Result<StoredIndex, Error> {
     let mut index =
         StoredIndex { descriptor: descriptor.clone(), children: Vec::new(), nested: Vec::new(), stored };
     let bytes = documents(descriptor)?.ok_or_else(|| content::Error::NotFound(descriptor.digest.clone()))?;
@@ -155,9 +159,9 @@ fn read_into(
     left: &mut usize,
 ) -> Result<(), Error> {
     for entry in parse(bytes)?.manifests {
-        *left = left.checked_sub(1).ok_or_else(|| {
-            Error::Index(format!("it names more than {ENTRIES_MAX} manifests"))
-        })?;
+        *left = left
+            .checked_sub(1)
+            .ok_or_else(|| Error::Index(format!("it names more than {ENTRIES_MAX} manifests")))?;
         if media_type::is_index(&entry.media_type) {
             let depth_left =
                 depth_left.checked_sub(1).ok_or_else(|| Error::Index("it is nested too deep".into()))?;

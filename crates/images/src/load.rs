@@ -77,7 +77,9 @@ impl Plan {
     pub fn is_of_the_same(&self, other: &Plan) -> bool {
         match (&self.index, &other.index) {
             (Some(own), Some(other)) => own.descriptor.digest == other.descriptor.digest,
-            (None, None) => self.images.iter().map(|image| &image.id).eq(other.images.iter().map(|image| &image.id)),
+            (None, None) => {
+                self.images.iter().map(|image| &image.id).eq(other.images.iter().map(|image| &image.id))
+            }
             _ => false,
         }
     }

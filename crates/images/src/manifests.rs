@@ -34,7 +34,9 @@ impl Catalog<'_> {
         match target {
             Target::Image(id) => {
                 let image = state.images.get(id).into_iter();
-                image.map(|image| of_image(image.manifest.clone(), image.config.platform(), image, content)).collect()
+                image
+                    .map(|image| of_image(image.manifest.clone(), image.config.platform(), image, content))
+                    .collect()
             }
             Target::Index(digest) => {
                 let children = state.indexes.get(digest).into_iter().flat_map(|index| &index.children);

@@ -34,7 +34,12 @@ impl Names<'_> {
     }
 
     /// Gives another name. Returns the image that stood for that name.
-    pub fn tag(self, target: &Target, reference: &Reference, now: Timestamp) -> Result<Option<Digest>, Error> {
+    pub fn tag(
+        self,
+        target: &Target,
+        reference: &Reference,
+        now: Timestamp,
+    ) -> Result<Option<Digest>, Error> {
         if reference.digest().is_some() {
             return Err(Error::TagWithDigest);
         }
@@ -42,7 +47,12 @@ impl Names<'_> {
     }
 
     /// Gives a name, which may be one with a digest (what a pull leaves).
-    pub fn give(self, target: &Target, reference: &Reference, now: Timestamp) -> Result<Option<Digest>, Error> {
+    pub fn give(
+        self,
+        target: &Target,
+        reference: &Reference,
+        now: Timestamp,
+    ) -> Result<Option<Digest>, Error> {
         let Names(images) = self;
         let reference = reference.clone().favouring_digest();
         let change = images.lock_change();

@@ -84,7 +84,9 @@ fn of_index(
     })?;
     // An archive may carry only some of what its index lists.
     let whole = |child: &&Child| match &child.document {
-        Document::Image { config, layers } => std::iter::once(config).chain(layers).all(|blob| has(spool, blob)),
+        Document::Image { config, layers } => {
+            std::iter::once(config).chain(layers).all(|blob| has(spool, blob))
+        }
         Document::Absent | Document::Other { .. } => false,
     };
     let mut chosen: Vec<&Child> = read.children.iter().filter(whole).collect();

@@ -31,7 +31,8 @@ impl Pushes<'_> {
             None => known.tag().is_some(),
         };
         let tags = state.tags.iter().filter(|(known, _)| known.name() == reference.name() && fits(known));
-        tags.map(|(known, tagged)| PushTarget { reference: known.clone(), target: tagged.target.clone() }).collect()
+        tags.map(|(known, tagged)| PushTarget { reference: known.clone(), target: tagged.target.clone() })
+            .collect()
     }
 
     /// Whether a registry has the image with this very manifest, as far as is known here.

@@ -156,9 +156,7 @@ impl Registrar<'_> {
     pub fn keep(self, pins: &mut Pins<'_>, digest: &Digest, bytes: &[u8]) -> Result<(), Error> {
         pins.blob(digest);
         let mut writer = self.0.content.writer_for(digest.algorithm())?;
-        writer
-            .write_all(bytes)
-            .map_err(|source| Error::Io { operation: "write a document", source })?;
+        writer.write_all(bytes).map_err(|source| Error::Io { operation: "write a document", source })?;
         let ingested = writer.finish()?;
         ingested.verify(digest, None)?;
         ingested.commit()?;
@@ -226,7 +224,9 @@ impl Registrar<'_> {
             let stored = match known {
                 // An image that is there stays as it came first, with its own manifest and archives, unless it comes as
                 // a part of an index now: that can only be pushed with the very manifests that it names.
-                Some(known) if arrival.index.is_none() || known.manifest.digest == image.manifest.digest => known,
+                Some(known) if arrival.index.is_none() || known.manifest.digest == image.manifest.digest => {
+                    known
+                }
                 earlier => {
                     let (parent, stored) = match &earlier {
                         Some(earlier) => {

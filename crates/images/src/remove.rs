@@ -75,12 +75,7 @@ impl<'a> Removals<'a> {
     }
 
     /// Removes a name, or an image by its ID.
-    pub fn remove(
-        self,
-        name: &str,
-        options: RemoveOptions,
-        users: Users<'a>,
-    ) -> Result<Vec<Removed>, Error> {
+    pub fn remove(self, name: &str, options: RemoveOptions, users: Users<'a>) -> Result<Vec<Removed>, Error> {
         let mut removal = self.begin(options, users);
         let found = self.0.find(name, None)?;
         let outcome = removal.run(&found, name);
@@ -141,7 +136,8 @@ impl Removal<'_> {
         };
         if !self.options.force
             && in_one_repository(&references)
-            && let Some(user) = self.users_of(&self.going(std::slice::from_ref(&found.target))).into_iter().next()
+            && let Some(user) =
+                self.users_of(&self.going(std::slice::from_ref(&found.target))).into_iter().next()
         {
             return Err(Error::ReferenceInUse {
                 reference: name.to_owned(),
@@ -282,19 +278,14 @@ impl Removal<'_> {
     }
 
     fn users_of(&self, going: &[Arc<StoredImage>]) -> Vec<(Digest, User)> {
-        let users = going.iter().flat_map(|image| {
-            (self.users)(&image.id).into_iter().map(|user| (image.id.clone(), user))
-        });
+        let users = going
+            .iter()
+            .flat_map(|image| (self.users)(&image.id).into_iter().map(|user| (image.id.clone(), user)));
         users.collect()
     }
 
     /// Why these images cannot go. Names of `named` are an obstacle as well.
-    fn obstacle(
-        &self,
-        going: &[Arc<StoredImage>],
-        force: bool,
-        named: Option<&Digest>,
-    ) -> Option<Obstacle> {
+    fn obstacle(&self, going: &[Arc<StoredImage>], force: bool, named: Option<&Digest>) -> Option<Obstacle> {
         let state = self.images.read();
         let obstacle = |image: &Digest, hard, used, reason: String| {
             Some(Obstacle { image: image.clone(), hard, used, reason })

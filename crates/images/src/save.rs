@@ -133,7 +133,8 @@ fn choose(state: &State, target: &Target, name: &str, platforms: &[Platform]) ->
     };
     let mut chosen: Vec<(&Child, &Arc<StoredImage>)> = Vec::new();
     for wanted in platforms {
-        let distance = |(child, image): &(&Child, &Arc<StoredImage>)| platform_of(child, image).distance(wanted);
+        let distance =
+            |(child, image): &(&Child, &Arc<StoredImage>)| platform_of(child, image).distance(wanted);
         let served = state.present(index).filter(|one| distance(one).is_some());
         let best = served.min_by_key(distance).ok_or_else(|| absent(Some(wanted)))?;
         chosen.push(best);

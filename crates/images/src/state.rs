@@ -167,12 +167,7 @@ pub fn delete(batch: Batch, target: &Target) -> Batch {
     }
 }
 
-pub fn put_tag(
-    batch: Batch,
-    reference: &Reference,
-    target: &Target,
-    at: Timestamp,
-) -> Result<Batch, Error> {
+pub fn put_tag(batch: Batch, reference: &Reference, target: &Target, at: Timestamp) -> Result<Batch, Error> {
     let (id, index) = match target.clone() {
         Target::Image(id) => (Some(id), None),
         Target::Index(digest) => (None, Some(digest)),
@@ -309,9 +304,10 @@ impl State {
 
     /// What an image stands for: the indexes that show it, and itself.
     pub fn targets_of(&self, shown: &Digest) -> Vec<Target> {
-        let indexes = self.indexes.iter().filter(|(_, index)| {
-            self.shown_of(index).is_some_and(|image| image.id == *shown)
-        });
+        let indexes = self
+            .indexes
+            .iter()
+            .filter(|(_, index)| self.shown_of(index).is_some_and(|image| image.id == *shown));
         let mut targets: Vec<Target> = indexes.map(|(digest, _)| Target::Index(digest.clone())).collect();
         targets.push(Target::Image(shown.clone()));
         targets

@@ -497,7 +497,8 @@ fn images_are_built_on_each_other() {
         references: if reference.is_empty() { vec![] } else { vec![Reference::parse(reference).unwrap()] },
         now: now(seconds),
     };
-    let middle = images.maker().create(new(&parent, Some(layer), "", 1_800_000_000), &mut pins).unwrap().image;
+    let middle =
+        images.maker().create(new(&parent, Some(layer), "", 1_800_000_000), &mut pins).unwrap().image;
     let top = images.maker().create(new(&middle, None, "built", 1_800_000_001), &mut pins).unwrap().image;
     drop(pins);
     assert!(images.snapshots.containers().is_empty());
@@ -512,8 +513,11 @@ fn images_are_built_on_each_other() {
     assert_eq!(images.catalog().list(&ListFilter { all: true, ..ListFilter::default() }).unwrap().len(), 3);
     let since = ListFilter { since: vec!["base:1".into()], ..ListFilter::default() };
     assert_eq!(images.catalog().list(&since).unwrap()[0].repo_tags, ["built:latest"]);
-    let error =
-        images.removals().remove(middle.id.as_str(), RemoveOptions { force: true, ..Default::default() }, &nobody);
+    let error = images.removals().remove(
+        middle.id.as_str(),
+        RemoveOptions { force: true, ..Default::default() },
+        &nobody,
+    );
     assert!(
         error.unwrap_err().to_string().ends_with("(cannot be forced) - image has dependent child images")
     );
@@ -652,7 +656,14 @@ fn lists_are_filtered() {
     fixture.load(&Built::new("1", &[("f", b"1")]).docker_archive(&["app:1", "lib/app:2"])).unwrap();
     fixture.load(&Built::new("2", &[("f", b"2")]).docker_archive(&["other:1"])).unwrap();
     let names = |filter: ListFilter| -> Vec<String> {
-        fixture.images.catalog().list(&filter).unwrap().into_iter().flat_map(|summary| summary.repo_tags).collect()
+        fixture
+            .images
+            .catalog()
+            .list(&filter)
+            .unwrap()
+            .into_iter()
+            .flat_map(|summary| summary.repo_tags)
+            .collect()
     };
     let references =
         |pattern: &str| names(ListFilter { references: vec![pattern.into()], ..Default::default() });
@@ -676,8 +687,15 @@ fn tags_are_given_and_refused() {
     let built = Built::new("1", &[("f", b"1")]);
     fixture.load(&built.docker_archive(&["app:1"])).unwrap();
     let digest = Reference::parse("app").unwrap().with_digest(Digest::of(b"manifest"));
-    fixture.images.names().tag(&Target::Image(built.id()), &Reference::parse("new").unwrap(), now(5)).unwrap();
-    assert!(matches!(fixture.images.names().tag(&Target::Image(built.id()), &digest, now(5)), Err(Error::TagWithDigest)));
+    fixture
+        .images
+        .names()
+        .tag(&Target::Image(built.id()), &Reference::parse("new").unwrap(), now(5))
+        .unwrap();
+    assert!(matches!(
+        fixture.images.names().tag(&Target::Image(built.id()), &digest, now(5)),
+        Err(Error::TagWithDigest)
+    ));
     fixture.images.names().give(&Target::Image(built.id()), &digest, now(6)).unwrap();
     let fixture = fixture.restart();
     assert_eq!(fixture.images.resolve(&digest.familiar()).unwrap().id, built.id());

@@ -114,7 +114,9 @@ impl Error {
             {
                 Some("add the registry to \"insecure-registries\" if it is meant to go without TLS")
             }
-            Error::SeveralPlatforms => Some("say which one to push: docker push --platform os/architecture NAME"),
+            Error::SeveralPlatforms => {
+                Some("say which one to push: docker push --platform os/architecture NAME")
+            }
             Error::NoRoom { .. } => Some("remove what is not used: docker system prune"),
             _ => None,
         }

@@ -152,9 +152,9 @@ impl Transfers {
         let target = images.names().find(&reference.with_digest(digest.clone()))?;
         let wanted = request.platform.clone().unwrap_or_else(Platform::host);
         let image = match &target {
-            Target::Image(id) => images.get(id).filter(|image| {
-                request.platform.is_none() || image.config.platform().serves(&wanted)
-            })?,
+            Target::Image(id) => images
+                .get(id)
+                .filter(|image| request.platform.is_none() || image.config.platform().serves(&wanted))?,
             Target::Index(digest) => {
                 // The one that a registry would be asked for, and no other that would run as well.
                 let index = images.index(digest)?;
@@ -219,7 +219,9 @@ async fn statements(repository: &Repository, index: &Fetched, image: &Digest) ->
     for entry in index.manifests.iter().filter(about).take(STATEMENTS_MAX) {
         match statement(repository, &entry.digest, &mut left).await {
             Ok(blobs) => kept.extend(blobs),
-            Err(error) => tracing::info!(%error, manifest = %entry.digest, "a statement about the image was left out"),
+            Err(error) => {
+                tracing::info!(%error, manifest = %entry.digest, "a statement about the image was left out")
+            }
         }
     }
     kept

@@ -162,7 +162,8 @@ async fn whole_or_one(
     for child in &index.children {
         // A registry takes an index whose manifests it has, whoever brought them.
         missing = missing
-            || (!is_here(images, child) && !has_manifest(&shared.repository, &child.descriptor.digest).await?);
+            || (!is_here(images, child)
+                && !has_manifest(&shared.repository, &child.descriptor.digest).await?);
     }
     if !missing {
         return Ok(Choice::Whole);
@@ -182,9 +183,9 @@ fn is_here(images: &images::Images, child: &Child) -> bool {
     let content = images.content();
     match &child.document {
         Document::Absent => false,
-        Document::Image { config, .. } => images
-            .get(&config.digest)
-            .is_some_and(|image| image.manifest.digest == child.descriptor.digest),
+        Document::Image { config, .. } => {
+            images.get(&config.digest).is_some_and(|image| image.manifest.digest == child.descriptor.digest)
+        }
         Document::Other { blobs } => blobs.iter().all(|blob| content.contains(&blob.digest)),
     }
 }
@@ -377,8 +378,7 @@ async fn manifest(
         image.layers.iter().map(|layer| &layer.blob.digest).eq(sent.iter().map(|layer| &layer.digest));
     if as_stored {
         let (content, digest) = (Arc::clone(images.content()), image.manifest.digest.clone());
-        let bytes =
-            crate::blocking(move || Ok(content.read(&digest, MANIFEST_BYTES_MAX)?)).await?;
+        let bytes = crate::blocking(move || Ok(content.read(&digest, MANIFEST_BYTES_MAX)?)).await?;
         return Ok((image.manifest.media_type.clone(), bytes));
     }
     let is_zstd = |layer: &Descriptor| layer.media_type.contains("zstd");

@@ -79,7 +79,10 @@ mod tests {
             report(&found(Vec::new(), true)),
             "Checked 1 image, 0 indexes, 2 blobs of 1.5kB, 0 layers, 0 containers: everything is whole\n"
         );
-        assert!(report(&found(vec![finding("")], false)).starts_with("image a:1 (abc): blob sha256:x is missing\n"));
+        assert!(
+            report(&found(vec![finding("")], false))
+                .starts_with("image a:1 (abc): blob sha256:x is missing\n")
+        );
         let repaired = report(&found(vec![finding("dropped the image")], true));
         assert!(repaired.contains("is missing: dropped the image\n") && repaired.ends_with("was repaired\n"));
     }

@@ -40,8 +40,8 @@ pub async fn inspect(app: &App, matches: &Matches) -> Result<(), Fail> {
         out(&table(&reference, &fetched)?);
         return Ok(());
     }
-    let template =
-        Template::parse("", format).map_err(|error| Fail::text(format!("template parsing error: {error}")))?;
+    let template = Template::parse("", format)
+        .map_err(|error| Fail::text(format!("template parsing error: {error}")))?;
     let shown = Shown { reference: &reference, repository: &repository, fetched: &fetched };
     let object = shown.object(format).await?;
     // `json` of this command is indented, and that of templates is not.
@@ -62,10 +62,8 @@ fn is_path(text: &str) -> bool {
 }
 
 fn table(reference: &Reference, fetched: &Fetched) -> Result<String, Fail> {
-    let mut text = format!(
-        "Name:\t{reference}\nMediaType:\t{}\nDigest:\t{}\n",
-        fetched.media_type, fetched.digest
-    );
+    let mut text =
+        format!("Name:\t{reference}\nMediaType:\t{}\nDigest:\t{}\n", fetched.media_type, fetched.digest);
     if !media_type::is_index(&fetched.media_type) {
         return Ok(tabwriter::align_with(&text, 0, 1));
     }
@@ -74,8 +72,8 @@ fn table(reference: &Reference, fetched: &Fetched) -> Result<String, Fail> {
     let mut text = tabwriter::align_with(&text, 0, 1);
     for (number, entry) in index.manifests.iter().enumerate() {
         let mut block = if number == 0 { String::new() } else { "\t\n".to_owned() };
-        let name = reference.with_digest(entry.digest.clone());
-        block += &format!("  Name:\t{}@{}\n  MediaType:\t{}\n", name.name(), entry.digest, entry.media_type);
+        let name = if reference.digest().is_some() { reference.name() } else { reference.to_string() };
+        block += &format!("  Name:\t{name}@{}\n  MediaType:\t{}\n", entry.digest, entry.media_type);
         if let Some(platform) = &entry.platform {
             block += &format!("  Platform:\t{platform}\n");
             if !platform.os_version.is_empty() {
@@ -131,7 +129,8 @@ impl Shown<'_> {
     /// The descriptor, and of an index what it names as well.
     fn manifest(&self) -> Result<Value, Fail> {
         let Fetched { media_type, digest, bytes } = self.fetched;
-        let mut object = json!({ "mediaType": media_type, "digest": digest.to_string(), "size": bytes.len() });
+        let mut object =
+            json!({ "mediaType": media_type, "digest": digest.to_string(), "size": bytes.len() });
         if media_type::is_index(media_type) {
             let index: Index = read("the manifest list", bytes)?;
             object["schemaVersion"] = index.schema_version.into();
@@ -155,7 +154,8 @@ impl Shown<'_> {
         let mut found = BTreeMap::new();
         let mut add = |entry: Option<&Descriptor>, config: Option<Image>| {
             let Some(config) = config else { return Ok(()) };
-            let platform = entry.and_then(|entry| entry.platform.clone()).unwrap_or_else(|| config.platform());
+            let platform =
+                entry.and_then(|entry| entry.platform.clone()).unwrap_or_else(|| config.platform());
             found.insert(platform.to_string(), value(&config)?);
             Ok::<(), Fail>(())
         };
@@ -231,12 +231,17 @@ fn said(text: &str) -> Result<Said, Fail> {
         ))
     };
     if text.starts_with("sha256:") || text.starts_with("sha512:") {
-        return text.parse().map(Said::Digest).map_err(|error: oci::digest::Error| invalid(error.to_string()));
+        return text
+            .parse()
+            .map(Said::Digest)
+            .map_err(|error: oci::digest::Error| invalid(error.to_string()));
     }
     if text.trim_start().starts_with('{') {
         return serde_json::from_str(text).map(Said::Descriptor).map_err(|error| invalid(error.to_string()));
     }
-    Reference::parse(text).map(|name| Said::Name(name.or_latest())).map_err(|error| invalid(error.to_string()))
+    Reference::parse(text)
+        .map(|name| Said::Name(name.or_latest()))
+        .map_err(|error| invalid(error.to_string()))
 }
 
 /// The one repository that sources without a name of their own are in.
@@ -257,9 +262,8 @@ fn default_repository(names: &[&Reference], text: &str) -> Result<Reference, Fai
 pub async fn create(app: &App, matches: &Matches) -> Result<(), Fail> {
     let mut texts: Vec<String> = Vec::new();
     for path in matches.list("file") {
-        let failed = |error: std::io::Error| {
-            Fail::text(format!("open {path}: {}", crate::opts::kv::describe(&error)))
-        };
+        let failed =
+            |error: std::io::Error| Fail::text(format!("open {path}: {}", crate::opts::kv::describe(&error)));
         texts.push(std::fs::read_to_string(path).map_err(failed)?);
     }
     texts.extend(matches.args.iter().cloned());
@@ -366,9 +370,9 @@ struct Note {
 
 fn annotations(texts: &[String]) -> Result<Vec<Note>, Fail> {
     let note = |text: &String| {
-        let (key, value) = text
-            .split_once('=')
-            .ok_or_else(|| Fail::text(format!("invalid annotation {}, expected key=value", template::quote(text))))?;
+        let (key, value) = text.split_once('=').ok_or_else(|| {
+            Fail::text(format!("invalid annotation {}, expected key=value", template::quote(text)))
+        })?;
         let (kind, key) = match key.split_once(':') {
             Some((kind, key)) => (kind, key),
             None => ("manifest", key),
@@ -458,9 +462,10 @@ fn add(entries: &mut Vec<Descriptor>, entry: Descriptor) {
 /// Leaves the images for these platforms, and what is said about them.
 fn keep(entries: &mut Vec<Descriptor>, wanted: &[Platform]) {
     let fits = |entry: &Descriptor| {
-        entry.platform.as_ref().is_some_and(|platform| {
-            wanted.iter().any(|wanted| platform.distance(wanted) == Some(0))
-        })
+        entry
+            .platform
+            .as_ref()
+            .is_some_and(|platform| wanted.iter().any(|wanted| platform.distance(wanted) == Some(0)))
     };
     let kept: BTreeSet<String> =
         entries.iter().filter(|entry| fits(entry)).map(|entry| entry.digest.to_string()).collect();
@@ -522,7 +527,10 @@ mod tests {
     fn what_is_no_source_or_annotation_is_named() {
         assert!(said("sha256:zz").is_err_and(|fail| fail.text.contains("valid sources are digests")));
         assert!(said("{").is_err() && said("UPPER").is_err());
-        assert!(annotations(&["a=b".to_owned()]).is_err_and(|fail| fail.text == "\"manifest\" annotations are not supported yet"));
+        assert!(
+            annotations(&["a=b".to_owned()])
+                .is_err_and(|fail| fail.text == "\"manifest\" annotations are not supported yet")
+        );
         assert!(annotations(&["index:a".to_owned()]).is_err());
     }
 }

@@ -20,7 +20,8 @@ pub fn repository(app: &App, reference: &Reference, insecure: bool) -> Result<Re
     let settings = Settings {
         insecure: Insecure::parse(&insecure).map_err(failed)?,
         certificates: ["/etc/corten/certs.d", "/etc/docker/certs.d"].map(PathBuf::from).to_vec(),
-        proxies: Proxies::new(&text("HTTP_PROXY"), &text("HTTPS_PROXY"), &text("NO_PROXY")).map_err(failed)?,
+        proxies: Proxies::new(&text("HTTP_PROXY"), &text("HTTPS_PROXY"), &text("NO_PROXY"))
+            .map_err(failed)?,
         user_agent: format!("Docker-Client/{} (linux)", env!("CARGO_PKG_VERSION")),
         ..Settings::default()
     };
@@ -144,8 +145,6 @@ async fn copy_blob(from: &Repository, to: &Repository, path: &str, digest: &Dige
 pub fn platforms(texts: &[String]) -> Result<Vec<Platform>, Fail> {
     texts
         .iter()
-        .map(|text| {
-            Platform::parse(text).map_err(|error| Fail::text(format!("invalid platform: {error}")))
-        })
+        .map(|text| Platform::parse(text).map_err(|error| Fail::text(format!("invalid platform: {error}"))))
         .collect()
 }

@@ -169,10 +169,7 @@ fn manifest_summary(engine: &Engine, from: images::ManifestSummary) -> ManifestS
         id: from.descriptor.digest.to_string(),
         descriptor: descriptor(from.descriptor),
         available: from.available,
-        size: ManifestSize {
-            total: (from.content + from.unpacked) as i64,
-            content: from.content as i64,
-        },
+        size: ManifestSize { total: (from.content + from.unpacked) as i64, content: from.content as i64 },
         kind: kind.into(),
         image_data: from.platform.map(|of| ManifestImage {
             platform: platform(of),
@@ -241,7 +238,9 @@ fn inspected(engine: &Engine, found: &Found) -> ImageInspect {
             layers: config.rootfs.diff_ids.iter().map(Digest::to_string).collect(),
         },
         metadata: ImageMetadata {
-            last_tag_time: names.last_given(&image.id).map_or_else(|| time::NEVER.into(), |at| at.to_string()),
+            last_tag_time: names
+                .last_given(&image.id)
+                .map_or_else(|| time::NEVER.into(), |at| at.to_string()),
         },
     }
 }
@@ -279,10 +278,9 @@ pub async fn attestations(app: &App, request: &Request, name: &str) -> Outcome {
         with_body: request.query.flag("statement"),
     };
     let name = name.to_string();
-    let found = blocking(app, move |engine| {
-        engine.images().catalog().statements(&name, &filter).map_err(refusal)
-    })
-    .await?;
+    let found =
+        blocking(app, move |engine| engine.images().catalog().statements(&name, &filter).map_err(refusal))
+            .await?;
     let answers: Vec<AttestationStatement> = found
         .into_iter()
         .map(|one| AttestationStatement {

@@ -96,7 +96,8 @@ fn orphans_are_removed() {
     let pinned = images.content.put(b"pinned").unwrap().digest;
     pins.blob(&pinned);
     images.content.partial(&Digest::of(b"on its way"), 100).unwrap();
-    std::fs::write(images.content.root().join("index.json"), r#"{"schemaVersion":2,"manifests":[]}"#).unwrap();
+    std::fs::write(images.content.root().join("index.json"), r#"{"schemaVersion":2,"manifests":[]}"#)
+        .unwrap();
     let own = [container.clone()];
     let all = Containers { exists: &|id| id == container, all: &own };
     let expected = ["layout", "orphan-blob", "orphan-layer", "orphan-partial"];

@@ -74,7 +74,8 @@ fn entry() -> impl Strategy<Value = serde_json::Value> {
         Just("text/plain"),
         Just("")
     ];
-    let digests = prop_oneof![Just(Digest::of(b"a").to_string()), Just("sha256:../..".to_owned()), "[a-z0-9:]{0,20}"];
+    let digests =
+        prop_oneof![Just(Digest::of(b"a").to_string()), Just("sha256:../..".to_owned()), "[a-z0-9:]{0,20}"];
     let systems = prop_oneof![Just("linux"), Just("unknown"), Just("")];
     (kinds, digests, any::<i64>(), systems, any::<bool>()).prop_map(|(kind, digest, size, os, about)| {
         let mut entry = serde_json::json!({

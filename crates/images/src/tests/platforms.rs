@@ -63,7 +63,8 @@ impl Layout {
         layer.annotations.insert("in-toto.io/predicate-type".into(), "https://slsa.dev/provenance/v1".into());
         let manifest = serde_json::to_vec(&Manifest::new(config, vec![layer])).unwrap();
         let mut descriptor = self.blob(media_type::OCI_MANIFEST, manifest);
-        descriptor.platform = Some(Platform { os: "unknown".into(), architecture: "unknown".into(), ..Platform::default() });
+        descriptor.platform =
+            Some(Platform { os: "unknown".into(), architecture: "unknown".into(), ..Platform::default() });
         descriptor.annotations.insert("vnd.docker.reference.type".into(), "attestation-manifest".into());
         descriptor.annotations.insert("vnd.docker.reference.digest".into(), of.digest.to_string());
         descriptor
@@ -122,7 +123,11 @@ fn a_name_stands_for_several_platforms() {
     // By ID, by the index's digest, and by what an image of another platform has for an ID.
     for name in [own.id().short(), index.digest.as_str(), &index.digest.hex()[..12]] {
         let found = images.find(name, None).unwrap();
-        assert_eq!((found.target, &found.image.id), (Target::Index(index.digest.clone()), &own.id()), "{name}");
+        assert_eq!(
+            (found.target, &found.image.id),
+            (Target::Index(index.digest.clone()), &own.id()),
+            "{name}"
+        );
     }
     let found = images.find(other.id().short(), None).unwrap();
     assert_eq!((found.target, &found.image.id), (Target::Image(other.id()), &other.id()));
@@ -148,7 +153,10 @@ fn a_name_stands_for_several_platforms() {
     );
     let statements = images.catalog().statements("multi:1", &StatementFilter::default()).unwrap();
     assert_eq!(statements.len(), 1);
-    assert_eq!((statements[0].predicate.as_str(), &statements[0].body), ("https://slsa.dev/provenance/v1", &None));
+    assert_eq!(
+        (statements[0].predicate.as_str(), &statements[0].body),
+        ("https://slsa.dev/provenance/v1", &None)
+    );
     let with = StatementFilter { with_body: true, ..StatementFilter::default() };
     let body = images.catalog().statements("multi:1", &with).unwrap()[0].body.clone().unwrap();
     assert_eq!(body["predicate"]["builder"], "x");
@@ -162,7 +170,10 @@ fn removing_the_name_removes_every_platform() {
     let (archive, _, own, other) = two_platforms("docker.io/library/multi:1");
     fixture.load(&archive).unwrap();
     let images = &fixture.images;
-    images.names().tag(&images.find("multi:1", None).unwrap().target, &Reference::parse("second").unwrap(), now(1)).unwrap();
+    images
+        .names()
+        .tag(&images.find("multi:1", None).unwrap().target, &Reference::parse("second").unwrap(), now(1))
+        .unwrap();
     let stopped = |id: &Digest| match *id == other.id() {
         true => vec![User { container: "c".repeat(64), running: false }],
         false => Vec::new(),
@@ -192,7 +203,13 @@ fn one_platform_goes_and_the_others_stay() {
     assert_eq!(removed[0], Removed::Image(own.id()));
     // Now the other one stands for it.
     assert_eq!(images.resolve("multi:1").unwrap().id, other.id());
-    assert_eq!(images.catalog().statements("multi:1", &StatementFilter { platform: Some(foreign()), ..Default::default() }).unwrap(), []);
+    assert_eq!(
+        images
+            .catalog()
+            .statements("multi:1", &StatementFilter { platform: Some(foreign()), ..Default::default() })
+            .unwrap(),
+        []
+    );
     assert_eq!(fixture.blobs(), 4, "the index, and the other image");
     let fixture = fixture.restart();
     assert_eq!(fixture.images.resolve("multi:1").unwrap().id, other.id());
@@ -237,7 +254,8 @@ fn platforms_go_through_save_and_load() {
     let fixture = Fixture::new();
     let (archive, index, own, other) = two_platforms("docker.io/library/multi:1");
     fixture.load(&archive).unwrap();
-    let save = |platforms: &[Platform]| fixture.images.archives().save(&["multi:1".into()], platforms, Vec::new());
+    let save =
+        |platforms: &[Platform]| fixture.images.archives().save(&["multi:1".into()], platforms, Vec::new());
     for platforms in [&[][..], &[foreign(), host()]] {
         let again = Fixture::new();
         let loaded = again.load(&save(platforms).unwrap()).unwrap();
@@ -271,7 +289,10 @@ fn an_index_that_lost_its_name_is_pruned() {
     fixture.load(&Built::new("new", &[("f", b"1")]).docker_archive(&["multi:1"])).unwrap();
     let dangling = ListFilter { dangling: Some(true), ..ListFilter::default() };
     let list = fixture.images.catalog().list(&dangling).unwrap();
-    assert_eq!(list.iter().map(|row| (&row.target, &row.image.id)).collect::<Vec<_>>(), [(&Target::Index(index.digest.clone()), &own.id())]);
+    assert_eq!(
+        list.iter().map(|row| (&row.target, &row.image.id)).collect::<Vec<_>>(),
+        [(&Target::Index(index.digest.clone()), &own.id())]
+    );
     let (removed, freed) = fixture.images.removals().prune(&PruneFilter::default(), &nobody).unwrap();
     assert_eq!((removed.iter().filter(|one| matches!(one, Removed::Image(_))).count(), freed), (2, 8));
     assert_eq!(fixture.names(), ["multi:1"]);
