@@ -44,7 +44,7 @@ pub enum Document {
     Absent,
     /// An image that can be run on its platform.
     Image {
-        config: Descriptor,
+        config: Box<Descriptor>,
         layers: Vec<Descriptor>,
     },
     /// A statement about an image, or whatever else somebody keeps beside images.
@@ -194,7 +194,7 @@ fn document(entry: &Descriptor, bytes: &[u8]) -> Document {
         return Document::Other { blobs: Vec::new() };
     };
     if may_run(entry) && media_type::is_config(&manifest.config.media_type) {
-        return Document::Image { config: manifest.config, layers: manifest.layers };
+        return Document::Image { config: Box::new(manifest.config), layers: manifest.layers };
     }
     let blobs = std::iter::once(manifest.config).chain(manifest.layers).collect();
     Document::Other { blobs }

@@ -85,7 +85,7 @@ fn of_index(
     // An archive may carry only some of what its index lists.
     let whole = |child: &&Child| match &child.document {
         Document::Image { config, layers } => {
-            std::iter::once(config).chain(layers).all(|blob| has(spool, blob))
+            std::iter::once(config.as_ref()).chain(layers).all(|blob| has(spool, blob))
         }
         Document::Absent | Document::Other { .. } => false,
     };

@@ -47,9 +47,9 @@ pub async fn inspect(app: &App, matches: &Matches) -> Result<(), Fail> {
     // `json` of this command is indented, and that of templates is not.
     let whole = format.trim().strip_prefix("{{json ").and_then(|rest| rest.strip_suffix("}}"));
     if let Some(path) = whole.map(str::trim).filter(|path| is_path(path)) {
-        let found = path.split('.').filter(|part| !part.is_empty());
-        let found = found.fold(Some(&object), |value, part| value?.get(part)).unwrap_or(&Value::Null);
-        out(&pretty(found, INDENT)?);
+        let mut parts = path.split('.').filter(|part| !part.is_empty());
+        let found = parts.try_fold(&object, |value, part| value.get(part));
+        out(&pretty(found.unwrap_or(&Value::Null), INDENT)?);
         return Ok(());
     }
     out(&template.execute_typed(Val::json(&object), MissingKey::NoValue, &NoMethods)?);

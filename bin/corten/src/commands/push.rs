@@ -73,9 +73,9 @@ fn told(aux: &serde_json::Value) -> Option<String> {
     })
 }
 
-/// Tells something beside the result, with an indent that keeps its lines together.
+/// Tells something beside the result, where Docker does, with an indent that keeps its lines together.
 fn note(text: &str) {
     const HEAD: &str = " Info -> ";
     let lines = text.replace('\n', &format!("\n{}", " ".repeat(HEAD.len())));
-    eprintln!("{HEAD}{lines}");
+    output::out(&format!("\n{HEAD}{lines}\n"));
 }
