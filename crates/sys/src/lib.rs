@@ -5,6 +5,7 @@
 
 pub mod bpf;
 pub mod channel;
+mod content;
 pub mod memory;
 pub mod mount;
 pub mod netlink;
@@ -19,6 +20,7 @@ pub mod time;
 mod tree;
 
 pub use channel::Channel;
+pub use content::copy_content;
 pub use root::{Graft, Place, Root};
 pub use tree::{TreeUsage, remove_tree, tree_usage};
 

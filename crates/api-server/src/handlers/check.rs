@@ -7,7 +7,7 @@ use crate::App;
 use crate::respond::{Outcome, json};
 
 pub async fn check(app: &App, repair: bool) -> Outcome {
-    let report = blocking(app, move |engine| engine.check_images(repair)).await?;
+    let report = blocking(app, move |engine| engine.system().check_images(repair)).await?;
     let clean = report.is_clean();
     let findings = report.findings.into_iter().map(|finding| CheckFinding {
         kind: finding.problem.kind().into(),

@@ -89,7 +89,7 @@ pub async fn usage(app: &App, version: Version) -> Result<(i64, Vec<ImageSummary
     blocking(app, move |engine| {
         let catalog = engine.images().catalog();
         let found = catalog.list(&ListFilter::default()).map_err(refusal)?;
-        let (shared, users) = (catalog.shared_sizes(), engine.image_users());
+        let (shared, users) = (catalog.shared_sizes(), engine.system().image_users());
         let answers = found.iter().map(|one| {
             let mut answer = summary(engine, one, version);
             answer.shared_size = shared.get(&one.image.id).map_or(0, |bytes| *bytes as i64);
@@ -109,7 +109,10 @@ fn summary(engine: &Engine, found: &images::Summary, version: Version) -> ImageS
     let labels = &image.config.config.labels;
     let containers = || {
         let images = catalog.images_of(&found.target);
-        images.iter().map(|image| engine.containers_of_image(&image.id.to_string()).len() as i64).sum()
+        images
+            .iter()
+            .map(|image| engine.system().containers_of_image(&image.id.to_string()).len() as i64)
+            .sum()
     };
     let mut answer = ImageSummary {
         containers: if version >= Version::new(1, 51) { containers() } else { -1 },
@@ -158,7 +161,7 @@ fn manifest_summaries(engine: &Engine, target: &Target) -> Vec<ManifestSummary> 
 }
 
 fn manifest_summary(engine: &Engine, from: images::ManifestSummary) -> ManifestSummary {
-    let users = from.image.as_ref().map(|image| engine.containers_of_image(&image.id.to_string()));
+    let users = from.image.as_ref().map(|image| engine.system().containers_of_image(&image.id.to_string()));
     let containers = users.unwrap_or_default().into_iter().map(|(container, _)| container).collect();
     let (kind, about) = match from.kind {
         ChildKind::Image => ("image", None),
@@ -318,7 +321,7 @@ pub fn named(repository: &str, tag: &str) -> Result<Reference, Refusal> {
 /// Which containers use an image, for its removal.
 fn users(engine: &Engine) -> impl Fn(&Digest) -> Vec<User> + '_ {
     |image| {
-        let using = engine.containers_of_image(&image.to_string());
+        let using = engine.system().containers_of_image(&image.to_string());
         using.into_iter().map(|(container, running)| User { container, running }).collect()
     }
 }

@@ -6,6 +6,93 @@ use super::platforms::{Layout, built_for, two_platforms};
 use super::*;
 
 #[test]
+fn hostile_archives_change_nothing() {
+    let good = Built::new("a", &[("f", b"1"), ("g", b"2")]);
+    let check = |what: &str, bytes: &[u8], expected: &str| {
+        let fixture = Fixture::new();
+        let error = fixture.load(bytes).unwrap_err();
+        assert!(error.to_string().contains(expected), "{what}: {error}");
+        let kind = if what == "lzip" { Kind::NotImplemented } else { Kind::Invalid };
+        assert_eq!(error.kind(), kind, "{what}");
+        assert!(fixture.is_empty(), "{what} left something");
+        let ingest = std::fs::read_dir(fixture.directory.path().join("content/ingest")).unwrap().count();
+        assert_eq!(ingest, 0, "{what}");
+    };
+    let with = |change: &dyn Fn(&mut Members)| {
+        let mut members = good.docker_members(&["a:b"]);
+        change(&mut members);
+        archive_of(&members)
+    };
+    let whole = good.docker_archive(&["a:b"]);
+    check("cut off in a layer", &whole[..2000], "unexpected end");
+    check("cut off gzip", &gzip(&whole)[..200], "unexpected end");
+    check("no manifest", &layer("x", b""), "neither a manifest.json nor an index.json");
+    check("not a tar", b"hello, this is no archive at all", "unexpected end");
+    check("lzip", b"LZIP\x01\x0c", "lzip compression is not supported yet");
+    check("bad json", &with(&|m| m[3].1 = b"[{".to_vec()), "manifest.json is not valid");
+    check("missing layer", &with(&|m| drop(m.remove(1))), "layer0/layer.tar is missing");
+    check(
+        "changed layer",
+        &with(&|m| m[2].1 = layer("g", b"3")),
+        "invalid diffID for layer 1: expected \"sha256:",
+    );
+    check("changed configuration", &with(&|m| m[0].1.push(b' ')), "content has digest");
+    check("climbing name", &with(&|m| m[1].0 = "../../x".into()), "leads outside");
+    check(
+        "climbing reference",
+        &with(&|m| {
+            let text = String::from_utf8(m[3].1.clone()).unwrap();
+            m[3].1 = text.replace("layer0/layer.tar", "../../../etc/passwd").into_bytes();
+        }),
+        "leads outside",
+    );
+    check("bad tag", &good.docker_archive(&["a b"]), "invalid reference format");
+    check("untagged tag", &good.docker_archive(&["a"]), "invalid tag \"a\"");
+    check(
+        "too few layers",
+        &with(&|m| {
+            let text = String::from_utf8(m[3].1.clone()).unwrap();
+            m[3].1 = text.replace(r#","layer1/layer.tar""#, "").into_bytes();
+        }),
+        "layers length mismatch: expected 2, got 1",
+    );
+    let mut writer = Writer::new(Vec::new());
+    writer
+        .append(&Entry { kind: Member::Fifo, ..Entry::file("manifest.json", 0) }, &mut std::io::empty())
+        .unwrap();
+    check("fifo", &writer.finish().unwrap(), "neither a file nor a directory");
+    let escape = {
+        let mut writer = Writer::new(Vec::new());
+        writer.append_bytes("../../outside", b"x").unwrap();
+        writer.finish().unwrap()
+    };
+    check("escaping layer", &Built::of("a", vec![escape]).docker_archive(&[]), "leads outside of the root");
+    // 70 MB of zeros in 70 kB, where 64 MB are allowed.
+    let bomb = layer("zeros", &vec![0; 70 << 20]);
+    let bomb = Built::of("a", vec![bomb]).layout(None, gzip);
+    assert!(bomb.len() < 1 << 20);
+    check("bomb", &bomb, "the archive has more than 67108864 bytes");
+    let mut many = Writer::new(Vec::new());
+    for index in 0..1100 {
+        many.append_bytes(&index.to_string(), b"").unwrap();
+    }
+    let many = Built::of("a", vec![many.finish().unwrap()]).docker_archive(&[]);
+    check("many entries", &many, "more than 1000 entries");
+    let mut lying = good.layout(None, gzip);
+    let position = lying.windows(8).position(|w| w == b"linux\",\"").unwrap();
+    lying[position] = b'L';
+    check("lying blob", &lying, "content has digest");
+    let other_system = Built {
+        config: String::from_utf8(good.config.clone())
+            .unwrap()
+            .replace("\"os\":\"linux\"", "\"os\":\"windows\"")
+            .into(),
+        layers: good.layers.clone(),
+    };
+    check("windows", &other_system.docker_archive(&[]), "cannot load windows image on linux");
+}
+
+#[test]
 fn indexes_of_thousands_and_of_themselves_are_bounded() {
     let built = built_for(&Platform::host(), "own");
     let check = |what: &str, archive: &[u8], expected: &str| {
