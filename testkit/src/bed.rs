@@ -25,6 +25,8 @@ pub struct BedOptions {
     pub environment: Vec<(String, String)>,
     /// A shell script that runs on the host before the first daemon starts.
     pub setup: String,
+    /// The daemon's data root is a disk of its own with so many bytes, which only the host sees.
+    pub disk_bytes: Option<u64>,
 }
 
 impl Default for BedOptions {
@@ -34,6 +36,7 @@ impl Default for BedOptions {
             flags: Vec::new(),
             environment: Vec::new(),
             setup: String::new(),
+            disk_bytes: None,
         }
     }
 }
@@ -81,6 +84,11 @@ impl Bed {
         let host = options.engine.host();
         if !options.setup.is_empty() {
             host.shell(&options.setup).ok();
+        }
+        if let Some(bytes) = options.disk_bytes {
+            let data = host.folder().join("data");
+            fs::create_dir_all(&data).expect("the data root");
+            host.shell(&format!("mount -t tmpfs -o size={bytes},mode=710 tmpfs {}", data.display())).ok();
         }
         let mut bed = Self { daemon: None, pid: None, before: None, options, host };
         bed.start();
