@@ -16,6 +16,8 @@ use serde_json::{Value, json};
 use crate::host::Host;
 use crate::image::hex_digest;
 
+mod upload;
+
 /// What is wrong with an answer.
 #[derive(Debug, Clone)]
 pub enum Fault {
@@ -47,6 +49,7 @@ pub struct Asked {
     pub path: String,
     /// Names in lower case.
     pub headers: BTreeMap<String, String>,
+    body: Vec<u8>,
 }
 
 #[derive(Default)]
@@ -59,6 +62,8 @@ struct State {
     sent: BTreeMap<String, u64>,
     /// If set, who asks without this header gets a challenge with it.
     authorization: Option<(String, String)>,
+    /// What has come of blobs that are being sent, by their numbers.
+    uploads: BTreeMap<u64, Vec<u8>>,
 }
 
 /// The registry. It ends when this is dropped.
@@ -198,6 +203,19 @@ impl Registry {
         self.lock().sent.get(path).copied().unwrap_or(0)
     }
 
+    /// The document under a tag or a digest.
+    pub fn manifest(&self, name: &str, reference: &str) -> Option<Value> {
+        let state = self.lock();
+        let (_, bytes) = state.served.get(&format!("/v2/{name}/manifests/{reference}"))?;
+        serde_json::from_slice(bytes).ok()
+    }
+
+    /// Forgets everything under a repository.
+    pub fn forget(&self, name: &str) {
+        let start = format!("/v2/{name}/");
+        self.lock().served.retain(|path, _| !path.starts_with(&start));
+    }
+
     /// Breaks all connections, as a restart does.
     pub fn break_connections(&self) {
         let mut open = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
@@ -245,9 +263,29 @@ fn read_request(reader: &mut impl BufRead) -> Option<Asked> {
         let (name, value) = line.split_once(':')?;
         headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
     }
-    let length = headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
-    std::io::copy(&mut reader.take(length), &mut std::io::sink()).ok()?;
-    Some(Asked { method, path, headers })
+    let body = read_body(reader, &headers)?;
+    Some(Asked { method, path, headers, body })
+}
+
+fn read_body(reader: &mut impl BufRead, headers: &BTreeMap<String, String>) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    if headers.get("transfer-encoding").is_none_or(|coding| coding != "chunked") {
+        let length = headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+        reader.take(length).read_to_end(&mut body).ok()?;
+        return Some(body);
+    }
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        let length = u64::from_str_radix(line.trim(), 16).ok()?;
+        reader.take(length).read_to_end(&mut body).ok()?;
+        // The end of the line behind each piece.
+        line.clear();
+        reader.read_line(&mut line).ok()?;
+        if length == 0 {
+            return Some(body);
+        }
+    }
 }
 
 /// Answers one request. False: the connection ends with it.
@@ -255,7 +293,7 @@ fn answer(state: &Arc<Mutex<State>>, asked: &Asked, out: &mut TcpStream) -> std:
     let path = asked.path.split('?').next().unwrap_or_default().to_owned();
     let (found, fault, challenge) = {
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.asked.push(asked.clone());
+        state.asked.push(Asked { body: Vec::new(), ..asked.clone() });
         let fault = state.faults.get(&path).cloned();
         if matches!(fault, Some(Fault::CutOnce(_) | Fault::StatusOnce(..))) {
             state.faults.remove(&path);
@@ -276,6 +314,12 @@ fn answer(state: &Arc<Mutex<State>>, asked: &Asked, out: &mut TcpStream) -> std:
             return status(out, asked, 307, &[("Location".into(), to.clone())], "");
         }
         _ => {}
+    }
+    if path == "/v2/" {
+        return status(out, asked, 200, &[], "{}");
+    }
+    if let Some(stored) = upload::answer(&mut state.lock().unwrap_or_else(PoisonError::into_inner), asked) {
+        return status(out, asked, stored.status, &stored.headers, &stored.body);
     }
     let Some((media_type, bytes)) = found else {
         let code = if path.contains("/blobs/") { "BLOB_UNKNOWN" } else { "MANIFEST_UNKNOWN" };

@@ -194,7 +194,7 @@ pub fn with_layer(
     })();
     match filled {
         Ok(true) => {
-            let adopted = images.adopt_container(&name, parent.as_deref(), &mut build.pins);
+            let adopted = images.maker().adopt_container(&name, parent.as_deref(), &mut build.pins);
             if adopted.is_err() {
                 drop(images.release(&name)?);
             }
