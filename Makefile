@@ -46,7 +46,7 @@ hello: build
 
 test: build
 	@packaging/need unshare=util-linux nsenter=util-linux ip=iproute2 nft=nftables ps=procps \
-		dpkg=busybox-static
+		openssl=openssl mkfs.btrfs=btrfs-progs skopeo=skopeo dpkg=busybox-static
 	@packaging/fetch-client '$(TARGET)/client'
 	$(CARGO) build --locked -p testkit
 	@$(AS_ROOT) $(TARGET)/debug/leaks --before '$(TARGET)/leaks-before'

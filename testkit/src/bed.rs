@@ -23,7 +23,8 @@ pub struct BedOptions {
     pub flags: Vec<String>,
     /// Added to the daemon's environment.
     pub environment: Vec<(String, String)>,
-    /// A shell script that runs on the host before the first daemon starts.
+    /// A shell script that runs on the host before the first daemon starts; `$FOLDER` is the host's folder, and the
+    /// daemon's data root is `data` in it.
     pub setup: String,
 }
 
@@ -80,7 +81,7 @@ impl Bed {
     pub fn with(options: BedOptions) -> Self {
         let host = options.engine.host();
         if !options.setup.is_empty() {
-            host.shell(&options.setup).ok();
+            host.shell(&format!("FOLDER='{}'\n{}", host.folder().display(), options.setup)).ok();
         }
         let mut bed = Self { daemon: None, pid: None, before: None, options, host };
         bed.start();
@@ -110,6 +111,11 @@ impl Bed {
     /// The daemon's process, as the machine counts.
     pub fn pid(&self) -> u32 {
         self.pid.expect("the daemon runs")
+    }
+
+    /// Changes the flags of daemons started from now on.
+    pub fn set_flags(&mut self, flags: &[&str]) {
+        self.options.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
     }
 
     /// Changes the environment of daemons started from now on.

@@ -11,7 +11,7 @@ use metadata::{Batch, Store};
 use model::Refusal;
 use model::create::{HostFacts, Record};
 use model::security::SecurityFacts;
-use snapshots::Snapshotter;
+use snapshots::{Form, Snapshotter};
 
 use crate::autostart::Due;
 use crate::cdi::Devices;
@@ -180,7 +180,7 @@ fn open_blocking(options: Options, parts: Parts) -> Result<Engine, Refusal> {
             selinux: selinux::prepare(options.isolation.selinux),
         },
         remap: options.isolation.remap.clone(),
-        layer_quota: host::project_quota(&options.paths.data),
+        layer_quota: snapshots.form() == Form::Difference && host::project_quota(&options.paths.data),
         ..HostFacts::default()
     };
     let current = Current::new(options.settings.clone(), facts);

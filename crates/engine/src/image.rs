@@ -151,6 +151,7 @@ impl Engine {
     /// The image that a create request names, and the chain ID of its topmost layer; blocks.
     pub(crate) fn image_facts(&self, name: &str) -> Result<(ImageFacts, Option<Digest>), Refusal> {
         let image = self.images().resolve(name).map_err(|error| refusal(&error))?;
+        self.images().unpack_missing(&image).map_err(|error| refusal(&error))?;
         let facts = ImageFacts { id: image.id.to_string(), config: api_config(&image.config.config) };
         Ok((facts, image.chain().cloned()))
     }

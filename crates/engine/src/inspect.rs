@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use api_types::StringMap;
 use api_types::container::{
     ContainerInspect, ContainerState, GraphDriver, NetworkSettings, PortBinding, PortMap,
 };
 use api_types::network::EndpointSettings;
+use images::StoredImage;
 use model::create::NetworkChoice;
 use model::health::Health;
 use model::time::rfc3339_nano;
@@ -78,12 +80,25 @@ impl Engine {
         }
     }
 
-    fn graph_data(&self, id: &str) -> Option<api_types::StringMap> {
-        let snapshots::Mounts::Overlay { lowers, upper, work } = self.snapshots().mounts(id).ok()?;
+    fn graph_data(&self, id: &str) -> Option<StringMap> {
+        let snapshots::Mounts::Overlay { lowers, upper, work } = self.snapshots().mounts(id).ok()? else {
+            return None;
+        };
         let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
         let lowers: Vec<String> = lowers.iter().map(|path| text(path)).collect();
         let pairs = [("LowerDir", lowers.join(":")), ("UpperDir", text(&upper)), ("WorkDir", text(&work))];
         Some(pairs.into_iter().map(|(key, value)| (key.to_string(), value)).collect())
+    }
+
+    /// Where the topmost files of an image are, if its layers have places of their own.
+    pub fn graph_of_image(&self, image: &StoredImage) -> GraphDriver {
+        let snapshots = self.snapshots();
+        let layer = image.chain().and_then(|chain| snapshots.layer(chain));
+        let layer = layer.filter(|_| snapshots.form() == snapshots::Form::Difference);
+        let data = layer.map(|layer| {
+            StringMap::from([("UpperDir".to_string(), layer.directory.to_string_lossy().into_owned())])
+        });
+        GraphDriver { name: snapshots.driver().into(), data }
     }
 
     pub(crate) fn network_settings(&self, view: &View) -> NetworkSettings {

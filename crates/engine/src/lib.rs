@@ -364,6 +364,7 @@ impl Engine {
             snapshots::Mounts::Overlay { lowers, upper, work } => {
                 shim_protocol::Rootfs::Overlay { lower: lowers, upper, work, volatile }
             }
+            snapshots::Mounts::Tree(tree) => shim_protocol::Rootfs::Directory(tree),
         })
     }
 

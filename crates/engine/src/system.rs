@@ -53,7 +53,8 @@ pub struct Facts {
     pub stopped: i64,
     pub images: i64,
     pub driver: String,
-    pub backing_filesystem: String,
+    /// What is told of the storage driver, by name.
+    pub driver_status: Vec<[String; 2]>,
     pub cgroup_v2: bool,
     pub controllers: Controllers,
     pub ipv4_forwarding: bool,
@@ -99,7 +100,7 @@ impl Engine {
             stopped: count(&["created", "exited", "removing", "restarting"]),
             images: self.images().all().len() as i64,
             driver: self.snapshots().driver().into(),
-            backing_filesystem: filesystem(&self.paths().data),
+            driver_status: self.driver_status(),
             cgroup_v2: self.facts().cgroup_v2,
             controllers: self.facts().controllers.clone(),
             ipv4_forwarding: host::ipv4_forwarding(),
@@ -119,6 +120,18 @@ impl Engine {
                 AppArmor::Unusable(why) => why.clone(),
                 AppArmor::Absent | AppArmor::Ready => String::new(),
             },
+        }
+    }
+
+    /// As Docker's drivers tell of themselves.
+    fn driver_status(&self) -> Vec<[String; 2]> {
+        let backing = || filesystem(&self.paths().data);
+        match self.snapshots().driver() {
+            "overlay2" => {
+                vec![["Backing Filesystem".into(), backing()], ["Supports d_type".into(), "true".into()]]
+            }
+            "btrfs" => vec![["Btrfs".into(), String::new()]],
+            _ => Vec::new(),
         }
     }
 

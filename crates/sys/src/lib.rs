@@ -4,7 +4,9 @@
 //! nothing of containers. Everything here is synchronous; what needs a single-threaded process says so.
 
 pub mod bpf;
+pub mod btrfs;
 pub mod channel;
+mod copy;
 pub mod memory;
 pub mod mount;
 pub mod netlink;
@@ -19,6 +21,7 @@ pub mod time;
 mod tree;
 
 pub use channel::Channel;
+pub use copy::{Copied, copy_tree, is_empty_directory};
 pub use root::{Graft, Place, Root};
 pub use tree::{TreeUsage, remove_tree, tree_usage};
 

@@ -448,6 +448,7 @@ impl Engine {
         let failed =
             |error: &dyn std::error::Error| Refusal::from_error(&format!("cannot mount image {name}"), error);
         let image = self.images().resolve(id).map_err(|error| crate::images_refusal(&error))?;
+        self.images().unpack_missing(&image).map_err(|error| crate::images_refusal(&error))?;
         let Some(chain) = image.chain() else {
             return Err(Refusal::invalid(format!("cannot mount image {name}: it has no layers")));
         };
