@@ -19,7 +19,7 @@ use crate::process::{Deadline, PATIENCE, Ran, run, run_with, wait_for};
 #[derive(Debug, Clone)]
 pub struct BedOptions {
     pub engine: Engine,
-    /// Added to the daemon's command line.
+    /// Added to the daemon's command line; `$FOLDER` in them is the host's folder.
     pub flags: Vec<String>,
     /// Added to the daemon's environment.
     pub environment: Vec<(String, String)>,
@@ -133,7 +133,8 @@ impl Bed {
         assert!(self.daemon.is_none(), "the daemon runs already");
         let log = OpenOptions::new().create(true).append(true).open(self.log_path()).expect("daemon's log");
         let mut command = self.options.engine.daemon(&self.host, &self.socket());
-        command.args(&self.options.flags);
+        let folder = self.host.folder().display().to_string();
+        command.args(self.options.flags.iter().map(|flag| flag.replace("$FOLDER", &folder)));
         for (name, value) in &self.options.environment {
             command.env(name, value);
         }
@@ -272,7 +273,13 @@ impl Bed {
     /// the hot path are waited for.
     pub fn leaks(&self) -> Vec<String> {
         let Some(before) = &self.before else { return Vec::new() };
-        let look = || Snapshot::of(&self.host).beyond(before);
+        // The daemon may have other flags by now.
+        let own = self.pid.map(|pid| format!("process {}", host::command_line(pid)));
+        let look = || {
+            let mut found = Snapshot::of(&self.host).beyond(before);
+            found.retain(|line| Some(line) != own.as_ref());
+            found
+        };
         Deadline::after(Duration::from_secs(10))
             .poll(|| look().is_empty().then(Vec::new))
             .unwrap_or_else(look)

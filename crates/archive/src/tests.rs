@@ -215,7 +215,14 @@ fn whiteouts_become_overlays() {
 #[test]
 fn layers_hide_the_same_in_whole_trees() {
     let below = [
-        (Entry { mode: 0o700, xattrs: vec![(b"user.old".to_vec(), b"1".to_vec())], ..Entry::directory("dir/") }, &b""[..]),
+        (
+            Entry {
+                mode: 0o700,
+                xattrs: vec![(b"user.old".to_vec(), b"1".to_vec())],
+                ..Entry::directory("dir/")
+            },
+            &b""[..],
+        ),
         (file("dir/kept"), b"kept"),
         (Entry::directory("twice/"), b""),
         (file("twice/old"), b"old"),
@@ -239,7 +246,10 @@ fn layers_hide_the_same_in_whole_trees() {
     place.unpack(&archive(&below), &options).unwrap();
     place.unpack(&archive(&above), &options).unwrap();
     let read = |path: &str| fs::read_to_string(place.path(path)).unwrap();
-    assert_eq!((read("dir/kept"), read("dir/linked"), read("twice/new")), ("kept".into(), "linked".into(), "new".into()));
+    assert_eq!(
+        (read("dir/kept"), read("dir/linked"), read("twice/new")),
+        ("kept".into(), "linked".into(), "new".into())
+    );
     assert_eq!((read("file/inner"), read("nowhere/inner")), ("inner".into(), "inner".into()));
     assert!(!place.path("twice/old").exists());
     let mut value = [0; 8];

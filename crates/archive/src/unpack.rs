@@ -281,12 +281,7 @@ impl Unpacker<'_> {
         self.options.whiteouts == Whiteouts::Remove && !self.seen.contains(path)
     }
 
-    fn make_parent(
-        &mut self,
-        parent: BorrowedFd<'_>,
-        name: &CString,
-        path: &[u8],
-    ) -> Result<OwnedFd, Error> {
+    fn make_parent(&mut self, parent: BorrowedFd<'_>, name: &CString, path: &[u8]) -> Result<OwnedFd, Error> {
         match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
             Ok(()) => self.like_lower(parent, name, path),
             Err(Errno::EXIST) => {

@@ -5,10 +5,12 @@
 //! and times may be the same all the same.
 
 use std::collections::HashSet;
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, Timespec};
 use rustix::io::Errno;
@@ -61,8 +63,9 @@ impl Comparing {
         }
         for name in &present {
             let Ok(stat) = rustix::fs::statat(now, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
-            let earlier =
-                before.and_then(|before| Some((before, rustix::fs::statat(before, name, AtFlags::SYMLINK_NOFOLLOW).ok()?)));
+            let earlier = before.and_then(|before| {
+                Some((before, rustix::fs::statat(before, name, AtFlags::SYMLINK_NOFOLLOW).ok()?))
+            });
             let kind = match &earlier {
                 None => ChangeKind::Added,
                 Some(_) => ChangeKind::Modified,
@@ -181,7 +184,7 @@ pub fn usage(tree: &OwnedFd, changes: &[Change]) -> io::Result<Usage> {
     let mut usage = Usage::default();
     let mut linked = HashSet::new();
     for change in changes.iter().filter(|change| change.kind != ChangeKind::Deleted) {
-        let path = std::path::Path::new(std::os::unix::ffi::OsStrExt::from_bytes(&change.path[1..]));
+        let path = Path::new(OsStr::from_bytes(&change.path[1..]));
         let opened = root.open_exact(path, OFlags::PATH | NOFOLLOW);
         let Ok(stat) = opened.and_then(|opened| Ok(rustix::fs::fstat(&opened)?)) else { continue };
         let kind = FileType::from_raw_mode(stat.st_mode);

@@ -169,7 +169,8 @@ fn containers_cannot_change_layers(open: Open<'_>, root: &Path) {
     driver.create("c2", Some(&a)).unwrap();
     let inside = driver.open_root("c1").unwrap();
     std::fs::write(below(&inside, "a"), "changed").unwrap();
-    std::fs::set_permissions(below(&inside, "a"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    std::fs::set_permissions(below(&inside, "a"), std::os::unix::fs::PermissionsExt::from_mode(0o600))
+        .unwrap();
     drop(inside);
     for shown in [driver.open_layers(&a).unwrap(), driver.open_view("c2").unwrap()] {
         assert_eq!(std::fs::read_to_string(below(&shown, "a")).unwrap(), "a");

@@ -272,11 +272,7 @@ impl Shelf {
     }
 
     /// Keeps a layer from going away while something is made of it.
-    pub fn hold<T>(
-        &self,
-        chain: &Digest,
-        work: impl FnOnce(&Path) -> Result<T, Error>,
-    ) -> Result<T, Error> {
+    pub fn hold<T>(&self, chain: &Digest, work: impl FnOnce(&Path) -> Result<T, Error>) -> Result<T, Error> {
         let change = |by: fn(usize) -> usize| {
             let mut state = self.lock();
             let kept = state.layers.get_mut(chain).ok_or_else(|| Error::NoLayer(chain.clone()))?;

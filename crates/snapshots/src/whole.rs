@@ -16,8 +16,7 @@ use rustix::io::Errno;
 
 use crate::shelf::{Shelf, make_directory};
 use crate::{
-    Change, DEPTH_MAX, Difference, Error, Form, Layer, Mounts, Rest, Snapshotter, Stage, Usage,
-    compare, tree,
+    Change, DEPTH_MAX, Difference, Error, Form, Layer, Mounts, Rest, Snapshotter, Stage, Usage, compare, tree,
 };
 
 /// One of the two drivers on one directory; one process at a time may have it open.

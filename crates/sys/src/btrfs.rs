@@ -72,9 +72,10 @@ pub fn destroy(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
 
 /// Whether other subvolumes lie in one.
 pub fn has_subvolumes(subvolume: BorrowedFd<'_>) -> io::Result<bool> {
+    const REQUEST: libc::c_ulong = 0xd000_943d;
     let mut references = References { least: 0, found: [[0; 2]; 255], count: 0, padding: [0; 7] };
     // SAFETY: the kernel fills a `struct btrfs_ioctl_get_subvol_rootref_args`, which `references` is.
-    let asked = unsafe { libc::ioctl(subvolume.as_raw_fd(), 0xd000_943d as _, &raw mut references) };
+    let asked = unsafe { libc::ioctl(subvolume.as_raw_fd(), REQUEST as _, &raw mut references) };
     match check(asked.into()) {
         // More than fit into one answer.
         Err(error) if error.raw_os_error() == Some(libc::EOVERFLOW) => Ok(true),

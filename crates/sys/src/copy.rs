@@ -316,7 +316,10 @@ mod tests {
         if rustix::fs::getxattr(from.join("a"), "trusted.kept", &mut value[..]).is_ok() {
             assert_eq!(rustix::fs::getxattr(to.join("a"), "trusted.kept", &mut value[..]), Ok(1));
         }
-        assert!(!is_empty_directory(open(&to)).unwrap() && is_empty_directory(open(&to.join("a/b"))).is_ok_and(|empty| !empty));
+        assert!(
+            !is_empty_directory(open(&to)).unwrap()
+                && is_empty_directory(open(&to.join("a/b"))).is_ok_and(|empty| !empty)
+        );
     }
 
     #[test]

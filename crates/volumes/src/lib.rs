@@ -21,7 +21,6 @@ mod mount;
 use std::io;
 use std::path::{Path, PathBuf};
 
-
 pub use local::{Adopted, Gone, Local, Opened, Refill, Staged};
 pub use mount::{Filesystem, mount, mounted_below, unmount};
 
