@@ -292,7 +292,7 @@ fn read_body(
         }
         Ok(true)
     };
-    if !asked.headers.get("transfer-encoding").is_some_and(|coding| coding == "chunked") {
+    if asked.headers.get("transfer-encoding").is_none_or(|coding| coding != "chunked") {
         let length = asked.headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
         return piece(reader, length).map(drop);
     }

@@ -93,6 +93,7 @@ fn hosts_files_say_who_stands_in_for_a_registry() {
     start_with(&mut bed, &["--certs-dir", certs.to_str().expect("path")]);
     each_client(&bed, |client, name| {
         let small = "registry.example:5000/lib/small:1";
+        (near.asked(), origin.asked());
         bed.cli(client, &["pull", small]).ok();
         assert_eq!(bed.cli(client, &["run", "--rm", small]).ok(), "near");
         let asked = near.asked();
@@ -127,6 +128,7 @@ fn lasting_tokens_stand_for_passwords() {
     push(&registry, "lib/small", "small");
     let challenge = format!("Bearer realm=\"http://{}/token\",service=\"reg\"", tokens.address());
     registry.require("Bearer t1", &challenge);
+    registry.serve_at("/v2/", "application/json", b"{}");
     tokens.serve_at(
         "/token",
         "application/json",
@@ -134,6 +136,7 @@ fn lasting_tokens_stand_for_passwords() {
     );
     let name = format!("{}/lib/small:1", registry.address());
     each_client(&bed, |client, _| {
+        tokens.asked();
         let mut login = bed.command(client);
         login.args(["login", "-u", "joe", "--password-stdin", &registry.address()]);
         has(
@@ -184,8 +187,9 @@ fn broken_uploads_go_on_where_they_were() {
         let id = bed.http().get(&format!("/images/{image}/json")).expect(200).json()["Id"].clone();
         registry.fault(&format!("/v2/lib/{name}/blobs/uploads/"), Fault::CutUpload(5 << 20));
         registry.asked();
-        has(bed.cli(client, &["push", &image]).ok(), &["1: digest: sha256:"]);
+        let pushed = bed.cli(client, &["push", &image]);
         let asked = registry.asked();
+        has(pushed.ok(), &["1: digest: sha256:"]);
         let looked = asked.iter().any(|one| one.method == "GET" && one.path.contains("/blobs/uploads/"));
         assert!(looked, "the registry was asked how far it had come");
         let begun = asked.iter().filter(|one| one.method == "POST").count();

@@ -105,10 +105,8 @@ impl Comparing {
         let kind = FileType::from_raw_mode(stat.st_mode);
         let time = |stat: &Stat| (stat.st_mtime, stat.st_mtime_nsec);
         match kind {
-            FileType::RegularFile => {
-                if stat.st_size != earlier.st_size || time(stat) != time(earlier) {
-                    return Ok(true);
-                }
+            FileType::RegularFile if stat.st_size != earlier.st_size || time(stat) != time(earlier) => {
+                return Ok(true);
             }
             FileType::Symlink => {
                 let target = |tree| rustix::fs::readlinkat(tree, name, Vec::new());
