@@ -8,7 +8,7 @@ use serde_json::Value;
 
 /// The layers from the lowest up. A crate may use crates of lower layers, and of its own layer where the layer says
 /// so; nothing else of the workspace.
-const LAYERS: [(&str, bool, &[&str]); 6] = [
+const LAYERS: [(&str, bool, &[&str]); 7] = [
     (
         "pure",
         true,
@@ -25,6 +25,7 @@ const LAYERS: [(&str, bool, &[&str]); 6] = [
         ],
     ),
     ("kernel", true, &["sys", "sandbox"]),
+    ("shared by parts", false, &["tls"]),
     (
         "parts",
         false,

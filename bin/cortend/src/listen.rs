@@ -9,8 +9,6 @@ use anyhow::{Context, Result, bail};
 use api_server::Listener;
 use rustix::net::AddressFamily;
 use rustls::RootCertStore;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_rustls::TlsAcceptor;
@@ -140,24 +138,14 @@ fn group_id(name: &str) -> Option<u32> {
 fn tls_acceptor(config: &Config) -> Result<TlsAcceptor> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let path = |name: &str| config.text(name).with_context(|| format!("TLS needs --{name}"));
-    let certificate = path("tlscert")?;
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(certificate)
-        .and_then(Iterator::collect)
-        .map_err(|error| anyhow::anyhow!("cannot read the certificate {certificate}: {error}"))?;
-    let key_path = path("tlskey")?;
-    let key = PrivateKeyDer::from_pem_file(key_path)
-        .map_err(|error| anyhow::anyhow!("cannot read the key {key_path}: {error}"))?;
+    let chain = tls::certificates(Path::new(path("tlscert")?)).context("cannot read the certificate")?;
+    let key = tls::private_key(Path::new(path("tlskey")?)).context("cannot read the key")?;
     let builder = rustls::ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()?;
     let builder = if config.on("tlsverify") {
-        let authority = path("tlscacert")?;
         let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_file_iter(authority)
-            .map_err(|error| anyhow::anyhow!("cannot read the CA {authority}: {error}"))?
-        {
-            roots.add(
-                certificate.map_err(|error| anyhow::anyhow!("cannot read the CA {authority}: {error}"))?,
-            )?;
+        for certificate in tls::certificates(Path::new(path("tlscacert")?)).context("cannot read the CA")? {
+            roots.add(certificate)?;
         }
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
         builder.with_client_cert_verifier(verifier)

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
-use crate::{Body, Endpoint, Error, Transport, tls};
+use crate::{Body, Endpoint, Error, Transport};
 
 /// How long connecting over the network may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -165,7 +165,7 @@ async fn connect(endpoint: &Endpoint) -> Result<Inner, Error> {
         }
         Transport::Tcp { authority } => tcp(endpoint, authority).await.map(Inner::Tcp),
         Transport::Tls { authority, files } => {
-            let config = tls::config(files)?;
+            let config = files.config()?;
             let host = authority.rsplit_once(':').map_or(authority.as_str(), |(host, _)| host);
             let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
             let name = rustls::pki_types::ServerName::try_from(host)
@@ -174,7 +174,7 @@ async fn connect(endpoint: &Endpoint) -> Result<Inner, Error> {
             let stream = tokio_rustls::TlsConnector::from(config)
                 .connect(name, stream)
                 .await
-                .map_err(|error| Error::Connect(format!("tls: {error}")))?;
+                .map_err(|error| Error::Connect(tls::describe(&error)))?;
             Ok(Inner::Tls(Box::new(stream)))
         }
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::Error;
 
@@ -13,6 +14,18 @@ pub struct TlsFiles {
     pub key: Option<PathBuf>,
     /// Take any certificate that the server shows.
     pub insecure: bool,
+}
+
+impl TlsFiles {
+    pub(crate) fn config(&self) -> Result<Arc<rustls::ClientConfig>, Error> {
+        let files = tls::ClientFiles {
+            system: self.ca.is_none(),
+            authorities: self.ca.iter().cloned().collect(),
+            identity: self.cert.clone().zip(self.key.clone()).map(|(cert, key)| (cert, Some(key))),
+            skip_verify: self.insecure,
+        };
+        files.config().map_err(|error| Error::Tls(error.to_string()))
+    }
 }
 
 /// How to reach the daemon.

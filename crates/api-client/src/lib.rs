@@ -9,7 +9,6 @@ mod connect;
 mod frames;
 mod hijack;
 mod host;
-mod tls;
 
 pub use body::{Body, Lines, Response};
 pub use connect::{Stream, dial};

@@ -155,6 +155,15 @@ pub(crate) fn shortened(text: &str) -> String {
     text.chars().filter(|character| !character.is_control()).take(500).collect()
 }
 
+impl From<tls::Error> for Error {
+    fn from(error: tls::Error) -> Error {
+        match error {
+            tls::Error::File { path, what } => Error::File { path, what },
+            tls::Error::Setup(what) => Error::File { path: "TLS".into(), what },
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,6 +11,7 @@
 
 mod auth;
 pub mod base64;
+mod certificates;
 mod challenge;
 mod error;
 mod hosts_toml;
@@ -18,7 +19,6 @@ mod proxy;
 mod repository;
 mod search;
 mod settings;
-mod tls;
 mod transport;
 mod upload;
 mod url;

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
+use tls::ClientFiles;
 
+use crate::certificates;
 use crate::error::Error;
 use crate::hosts_toml;
 use crate::proxy::Proxies;
-use crate::tls::TlsFiles;
 use crate::url::{Scheme, Url};
 
 /// The domain that names without one are in, and where it is served.
@@ -84,7 +85,7 @@ pub struct Endpoint {
     /// With the path up to `/v2`, without a slash at its end.
     pub base: Url,
     pub capabilities: Capabilities,
-    pub tls: TlsFiles,
+    pub tls: ClientFiles,
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The registry that it stands in for; a mirror of several has to be told.
     pub namespace: Option<String>,
@@ -149,12 +150,16 @@ impl Settings {
     }
 
     /// The files for a host in Docker's layout, and whether it is trusted without proof.
-    pub(crate) fn tls_files(&self, authority: &str) -> Result<TlsFiles, Error> {
-        let mut files = TlsFiles { skip_verify: self.insecure.contains(authority), ..TlsFiles::default() };
+    pub(crate) fn tls_files(&self, authority: &str) -> Result<ClientFiles, Error> {
+        let mut files = ClientFiles {
+            system: true,
+            skip_verify: self.insecure.contains(authority),
+            ..ClientFiles::default()
+        };
         if let Some(folder) =
             self.certificates.iter().map(|root| root.join(authority)).find(|path| path.is_dir())
         {
-            files.add_folder(&folder)?;
+            certificates::add_folder(&mut files, &folder)?;
         }
         Ok(files)
     }
@@ -167,13 +172,13 @@ impl Settings {
         for host in parsed.hosts {
             let url = Url::parse(&host.address)
                 .ok_or_else(|| broken(format!("{:?} is not a valid address", host.address)))?;
-            let mut tls = TlsFiles { skip_verify: host.skip_verify, ..TlsFiles::default() };
+            let mut tls =
+                ClientFiles { system: true, skip_verify: host.skip_verify, ..ClientFiles::default() };
             tls.authorities.extend(host.authorities.iter().map(|file| folder.join(file)));
-            tls.clients.extend(
-                host.clients
-                    .iter()
-                    .map(|(cert, key)| (folder.join(cert), key.as_ref().map(|k| folder.join(k)))),
-            );
+            tls.identity = host
+                .clients
+                .first()
+                .map(|(cert, key)| (folder.join(cert), key.as_ref().map(|k| folder.join(k))));
             let base = match host.override_path {
                 true => url.join_path(""),
                 false => url.join_path("/v2"),

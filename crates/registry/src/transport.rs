@@ -15,6 +15,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tls::ClientFiles;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -23,7 +24,6 @@ use tokio_rustls::TlsConnector;
 use crate::error::{self, Error};
 use crate::proxy::Proxy;
 use crate::settings::{Endpoint, Settings};
-use crate::tls::{self, TlsFiles};
 use crate::url::{Scheme, Url};
 
 const CONNECT_TIME: Duration = Duration::from_secs(30);
@@ -96,7 +96,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 pub(crate) struct Transport {
     settings: Arc<Settings>,
     idle: Mutex<HashMap<String, Vec<SendRequest<Body>>>>,
-    configs: Mutex<Vec<(TlsFiles, Arc<ClientConfig>)>>,
+    configs: Mutex<Vec<(ClientFiles, Arc<ClientConfig>)>>,
 }
 
 /// An answer, and the connection that it comes over.
@@ -266,7 +266,7 @@ impl Transport {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn config(&self, files: &TlsFiles) -> Result<Arc<ClientConfig>, Error> {
+    fn config(&self, files: &ClientFiles) -> Result<Arc<ClientConfig>, Error> {
         let mut known = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, config)) = known.iter().find(|(other, _)| other == files) {
             return Ok(Arc::clone(config));
@@ -279,7 +279,7 @@ impl Transport {
     async fn open(
         &self,
         url: &Url,
-        files: &TlsFiles,
+        files: &ClientFiles,
         proxy: Option<&Proxy>,
     ) -> Result<SendRequest<Body>, String> {
         let first = proxy.map_or(url, |proxy| &proxy.url);
@@ -311,7 +311,7 @@ impl Transport {
         &self,
         stream: Box<dyn Stream>,
         url: &Url,
-        files: &TlsFiles,
+        files: &ClientFiles,
     ) -> Result<Box<dyn Stream>, String> {
         let config = self.config(files).map_err(|error| format!("tls: {error}"))?;
         let host = url.host().trim_start_matches('[').trim_end_matches(']').to_owned();

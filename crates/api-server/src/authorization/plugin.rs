@@ -8,9 +8,7 @@ use http::{Request, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustls::RootCertStore;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::ServerName;
 use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -110,26 +108,11 @@ fn encryption(tls: &Tls) -> Result<Arc<rustls::ClientConfig>, String> {
     if tls.insecure {
         return Err("InsecureSkipVerify is not supported: give the plugin's CA as CAFile".into());
     }
-    let broken = |path: &std::path::Path, error: String| format!("cannot use {}: {error}", path.display());
-    let chain = |path: &std::path::Path| -> Result<Vec<CertificateDer<'static>>, String> {
-        let all = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
-        all.map_err(|error| broken(path, error.to_string()))
+    let shown = Some((tls.certificate.clone(), Some(tls.key.clone())));
+    let files = tls::ClientFiles {
+        authorities: vec![tls.ca.clone()],
+        identity: shown.filter(|(certificate, _)| !certificate.as_os_str().is_empty()),
+        ..tls::ClientFiles::default()
     };
-    let mut roots = RootCertStore::empty();
-    for certificate in chain(&tls.ca)? {
-        roots.add(certificate).map_err(|error| broken(&tls.ca, error.to_string()))?;
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(roots);
-    if tls.certificate.as_os_str().is_empty() {
-        return Ok(Arc::new(builder.with_no_client_auth()));
-    }
-    let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|error| broken(&tls.key, error.to_string()))?;
-    let config = builder
-        .with_client_auth_cert(chain(&tls.certificate)?, key)
-        .map_err(|error| broken(&tls.certificate, error.to_string()))?;
-    Ok(Arc::new(config))
+    files.config().map_err(|error| error.to_string())
 }

@@ -17,7 +17,6 @@ use tokio::net::{TcpStream, UdpSocket, UnixDatagram, UnixStream};
 use tokio_rustls::client::TlsStream;
 
 use super::target::Batch;
-use super::tls;
 use crate::blocking;
 
 /// How long a connection may take to be made.
@@ -74,8 +73,11 @@ async fn socket(address: &Address, files: &TlsFiles) -> Result<Socket, Refusal> 
         Address::Tcp(host) => TcpStream::connect(host).await.map(Socket::Tcp).map_err(failed),
         Address::Udp(host) => udp(host).await.map(Socket::Udp).map_err(failed),
         Address::Tls(host) => {
-            let files = files.clone();
-            let config = blocking(move || tls::config(&files)).await?;
+            let files = client_files(files);
+            let config = blocking(move || {
+                files.config().map_err(|error| Refusal::from_error("cannot set up TLS", &error))
+            })
+            .await?;
             let stream = TcpStream::connect(host).await.map_err(failed)?;
             let name = host.rsplit_once(':').map_or(host.as_str(), |(name, _)| name);
             let name = name.trim_start_matches('[').trim_end_matches(']').to_string();
@@ -86,6 +88,15 @@ async fn socket(address: &Address, files: &TlsFiles) -> Result<Socket, Refusal> 
                 .map(|stream| Socket::Tls(Box::new(stream)))
                 .map_err(|error| Refusal::from_error("tls", &error))
         }
+    }
+}
+
+fn client_files(files: &TlsFiles) -> tls::ClientFiles {
+    tls::ClientFiles {
+        system: files.authority.is_none(),
+        authorities: files.authority.iter().cloned().collect(),
+        identity: files.certificate.clone().zip(files.key.clone()).map(|(cert, key)| (cert, Some(key))),
+        skip_verify: files.skip_verify,
     }
 }
 

@@ -11,7 +11,6 @@
 
 mod connection;
 mod target;
-mod tls;
 mod unconfirmed;
 mod watch;
 mod worker;

@@ -21,146 +21,70 @@ pub struct LinuxCapabilities {
     pub ambient: CapabilitySet,
 }
 
-/// A capability of `capabilities(7)`; its number is the kernel's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
-pub enum Capability {
-    Chown,
-    DacOverride,
-    DacReadSearch,
-    Fowner,
-    Fsetid,
-    Kill,
-    Setgid,
-    Setuid,
-    Setpcap,
-    LinuxImmutable,
-    NetBindService,
-    NetBroadcast,
-    NetAdmin,
-    NetRaw,
-    IpcLock,
-    IpcOwner,
-    SysModule,
-    SysRawio,
-    SysChroot,
-    SysPtrace,
-    SysPacct,
-    SysAdmin,
-    SysBoot,
-    SysNice,
-    SysResource,
-    SysTime,
-    SysTtyConfig,
-    Mknod,
-    Lease,
-    AuditWrite,
-    AuditControl,
-    Setfcap,
-    MacOverride,
-    MacAdmin,
-    Syslog,
-    WakeAlarm,
-    BlockSuspend,
-    AuditRead,
-    Perfmon,
-    Bpf,
-    CheckpointRestore,
+/// Makes the enumeration and what is known of each member from one list.
+macro_rules! capabilities {
+    ($($variant:ident = $name:literal,)*) => {
+        /// A capability of `capabilities(7)`; its number is the kernel's.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum Capability {
+            $($variant,)*
+        }
+
+        impl Capability {
+            /// Every capability, in the kernel's order.
+            pub const ALL: [Capability; [$($name),*].len()] = [$(Capability::$variant),*];
+
+            const NAMES: [&'static str; Self::ALL.len()] = [$($name),*];
+        }
+    };
+}
+
+capabilities! {
+    Chown = "CAP_CHOWN",
+    DacOverride = "CAP_DAC_OVERRIDE",
+    DacReadSearch = "CAP_DAC_READ_SEARCH",
+    Fowner = "CAP_FOWNER",
+    Fsetid = "CAP_FSETID",
+    Kill = "CAP_KILL",
+    Setgid = "CAP_SETGID",
+    Setuid = "CAP_SETUID",
+    Setpcap = "CAP_SETPCAP",
+    LinuxImmutable = "CAP_LINUX_IMMUTABLE",
+    NetBindService = "CAP_NET_BIND_SERVICE",
+    NetBroadcast = "CAP_NET_BROADCAST",
+    NetAdmin = "CAP_NET_ADMIN",
+    NetRaw = "CAP_NET_RAW",
+    IpcLock = "CAP_IPC_LOCK",
+    IpcOwner = "CAP_IPC_OWNER",
+    SysModule = "CAP_SYS_MODULE",
+    SysRawio = "CAP_SYS_RAWIO",
+    SysChroot = "CAP_SYS_CHROOT",
+    SysPtrace = "CAP_SYS_PTRACE",
+    SysPacct = "CAP_SYS_PACCT",
+    SysAdmin = "CAP_SYS_ADMIN",
+    SysBoot = "CAP_SYS_BOOT",
+    SysNice = "CAP_SYS_NICE",
+    SysResource = "CAP_SYS_RESOURCE",
+    SysTime = "CAP_SYS_TIME",
+    SysTtyConfig = "CAP_SYS_TTY_CONFIG",
+    Mknod = "CAP_MKNOD",
+    Lease = "CAP_LEASE",
+    AuditWrite = "CAP_AUDIT_WRITE",
+    AuditControl = "CAP_AUDIT_CONTROL",
+    Setfcap = "CAP_SETFCAP",
+    MacOverride = "CAP_MAC_OVERRIDE",
+    MacAdmin = "CAP_MAC_ADMIN",
+    Syslog = "CAP_SYSLOG",
+    WakeAlarm = "CAP_WAKE_ALARM",
+    BlockSuspend = "CAP_BLOCK_SUSPEND",
+    AuditRead = "CAP_AUDIT_READ",
+    Perfmon = "CAP_PERFMON",
+    Bpf = "CAP_BPF",
+    CheckpointRestore = "CAP_CHECKPOINT_RESTORE",
 }
 
 impl Capability {
-    /// Every capability, in the kernel's order.
-    pub const ALL: [Capability; 41] = {
-        use Capability::*;
-        [
-            Chown,
-            DacOverride,
-            DacReadSearch,
-            Fowner,
-            Fsetid,
-            Kill,
-            Setgid,
-            Setuid,
-            Setpcap,
-            LinuxImmutable,
-            NetBindService,
-            NetBroadcast,
-            NetAdmin,
-            NetRaw,
-            IpcLock,
-            IpcOwner,
-            SysModule,
-            SysRawio,
-            SysChroot,
-            SysPtrace,
-            SysPacct,
-            SysAdmin,
-            SysBoot,
-            SysNice,
-            SysResource,
-            SysTime,
-            SysTtyConfig,
-            Mknod,
-            Lease,
-            AuditWrite,
-            AuditControl,
-            Setfcap,
-            MacOverride,
-            MacAdmin,
-            Syslog,
-            WakeAlarm,
-            BlockSuspend,
-            AuditRead,
-            Perfmon,
-            Bpf,
-            CheckpointRestore,
-        ]
-    };
-
-    const NAMES: [&'static str; 41] = [
-        "CAP_CHOWN",
-        "CAP_DAC_OVERRIDE",
-        "CAP_DAC_READ_SEARCH",
-        "CAP_FOWNER",
-        "CAP_FSETID",
-        "CAP_KILL",
-        "CAP_SETGID",
-        "CAP_SETUID",
-        "CAP_SETPCAP",
-        "CAP_LINUX_IMMUTABLE",
-        "CAP_NET_BIND_SERVICE",
-        "CAP_NET_BROADCAST",
-        "CAP_NET_ADMIN",
-        "CAP_NET_RAW",
-        "CAP_IPC_LOCK",
-        "CAP_IPC_OWNER",
-        "CAP_SYS_MODULE",
-        "CAP_SYS_RAWIO",
-        "CAP_SYS_CHROOT",
-        "CAP_SYS_PTRACE",
-        "CAP_SYS_PACCT",
-        "CAP_SYS_ADMIN",
-        "CAP_SYS_BOOT",
-        "CAP_SYS_NICE",
-        "CAP_SYS_RESOURCE",
-        "CAP_SYS_TIME",
-        "CAP_SYS_TTY_CONFIG",
-        "CAP_MKNOD",
-        "CAP_LEASE",
-        "CAP_AUDIT_WRITE",
-        "CAP_AUDIT_CONTROL",
-        "CAP_SETFCAP",
-        "CAP_MAC_OVERRIDE",
-        "CAP_MAC_ADMIN",
-        "CAP_SYSLOG",
-        "CAP_WAKE_ALARM",
-        "CAP_BLOCK_SUSPEND",
-        "CAP_AUDIT_READ",
-        "CAP_PERFMON",
-        "CAP_BPF",
-        "CAP_CHECKPOINT_RESTORE",
-    ];
-
     /// The name as the specification writes it, `CAP_CHOWN` and so on.
     pub fn name(self) -> &'static str {
         Self::NAMES[self as usize]
