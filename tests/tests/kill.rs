@@ -1,9 +1,9 @@
 //! The daemon is killed in the middle of whatever it does, again and again, and must come back knowing all that it
 //! ever acknowledged.
 //!
-//! Workers create, start, exec, stop, copy into, commit and remove containers and their volumes, and write down what was
-//! acknowledged. Every so often the
-//! daemon gets a `SIGKILL` and is started again; then the workers rest while everything they wrote down is held
+//! Workers create, start, exec, stop, pause, rename, update, copy into, commit, prune and remove containers and their
+//! volumes, let some end that a policy starts again, have their health checked, and write down what was acknowledged.
+//! Every so often the daemon gets a `SIGKILL` and is started again; then the workers rest while everything they wrote down is held
 //! against what the new daemon says and against the processes that really run.
 //! `CORTEN_TEST_SEED` repeats a run (as far as time allows), `CORTEN_TEST_SECONDS` makes it longer.
 #![allow(clippy::disallowed_methods)] // Tests start programs.
@@ -33,8 +33,14 @@ enum Fact {
     Created,
     Starting,
     Running,
+    Pausing,
+    Paused,
+    Unpausing,
+    /// Its process is told to end, and a policy to start it again.
+    Ending,
     Stopping,
     Stopped,
+    Renaming,
     Removing,
     /// Half removed: the daemon says so, and another removal must end it.
     Dead,
@@ -49,9 +55,12 @@ impl Fact {
             Self::Created => status == Some("created"),
             // A start that was cut short may be undone, finished, or seen as an end.
             Self::Starting => matches!(status, Some("created" | "running" | "exited")),
-            Self::Running => status == Some("running"),
-            Self::Stopping => matches!(status, Some("running" | "exited")),
+            Self::Running | Self::Ending => status == Some("running"),
+            Self::Pausing | Self::Unpausing => matches!(status, Some("running" | "paused")),
+            Self::Paused => status == Some("paused"),
+            Self::Stopping => matches!(status, Some("running" | "paused" | "exited")),
             Self::Stopped => status == Some("exited"),
+            Self::Renaming => status.is_some(),
             Self::Removing => true,
             Self::Dead => matches!(status, None | Some("removing" | "dead" | "exited")),
             Self::Gone => status.is_none(),
@@ -60,7 +69,12 @@ impl Fact {
 
     /// Whether it is known how the last verb ended.
     fn is_settled(self) -> bool {
-        !matches!(self, Self::Creating | Self::Starting | Self::Stopping | Self::Removing)
+        matches!(self, Self::Created | Self::Running | Self::Paused | Self::Stopped | Self::Dead | Self::Gone)
+    }
+
+    /// Whether it has a process.
+    fn is_alive(self) -> bool {
+        matches!(self, Self::Running | Self::Paused)
     }
 
     /// What it is from now on, as the daemon said so.
@@ -69,6 +83,7 @@ impl Fact {
             None => Self::Gone,
             Some("created") => Self::Created,
             Some("running") => Self::Running,
+            Some("paused") => Self::Paused,
             Some("exited") => Self::Stopped,
             Some(_) => Self::Dead,
         }
@@ -88,6 +103,9 @@ struct Files {
     images: BTreeSet<String>,
 }
 
+/// The names that a container may have: the one that was acknowledged last, and those that were asked for since.
+type Names = Mutex<BTreeMap<String, Vec<String>>>;
+
 /// A small generator of numbers that look random (an LCG with the constants of Numerical Recipes).
 struct Dice(u64);
 
@@ -105,6 +123,9 @@ struct Worker<'a> {
     facts: &'a Facts,
     files: &'a Mutex<Files>,
     limits: &'a Limits,
+    names: &'a Names,
+    /// Volumes of pruned containers may have been left.
+    pruned: &'a AtomicBool,
     /// Of volumes that have a name.
     volumes: &'a Facts,
     /// Held while a verb is on its way; taken whole for a check.
@@ -145,15 +166,23 @@ impl Worker<'_> {
         }
         let pick = usize::try_from(self.dice.roll(settled.len() as u64)).expect("small");
         let (name, fact) = settled[pick];
-        match (fact, self.dice.roll(7)) {
-            (Fact::Created | Fact::Stopped | Fact::Running, 4) => self.copy(name),
-            (Fact::Created | Fact::Stopped | Fact::Running, 5) => self.commit(name),
-            (Fact::Created | Fact::Stopped | Fact::Running, 6) => self.update(name),
+        match (fact, self.dice.roll(10)) {
+            (Fact::Dead, _) => self.verb(name, "DELETE", "?force=1&v=1", Fact::Removing, Fact::Gone),
+            (_, 4) => self.copy(name),
+            (_, 5) => self.commit(name),
+            (_, 6) => self.update(name),
+            (_, 7) => self.rename(name),
             (Fact::Created | Fact::Stopped, 0..=2) => {
                 self.verb(name, "POST", "/start", Fact::Starting, Fact::Running)
             }
+            (Fact::Created | Fact::Stopped, 3) => self.prune(),
             (Fact::Running, 0 | 1) => self.exec(name),
-            (Fact::Running, 2) => self.verb(name, "POST", "/stop?t=0", Fact::Stopping, Fact::Stopped),
+            (Fact::Running, 2) => self.verb(name, "POST", "/pause", Fact::Pausing, Fact::Paused),
+            (Fact::Running, 3) => self.end(name),
+            (Fact::Paused, 0..=3) => self.verb(name, "POST", "/unpause", Fact::Unpausing, Fact::Running),
+            (Fact::Running | Fact::Paused, 8) => {
+                self.verb(name, "POST", "/stop?t=0", Fact::Stopping, Fact::Stopped)
+            }
             // With the volumes that nobody named.
             _ => self.verb(name, "DELETE", "?force=1&v=1", Fact::Removing, Fact::Gone),
         }
@@ -216,13 +245,28 @@ impl Worker<'_> {
             _ => json!([]),
         };
         let named = binds.as_array().is_some_and(|binds| !binds.is_empty());
+        // Nanoseconds.
+        let health = match self.dice.roll(2) {
+            0 => json!({ "Test": ["CMD", "true"], "Interval": 200_000_000 }),
+            _ => Value::Null,
+        };
+        let policy = if restarts(name) { "unless-stopped" } else { "no" };
         let body = json!({
             "Image": "busybox",
             "Cmd": COMMAND,
             "Volumes": { "/etc": {} },
-            "HostConfig": { "PortBindings": ports, "Binds": binds },
+            "Labels": { "key": name, "worker": self.number.to_string() },
+            "Healthcheck": health,
+            "HostConfig": {
+                "PortBindings": ports,
+                "Binds": binds,
+                "RestartPolicy": { "Name": policy },
+                // The program would not hear a signal as the first process.
+                "Init": true,
+            },
         });
         self.note(name, Fact::Creating);
+        self.names.lock().expect("names").insert(name.to_owned(), vec![name.to_owned()]);
         if named {
             self.note_volume(name, Fact::Creating);
         }
@@ -245,9 +289,78 @@ impl Worker<'_> {
         after: Fact,
     ) -> std::io::Result<()> {
         self.note(name, during);
-        let answer = Http::new(&self.socket).ask(method, &format!("/containers/{name}{path}"), None)?;
+        let answer =
+            Http::new(&self.socket).ask(method, &format!("/containers/{}{path}", self.now(name)), None)?;
         assert!(matches!(answer.status, 204 | 304), "{answer:?}");
         self.note(name, after);
+        Ok(())
+    }
+
+    /// The name that a container has now, if all is known of it.
+    fn now(&self, name: &str) -> String {
+        self.names.lock().expect("names")[name][0].clone()
+    }
+
+    fn rename(&mut self, name: &str) -> std::io::Result<()> {
+        self.made += 1;
+        let (old, new) = (self.now(name), format!("{name}-{}", self.made));
+        let names = |change: &dyn Fn(&mut Vec<String>)| {
+            change(self.names.lock().expect("names").entry(name.to_owned()).or_default());
+        };
+        names(&|names| names.push(new.clone()));
+        // Until the answer is known, the next step must not count on a name.
+        let before = self.facts.lock().expect("facts")[name];
+        self.note(name, Fact::Renaming);
+        let answer =
+            Http::new(&self.socket).ask("POST", &format!("/containers/{old}/rename?name={new}"), None)?;
+        assert_eq!(answer.status, 204, "{answer:?}");
+        names(&|names| *names = vec![new.clone()]);
+        self.note(name, before);
+        Ok(())
+    }
+
+    /// Lets the process end by itself; a policy starts it again, or leaves it.
+    fn end(&mut self, name: &str) -> std::io::Result<()> {
+        let path = format!("/containers/{}", self.now(name));
+        let mut http = Http::new(&self.socket);
+        let state = |http: &mut Http| -> std::io::Result<Value> {
+            Ok(http.ask("GET", &format!("{path}/json"), None)?.json()["State"].clone())
+        };
+        let before = state(&mut http)?;
+        self.note(name, if restarts(name) { Fact::Ending } else { Fact::Stopping });
+        let answer = http.ask("POST", &format!("{path}/kill?signal=USR1"), None)?;
+        assert_eq!(answer.status, 204, "{answer:?}");
+        let until = Deadline::after(Duration::from_secs(20));
+        loop {
+            let now = state(&mut http)?;
+            if restarts(name) && now["Running"] == json!(true) && now["StartedAt"] != before["StartedAt"] {
+                self.note(name, Fact::Running);
+                return Ok(());
+            }
+            if !restarts(name) && now["Status"] == json!("exited") {
+                self.note(name, Fact::Stopped);
+                return Ok(());
+            }
+            assert!(!until.left().is_zero(), "{name} was to end, and is {now}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Prunes the worker's own containers: all that do not run, and no other.
+    fn prune(&mut self) -> std::io::Result<()> {
+        let idle: Vec<String> = self
+            .mine()
+            .into_iter()
+            .filter(|(_, fact)| matches!(fact, Fact::Created | Fact::Stopped))
+            .map(|(name, _)| name)
+            .collect();
+        idle.iter().for_each(|name| self.note(name, Fact::Removing));
+        self.pruned.store(true, Ordering::Relaxed);
+        let filter = format!("%7B%22label%22%3A%5B%22worker%3D{}%22%5D%7D", self.number);
+        let answer =
+            Http::new(&self.socket).ask("POST", &format!("/containers/prune?filters={filter}"), None)?;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        idle.iter().for_each(|name| self.note(name, Fact::Gone));
         Ok(())
     }
 
@@ -261,7 +374,7 @@ impl Worker<'_> {
         // Larger than what is written at once, so that a kill finds it half written.
         let content = format!("{number}\n").repeat(50_000);
         let archive = image::layer(&[image::Entry::file("copied", 0o644, content)]);
-        let path = format!("{API}/containers/{name}/archive?path=/etc");
+        let path = format!("{API}/containers/{}/archive?path=/etc", self.now(name));
         let answer = Http::new(&self.socket).exchange(
             "PUT",
             &path,
@@ -276,7 +389,7 @@ impl Worker<'_> {
     fn commit(&mut self, name: &str) -> std::io::Result<()> {
         self.made += 1;
         let image = format!("{name}-image:{}", self.made);
-        let path = format!("/commit?container={name}&repo={}", image.replace(':', "&tag="));
+        let path = format!("/commit?container={}&repo={}", self.now(name), image.replace(':', "&tag="));
         let answer = Http::new(&self.socket).ask("POST", &path, None)?;
         assert_eq!(answer.status, 201, "{answer:?}");
         self.files.lock().expect("files").images.insert(image);
@@ -289,8 +402,8 @@ impl Worker<'_> {
         limits.entry(name.to_owned()).or_insert_with(|| vec![0]).push(wanted);
         drop(limits);
         let body = json!({ "PidsLimit": wanted });
-        let answer =
-            Http::new(&self.socket).ask("POST", &format!("/containers/{name}/update"), Some(&body))?;
+        let path = format!("/containers/{}/update", self.now(name));
+        let answer = Http::new(&self.socket).ask("POST", &path, Some(&body))?;
         assert_eq!(answer.status, 200, "{answer:?}");
         self.limits.lock().expect("limits").insert(name.to_owned(), vec![wanted]);
         Ok(())
@@ -299,7 +412,7 @@ impl Worker<'_> {
     fn exec(&mut self, name: &str) -> std::io::Result<()> {
         let mut http = Http::new(&self.socket);
         let body = json!({ "Cmd": ["echo", name], "AttachStdout": true });
-        let made = http.ask("POST", &format!("/containers/{name}/exec"), Some(&body))?;
+        let made = http.ask("POST", &format!("/containers/{}/exec", self.now(name)), Some(&body))?;
         assert_eq!(made.status, 201, "{made:?}");
         let exec = made.json()["Id"].as_str().expect("id").to_owned();
         let stream = http.hijack(&format!("/exec/{exec}/start"), Some(&json!({})))?;
@@ -310,13 +423,54 @@ impl Worker<'_> {
     }
 }
 
+/// Whether a policy starts the container again when it ends.
+fn restarts(name: &str) -> bool {
+    name.ends_with(['0', '3', '6', '9'])
+}
+
+/// All containers, once policies have done what they had to do.
+fn settled_list(bed: &Bed, context: &str) -> Value {
+    let list = || bed.http().get("/containers/json?all=1").expect(200).json();
+    let states = |list: &Value| -> Vec<(Value, Value)> {
+        list.as_array().expect("a list").iter().map(|one| (one["Id"].clone(), one["State"].clone())).collect()
+    };
+    let mut last = list();
+    let still = Deadline::after(Duration::from_secs(30)).poll(|| {
+        std::thread::sleep(Duration::from_millis(100));
+        let now = list();
+        let same = states(&now) == states(&last);
+        let waits = states(&now).iter().any(|(_, state)| *state == json!("restarting"));
+        last = now;
+        (same && !waits).then_some(())
+    });
+    assert!(still.is_some(), "{context}: containers do not come to rest: {last}");
+    last
+}
+
 /// Holds what was acknowledged against what is; then the unknown is settled.
-fn check(bed: &Bed, facts: &Facts, volumes: &Facts, files: &Mutex<Files>, context: &str) {
-    let list = bed.http().get("/containers/json?all=1").expect(200).json();
+fn check(
+    bed: &Bed,
+    facts: &Facts,
+    volumes: &Facts,
+    files: &Mutex<Files>,
+    names: &Names,
+    pruned: bool,
+    context: &str,
+) {
+    if pruned {
+        // As with Docker, pruned containers leave their volumes.
+        bed.http().act("/volumes/prune").expect(200);
+    }
+    let list = settled_list(bed, context);
     let mut seen: BTreeMap<String, &Value> = BTreeMap::new();
     for container in list.as_array().expect("a list") {
+        let key = container["Labels"]["key"].as_str().expect("a key").to_owned();
         let name = container["Names"][0].as_str().expect("a name").trim_start_matches('/').to_owned();
-        assert!(seen.insert(name.clone(), container).is_none(), "{context}: two containers named {name}");
+        let mut names = names.lock().expect("names");
+        let possible = names.get_mut(&key).expect("a name");
+        assert!(possible.contains(&name), "{context}: {key} is named {name}, not one of {possible:?}");
+        *possible = vec![name];
+        assert!(seen.insert(key.clone(), container).is_none(), "{context}: two containers {key}");
     }
     let mut facts = facts.lock().expect("facts");
     let mut wrong = Vec::new();
@@ -331,18 +485,35 @@ fn check(bed: &Bed, facts: &Facts, volumes: &Facts, files: &Mutex<Files>, contex
         seen.keys().filter(|name| !facts.contains_key(*name)).map(|name| format!("nobody made {name}")),
     );
     assert!(wrong.is_empty(), "{context}: {wrong:#?}");
-    let running = facts.values().filter(|fact| **fact == Fact::Running).count();
+    let running = facts.values().filter(|fact| fact.is_alive()).count();
     drop(facts);
     check_processes(bed, running, context);
     check_addresses(seen.values().copied(), context);
-    check_files(bed, &mut files.lock().expect("files"), |name| seen.contains_key(name), context);
+    check_health(bed, &seen, context);
+    let named = |key: &str| Some(seen.get(key)?["Id"].as_str()?.to_owned());
+    check_files(bed, &mut files.lock().expect("files"), named, context);
     check_volumes(bed, volumes, &seen, context);
 }
 
+/// No check of a container's health was lost, or failed for the daemon's end.
+fn check_health(bed: &Bed, containers: &BTreeMap<String, &Value>, context: &str) {
+    for (name, container) in containers {
+        let state = bed.inspect(container["Id"].as_str().expect("an ID"))["State"].clone();
+        let health = &state["Health"];
+        if health.is_null() || state["Status"] != json!("running") {
+            continue;
+        }
+        assert_ne!(health["Status"], json!("unhealthy"), "{context}: {name}: {state}");
+        let log = health["Log"].as_array().cloned().unwrap_or_default();
+        assert!(log.iter().all(|one| one["ExitCode"] == json!(0)), "{context}: {name}: {state}");
+    }
+}
+
 /// What was copied in is there, and images are whole. They have served then.
-fn check_files(bed: &Bed, files: &mut Files, is_there: impl Fn(&str) -> bool, context: &str) {
-    for (name, (acknowledged, sent)) in files.copies.iter_mut().filter(|(name, _)| is_there(name)) {
-        let answer = bed.http().get(&format!("/containers/{name}/archive?path=/etc/copied"));
+fn check_files(bed: &Bed, files: &mut Files, find: impl Fn(&str) -> Option<String>, context: &str) {
+    for (name, (acknowledged, sent)) in &mut files.copies {
+        let Some(id) = find(name) else { continue };
+        let answer = bed.http().get(&format!("/containers/{id}/archive?path=/etc/copied"));
         if *acknowledged == 0 {
             assert!(matches!(answer.status, 200 | 404), "{context}: {answer:?}");
             continue;
@@ -421,11 +592,13 @@ fn check_volumes(bed: &Bed, facts: &Facts, containers: &BTreeMap<String, &Value>
 }
 
 /// Updates that were acknowledged hold.
-fn check_limits(bed: &Bed, facts: &Facts, limits: &Limits, context: &str) {
+fn check_limits(bed: &Bed, facts: &Facts, limits: &Limits, names: &Names, context: &str) {
     let mut limits = limits.lock().expect("limits");
     limits.retain(|name, _| facts.lock().expect("facts").get(name).is_some_and(|fact| *fact != Fact::Gone));
     for (name, possible) in limits.iter_mut() {
-        let found = bed.inspect(name)["HostConfig"]["PidsLimit"].as_u64().unwrap_or(0);
+        let found = bed.inspect(&names.lock().expect("names")[name][0])["HostConfig"]["PidsLimit"]
+            .as_u64()
+            .unwrap_or(0);
         assert!(
             possible.contains(&found),
             "{context}: {name} is limited to {found}, not one of {possible:?}"
@@ -489,6 +662,7 @@ fn nothing_acknowledged_is_lost_and_nothing_leaks() {
     println!("CORTEN_TEST_SEED={seed}");
     let mut bed = bed();
     let (facts, volumes, limits) = (Facts::default(), Facts::default(), Limits::default());
+    let (names, pruned) = (Names::default(), AtomicBool::new(false));
     let files = Mutex::default();
     let (gate, ended) = (RwLock::new(()), AtomicBool::new(false));
     let mut dice = Dice(seed);
@@ -504,6 +678,8 @@ fn nothing_acknowledged_is_lost_and_nothing_leaks() {
                 facts: &facts,
                 files: &files,
                 limits: &limits,
+                names: &names,
+                pruned: &pruned,
                 volumes: &volumes,
                 gate: &gate,
                 ended: &ended,
@@ -518,8 +694,9 @@ fn nothing_acknowledged_is_lost_and_nothing_leaks() {
             bed.start();
             let _rest = gate.write().expect("no worker panicked");
             let context = format!("after kill {kills} (seed {seed})");
-            check(&bed, &facts, &volumes, &files, &context);
-            check_limits(&bed, &facts, &limits, &context);
+            let pruned = pruned.swap(false, Ordering::Relaxed);
+            check(&bed, &facts, &volumes, &files, &names, pruned, &context);
+            check_limits(&bed, &facts, &limits, &names, &context);
         }
     });
     let facts = facts.into_inner().expect("facts");

@@ -3,13 +3,19 @@
 use anyhow::{Result, bail};
 use engine::CgroupDriver;
 
-/// The driver and the parent of all containers' cgroups.
+/// The driver and the parent of all containers' cgroups. As with Docker, systemd makes them where it runs and there is
+/// only the unified hierarchy, whose one writer it means to be.
 pub fn read(
     exec_options: &[String],
     parent: Option<&str>,
     has_systemd: bool,
+    cgroup_v2: bool,
 ) -> Result<(CgroupDriver, String)> {
-    let driver = driver(exec_options)?;
+    let standard = match has_systemd && cgroup_v2 {
+        true => CgroupDriver::Systemd,
+        false => CgroupDriver::Cgroupfs,
+    };
+    let driver = driver(exec_options)?.unwrap_or(standard);
     if driver == CgroupDriver::Cgroupfs {
         return Ok((driver, parent.unwrap_or("/corten").into()));
     }
@@ -23,9 +29,9 @@ pub fn read(
     Ok((driver, parent.into()))
 }
 
-/// The last option of its name counts.
-fn driver(exec_options: &[String]) -> Result<CgroupDriver> {
-    let mut driver = CgroupDriver::Cgroupfs;
+/// The last option of its name counts; none: what fits the machine.
+fn driver(exec_options: &[String]) -> Result<Option<CgroupDriver>> {
+    let mut driver = None;
     for option in exec_options {
         let Some((key, value)) = option.split_once('=') else {
             bail!("unable to parse key/value option: {option}");
@@ -35,8 +41,9 @@ fn driver(exec_options: &[String]) -> Result<CgroupDriver> {
             continue;
         }
         driver = match value.trim() {
-            "" | "cgroupfs" => CgroupDriver::Cgroupfs,
-            "systemd" => CgroupDriver::Systemd,
+            "" => None,
+            "cgroupfs" => Some(CgroupDriver::Cgroupfs),
+            "systemd" => Some(CgroupDriver::Systemd),
             "none" => {
                 bail!("native.cgroupdriver option none is internally used and cannot be specified manually");
             }
@@ -55,7 +62,7 @@ mod tests {
         let read = |option: &str, parent: Option<&str>| {
             let options: Vec<String> =
                 option.split(' ').filter(|one| !one.is_empty()).map(String::from).collect();
-            super::read(&options, parent, true).map_err(|error| error.to_string())
+            super::read(&options, parent, true, false).map_err(|error| error.to_string())
         };
         let systemd = "native.cgroupdriver=systemd";
         assert_eq!(read("", None), Ok((CgroupDriver::Cgroupfs, "/corten".into())));
@@ -72,6 +79,12 @@ mod tests {
             Err("native.cgroupdriver option odd not supported".into())
         );
         assert_eq!(read("odd", None), Err("unable to parse key/value option: odd".into()));
-        assert!(super::read(&[systemd.into()], None, false).is_err());
+        assert!(super::read(&[systemd.into()], None, false, true).is_err());
+        let fitting = |has_systemd, cgroup_v2| super::read(&[], None, has_systemd, cgroup_v2).unwrap().0;
+        assert_eq!(fitting(true, true), CgroupDriver::Systemd);
+        assert_eq!(fitting(false, true), CgroupDriver::Cgroupfs);
+        assert_eq!(fitting(true, false), CgroupDriver::Cgroupfs);
+        let asked = ["native.cgroupdriver=cgroupfs".to_string()];
+        assert_eq!(super::read(&asked, None, true, true).unwrap().0, CgroupDriver::Cgroupfs);
     }
 }

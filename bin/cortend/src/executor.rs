@@ -61,7 +61,7 @@ impl build::Executor for Executor {
             });
         };
         let request = request(step, image.id.to_string(), &self.setting.host);
-        let (id, _) = self.runtime.block_on(self.engine.create("", request)).map_err(failed)?;
+        let (id, _) = self.runtime.block_on(self.engine.containers().create("", request)).map_err(failed)?;
         Ok(id)
     }
 
@@ -79,22 +79,25 @@ impl build::Executor for Executor {
             held: false,
         };
         let ended = self.runtime.block_on(async {
-            self.engine.attach(container, Client { attach, stream, held: None }).await?;
-            let ended = self.engine.wait(container, WaitCondition::NextExit)?;
-            self.engine.start(container).await?;
+            self.engine
+                .attachments()
+                .attach(container, Client { attach, stream, held: None, run: None })
+                .await?;
+            let ended = self.engine.containers().wait(container, WaitCondition::NextExit)?;
+            self.engine.containers().start(container).await?;
             Ok(ended)
         });
         let ended = ended.map_err(failed)?;
         read_frames(ours, output).map_err(system)?;
         let exit = self.runtime.block_on(async {
             let exit = ended.await;
-            self.engine.settled(container).await.map(|()| exit)
+            self.engine.containers().settled(container).await.map(|()| exit)
         });
         Ok(exit.map_err(failed)?.status_code)
     }
 
     fn remove(&self, container: &str) -> Result<(), ExecutorError> {
-        self.runtime.block_on(self.engine.remove(container, true, true)).map_err(failed)
+        self.runtime.block_on(self.engine.containers().remove(container, true, true)).map_err(failed)
     }
 
     fn fetch(

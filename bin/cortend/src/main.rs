@@ -132,8 +132,9 @@ async fn serve(program: &'static str, mut config: Config, log: log::Log) -> Resu
     tracing::info!("stopping; containers run on");
     inherited::notify("STOPPING=1");
     let _ = stop.send(true);
+    let system = app.engine.system();
     tokio::select! {
-        () = app.engine.shut_down() => {}
+        () = system.shut_down() => {}
         () = signals.insist() => bail!("ended at once, as three signals asked"),
     }
     for host in &hosts {
@@ -252,14 +253,19 @@ fn open_parts(config: &Config, paths: &Paths) -> Result<Parts> {
 }
 
 fn options(config: &Config, paths: Paths, remap: Option<Remap>) -> Result<Options> {
-    let (cgroup_driver, cgroup_parent) =
-        cgroups::read(&config.list("exec-opt"), config.text("cgroup-parent"), engine::is_systemd_running())?;
+    let (cgroup_driver, cgroup_parent) = cgroups::read(
+        &config.list("exec-opt"),
+        config.text("cgroup-parent"),
+        engine::is_systemd_running(),
+        engine::is_cgroup_v2(),
+    )?;
     Ok(Options {
         shim: shim_program(config)?,
         cgroup_driver,
         cgroup_parent,
         network: settings::network(config, &paths)?,
         isolation: isolation(config, remap),
+        link_variables: settings::link_variables(),
         init_path: config.text("init-path").map(PathBuf::from),
         settings: settings::read(config)?,
         paths,

@@ -165,3 +165,8 @@ pub fn network(config: &Config, paths: &Paths) -> Result<NetworkOptions> {
         },
     })
 }
+
+/// Docker's switch for the variables that once told of linked containers.
+pub fn link_variables() -> bool {
+    std::env::var("DOCKER_KEEP_DEPRECATED_LEGACY_LINKS_ENV_VARS").is_ok_and(|value| value == "1")
+}

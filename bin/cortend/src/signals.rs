@@ -51,10 +51,10 @@ impl Signals {
 
 /// Writes into the log what the daemon is busy with.
 pub fn report(engine: &Engine) {
-    let facts = engine.system_facts();
+    let facts = engine.system().facts();
     let metrics = tokio::runtime::Handle::current().metrics();
     tracing::info!(
-        containers = engine.container_count(),
+        containers = engine.system().container_count(),
         running = facts.running,
         paused = facts.paused,
         listeners = facts.listeners,

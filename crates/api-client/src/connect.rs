@@ -73,6 +73,16 @@ impl AsyncWrite for Tunnel {
     }
 }
 
+impl Stream {
+    /// The socket of a daemon on this machine, from which nothing is read ahead.
+    pub(crate) fn into_unix(self) -> Option<UnixStream> {
+        match self.0 {
+            Inner::Unix(stream) => Some(stream),
+            _ => None,
+        }
+    }
+}
+
 macro_rules! each {
     ($self:expr, $stream:ident => $call:expr) => {
         match &mut $self.get_mut().0 {

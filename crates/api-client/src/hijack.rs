@@ -1,10 +1,12 @@
 //! Connections that became raw streams: attach and exec.
 
 use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::connect::Stream;
 use crate::{Error, Response};
 
 /// How much is read at a time.
@@ -26,6 +28,24 @@ pub(crate) async fn upgrade(response: Response) -> Result<Hijacked, Error> {
     };
     let upgraded = hyper::upgrade::on(response.into_inner()).await?;
     Ok(Hijacked { io: TokioIo::new(upgraded), multiplexed })
+}
+
+/// The answer to a request to go on with another protocol.
+#[derive(Debug)]
+pub enum Switched {
+    /// The bare socket, and what was read of it with the answer's head; the daemon speaks the other protocol.
+    Socket { socket: std::os::unix::net::UnixStream, early: Bytes, headers: HeaderMap },
+    /// The daemon did not take part, and answered the request as it is.
+    Answer(Response),
+}
+
+pub(crate) async fn bare_socket(response: Response) -> Result<Switched, Error> {
+    let headers = response.headers().clone();
+    let upgraded = hyper::upgrade::on(response.into_inner()).await?;
+    let no_socket = || Error::Http("the daemon's connection is no Unix socket".to_owned());
+    let parts = upgraded.downcast::<TokioIo<Stream>>().map_err(|_| no_socket())?;
+    let stream = parts.io.into_inner().into_unix().ok_or_else(no_socket)?;
+    Ok(Switched::Socket { socket: stream.into_std()?, early: parts.read_buf, headers })
 }
 
 impl Hijacked {

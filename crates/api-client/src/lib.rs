@@ -13,7 +13,7 @@ mod host;
 pub use body::{Body, Lines, Response};
 pub use connect::{Stream, dial};
 pub use frames::{FrameReader, StreamKind};
-pub use hijack::{Hijacked, ReadHalf, WriteHalf};
+pub use hijack::{Hijacked, ReadHalf, Switched, WriteHalf};
 pub use host::{Endpoint, TlsFiles, Transport};
 
 use std::sync::Mutex;
@@ -270,6 +270,30 @@ impl Client {
             Err(error) => Err(error),
             Ok(_) => Err(Error::Http("the daemon did not open a stream".to_owned())),
         }
+    }
+
+    /// Sends a request without a body, and with it the wish to go on with another protocol on the bare socket. Only for
+    /// daemons on this machine.
+    pub async fn switch(&self, request: Request, protocol: &'static str) -> Result<Switched, Error> {
+        self.negotiate().await?;
+        let head =
+            self.head(&request).header(header::CONNECTION, "Upgrade").header(header::UPGRADE, protocol);
+        let response = self.exchange(head, Body::Empty).await?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return hijack::bare_socket(response).await;
+        }
+        self.check(response).await.map(Switched::Answer)
+    }
+
+    /// Whether the daemon is a program of this machine, as far as can be seen.
+    pub fn is_local(&self) -> bool {
+        matches!(self.endpoint.transport, Transport::Unix(_))
+    }
+
+    /// The error that a daemon tells with this status and body.
+    pub fn told(status: u16, body: &[u8]) -> Error {
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        api_error(status, &Bytes::copy_from_slice(body))
     }
 
     /// Sends a request and reads a JSON answer.

@@ -52,7 +52,7 @@ async fn accept_one(listener: &Listener, app: &Arc<App>) -> io::Result<()> {
             let (stream, _) = listener.accept().await?;
             // Archives go through in fewer, larger steps; who may not have so much has what the machine gives.
             let _ = rustix::net::sockopt::set_socket_send_buffer_size_force(&stream, LOCAL_SEND_BUFFER);
-            tokio::spawn(converse(stream, app.clone(), Peer::default()));
+            tokio::spawn(converse(stream, app.clone(), Peer { local: true, ..Peer::default() }));
         }
         Listener::Tcp(listener) => {
             let (stream, _) = listener.accept().await?;
@@ -69,7 +69,7 @@ async fn accept_one(listener: &Listener, app: &Arc<App>) -> io::Result<()> {
                     Ok(Ok(stream)) => {
                         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
                         let certificates = chain.iter().map(|one| one.to_vec()).collect();
-                        converse(stream, app, Peer { certificates }).await;
+                        converse(stream, app, Peer { certificates, ..Peer::default() }).await;
                     }
                     Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
                     Err(_) => tracing::debug!("a TLS handshake took too long"),

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use engine::container::Stream;
@@ -11,15 +11,13 @@ use http::{HeaderValue, Response, StatusCode, header};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use model::Refusal;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
 
 use crate::request::Request;
 use crate::respond::{Answer, full, streamed};
 
-/// Quick looks at whether the client has read its answer; a waiting client does so within them.
-const ANSWER_GLANCES: u32 = 200;
 /// How long a client may take to read its answer before output follows.
 const ANSWER_PATIENCE: Duration = Duration::from_millis(200);
 
@@ -71,14 +69,22 @@ pub fn take_over(
     Ok((streamed(content_type, pieces), stream))
 }
 
+/// Waits until the answer is sent, and takes the socket of a client of this machine, with what was read of it early.
+pub async fn bare_socket(upgrade: OnUpgrade) -> io::Result<(StdUnixStream, Vec<u8>)> {
+    let upgraded = upgrade.await.map_err(io::Error::other)?;
+    let other = |_| io::Error::other("the connection is no Unix socket");
+    let parts = upgraded.downcast::<TokioIo<UnixStream>>().map_err(other)?;
+    Ok((parts.io.into_inner().into_std()?, parts.read_buf.to_vec()))
+}
+
 /// Waits until the answer is sent, and takes the socket out of the HTTP machinery.
 async fn hand_over(upgrade: OnUpgrade) -> io::Result<Stream> {
     let upgraded = upgrade.await.map_err(io::Error::other)?;
     let upgraded = match upgraded.downcast::<TokioIo<UnixStream>>() {
         Ok(parts) => {
-            let socket = OwnedFd::from(parts.io.into_inner().into_std()?);
+            let socket = parts.io.into_inner();
             until_answer_is_read(&socket).await;
-            return Ok((socket, parts.read_buf.to_vec()));
+            return Ok((OwnedFd::from(socket.into_std()?), parts.read_buf.to_vec()));
         }
         Err(other) => other,
     };
@@ -96,18 +102,13 @@ async fn hand_over(upgrade: OnUpgrade) -> io::Result<Stream> {
 
 /// Waits a moment until the client has read the answer's head. Some clients (docker-py) read it through a buffer, then go
 /// on with the bare socket: what came in one piece with the head would be lost to them.
-async fn until_answer_is_read(socket: &OwnedFd) {
-    let unread = || sys::network::untaken(socket.as_fd()).is_ok_and(|bytes| bytes > 0);
-    for _ in 0..ANSWER_GLANCES {
-        if !unread() {
-            return;
-        }
-        tokio::task::yield_now().await;
-    }
-    let deadline = Instant::now() + ANSWER_PATIENCE;
-    while unread() && Instant::now() < deadline {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+async fn until_answer_is_read(socket: &UnixStream) {
+    // The kernel tells whenever the other side has taken something; who looks in vain waits for that.
+    let taken = socket.async_io(Interest::WRITABLE, || match sys::network::untaken(socket.as_fd()) {
+        Ok(bytes) if bytes > 0 => Err(io::ErrorKind::WouldBlock.into()),
+        _ => Ok(()),
+    });
+    let _ = tokio::time::timeout(ANSWER_PATIENCE, taken).await;
 }
 
 /// For TLS: only this process can encrypt, so it stands between the client and a socket pair.

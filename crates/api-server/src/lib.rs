@@ -7,6 +7,7 @@
 mod authorization;
 mod connection;
 mod handlers;
+mod handover;
 mod hijack;
 mod metrics;
 mod query;

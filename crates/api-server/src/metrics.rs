@@ -62,7 +62,7 @@ async fn answer(app: &App, request: &Request<Incoming>) -> Answer {
 /// The whole text.
 async fn exposition(app: &App) -> Result<String, Refusal> {
     let engine = app.engine.clone();
-    let facts = tokio::task::spawn_blocking(move || engine.system_facts())
+    let facts = tokio::task::spawn_blocking(move || engine.system().facts())
         .await
         .map_err(|error| Refusal::from_error("internal error", &error))?;
     let mut out = Exposition::default();
@@ -207,7 +207,7 @@ fn block_bytes(sample: &Sample, operation: &str) -> f64 {
 /// What each running container uses, and how each has fared.
 async fn containers(app: &App, out: &mut Exposition) -> Result<(), Refusal> {
     let engine = app.engine.clone();
-    let samples = tokio::task::spawn_blocking(move || engine.stats_of_all())
+    let samples = tokio::task::spawn_blocking(move || engine.stats().all())
         .await
         .map_err(|error| Refusal::from_error("internal error", &error))?;
     for (name, kind, help, number) in NUMBERS {

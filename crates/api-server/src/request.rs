@@ -117,6 +117,8 @@ pub struct Request {
     pub version: Version,
     pub headers: HeaderMap,
     pub body: Drained,
+    /// It came over a Unix socket.
+    pub local: bool,
     /// There if the client asked to take the connection over.
     pub upgrade: Option<OnUpgrade>,
 }

@@ -76,6 +76,12 @@ pub fn streamed(
     answer
 }
 
+/// A refusal's status and body, where the answer is not an HTTP one.
+pub fn told(refusal: &Refusal) -> (StatusCode, Vec<u8>) {
+    let body = ErrorResponse { message: refusal.message.clone(), hint: refusal.hint.clone() };
+    (status(refusal.kind), serde_json::to_vec(&body).unwrap_or_default())
+}
+
 pub fn refused(refusal: &Refusal) -> Answer {
     if refusal.kind == Kind::NotModified {
         return empty(StatusCode::NOT_MODIFIED);

@@ -70,8 +70,16 @@ async fn authorized(
             Content::Shown(bytes) => (Some(shown), Drained::whole(bytes)),
         }
     };
-    let request =
-        Request { method: parts.method, path, query, version, headers: parts.headers, body, upgrade };
+    let request = Request {
+        method: parts.method,
+        path,
+        query,
+        version,
+        headers: parts.headers,
+        body,
+        local: peer.local,
+        upgrade,
+    };
     // A handler that panics is a defect of that request, not the end of the daemon.
     let handling = app.clone();
     let handled = tokio::spawn(async move { dispatch(&handling, request).await }).await;
@@ -180,6 +188,9 @@ async fn container_route(app: &App, request: Request, method: &Method, parts: &[
         (&Method::POST, ["create"]) => containers::create(app, request).await,
         (&Method::POST, ["prune"]) => containers::prune(app, &request).await,
         (&Method::GET, [id, "json"]) => containers::inspect(app, &request, id).await,
+        (&Method::GET, [parent, alias, "json"]) => {
+            containers::inspect(app, &request, &format!("{parent}/{alias}")).await
+        }
         (&Method::GET, [id, "logs"]) => containers::logs(app, &request, id).await,
         (&Method::GET, [id, "top"]) => containers::top(app, &request, id).await,
         (&Method::POST, [id, "start"]) => containers::start(app, request, id).await,
@@ -194,12 +205,16 @@ async fn container_route(app: &App, request: Request, method: &Method, parts: &[
         (&Method::POST, [id, "attach"]) => attach::attach(app, request, id).await,
         (&Method::POST, [id, "exec"]) => execs::create(app, request, id).await,
         (&Method::DELETE, [id]) => containers::remove(app, &request, id).await,
+        // The name that a link gives a container.
+        (&Method::DELETE, [parent, alias]) => {
+            containers::remove(app, &request, &format!("{parent}/{alias}")).await
+        }
         (&Method::GET, [id, "stats"]) => stats::stats(app, &request, id).await,
         (&Method::POST, [id, "update"]) => containers::update(app, request, id).await,
         (&Method::GET, [id, "changes"]) => files::changes(app, id).await,
         (&Method::GET, [id, "export"]) => files::export(app, id).await,
         (&Method::HEAD, [id, "archive"]) => files::stat(app, &request, id).await,
-        (&Method::GET, [id, "archive"]) => files::archive(app, &request, id).await,
+        (&Method::GET, [id, "archive"]) => files::archive(app, request, id).await,
         (&Method::PUT, [id, "archive"]) => files::extract(app, request, id).await,
         (&Method::GET | &Method::POST, [id, verb @ "checkpoints"])
         | (&Method::DELETE, [id, verb @ "checkpoints", _]) => {
@@ -244,7 +259,7 @@ fn network_route(app: &App, request: &Request, method: &Method, parts: &[&str]) 
         (&Method::GET, [name]) => networks::inspect(app, name),
         (&Method::DELETE, [name]) => networks::remove(app, name),
         (&Method::POST, [name, "connect" | "disconnect"]) => {
-            app.engine.network_inspect(name)?;
+            app.engine.networks().inspect(name)?;
             Err(Refusal::not_implemented("connecting containers to networks after their creation"))
         }
         _ => Err(not_found()),

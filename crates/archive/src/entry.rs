@@ -47,6 +47,8 @@ pub struct Entry {
     /// Where the content in the stream belongs, as (offset, length) in ascending order; `None` for plain files, whose
     /// content is all there.
     pub sparse: Option<Vec<(u64, u64)>>,
+    /// The content does not follow in the stream: see [`crate::handover`].
+    pub apart: bool,
 }
 
 impl Entry {
@@ -62,6 +64,7 @@ impl Entry {
             size,
             xattrs: Vec::new(),
             sparse: None,
+            apart: false,
         }
     }
 

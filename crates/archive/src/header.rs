@@ -1,5 +1,8 @@
 //! The 512 bytes of a tar header: reading and writing its fields.
 
+/// In the extended header of a member whose content goes as a descriptor: its size.
+pub const APART: &[u8] = b"CORTEN.apart";
+
 pub const BLOCK: usize = 512;
 pub type Block = [u8; BLOCK];
 

@@ -4,6 +4,7 @@
 //! - [`unpack`] puts an archive below a [`Root`]; nothing in it can reach outside, whatever names and links it carries.
 //! - [`pack`] makes an archive of a tree, the same bytes for the same tree; over an overlayfs upper directory it writes
 //!   whiteouts in the form that image layers have.
+//! - [`handover`] takes an archive to another program of the machine, with files as descriptors.
 //! - [`Decoder`] finds out how a stream is compressed and undoes it.
 //!
 //! Nothing is known here of images, digests or snapshots.
@@ -12,6 +13,7 @@ mod compress;
 mod copy;
 mod entry;
 mod gzip;
+pub mod handover;
 mod header;
 mod pack;
 mod reader;

@@ -10,6 +10,7 @@ use rustix::fs::{Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::entry::{Entry, Kind, Time, Xattrs};
+use crate::handover::Outlet;
 use crate::writer::Writer;
 use crate::{Error, Root, shown};
 
@@ -39,7 +40,7 @@ pub struct PackOptions {
 }
 
 /// File systems that hold nothing but what the kernel makes up, by their magic numbers.
-const KERNEL_FILES: [u64; 16] = [
+pub(crate) const KERNEL_FILES: [u64; 16] = [
     0x9fa0,      // proc
     0x6265_6572, // sysfs
     0x0027_e0eb, // cgroup
@@ -131,7 +132,12 @@ pub struct Packer<W> {
     /// The device that the directory being packed is on.
     device: Option<u64>,
     content: u64,
+    /// Hands a large file over, if that is possible.
+    hand: Option<Hand<W>>,
 }
+
+/// Tells whether it took the file.
+type Hand<W> = fn(&mut W, &OwnedFd, u64) -> std::io::Result<bool>;
 
 fn failed(operation: &'static str, path: &[u8], errno: Errno) -> Error {
     Error::Io { operation, path: shown(path), source: errno.into() }
@@ -147,6 +153,7 @@ impl<W: Write> Packer<W> {
             empty: HashSet::new(),
             device: None,
             content: 0,
+            hand: None,
         }
     }
 
@@ -255,6 +262,7 @@ impl<W: Write> Packer<W> {
             size: if kind == Kind::File { u64::try_from(stat.st_size).unwrap_or(0) } else { 0 },
             xattrs: Vec::new(),
             sparse: None,
+            apart: false,
             kind,
         }
     }
@@ -291,6 +299,9 @@ impl<W: Write> Packer<W> {
         let mut entry = self.entry(stat, Kind::File, path);
         entry.xattrs = self.xattrs(file.as_fd(), path)?;
         self.content += entry.size;
+        if let Some(hand) = self.hand {
+            entry.apart = hand(self.writer.out(), &file, entry.size).map_err(Error::Write)?;
+        }
         self.writer.append(&entry, &mut File::from(file))
     }
 
@@ -376,6 +387,20 @@ impl<W: Write> Packer<W> {
         }
         found.sort();
         Ok(found)
+    }
+}
+
+impl Packer<Outlet> {
+    /// Packs for somebody who takes the content of large files as descriptors.
+    pub fn handing(out: Outlet, options: PackOptions) -> Packer<Outlet> {
+        let hand: Hand<Outlet> = |outlet, file, size| {
+            let takes = outlet.takes(file.as_fd(), size);
+            if takes {
+                outlet.hand(file.try_clone()?, size)?;
+            }
+            Ok(takes)
+        };
+        Packer { hand: Some(hand), ..Packer::new(out, options) }
     }
 }
 

@@ -26,6 +26,8 @@ pub struct Reader<R> {
     padding: u64,
     /// Bytes that may be taken from `inner` at most.
     at_max: u64,
+    /// Members may have their content apart.
+    apart: bool,
     ended: bool,
 }
 
@@ -39,6 +41,8 @@ struct Extended {
     gid: Option<i64>,
     mtime: Option<Time>,
     xattrs: Xattrs,
+    /// The size of a file whose content comes as a descriptor.
+    apart: Option<u64>,
     sparse: PaxSparse,
 }
 
@@ -60,7 +64,12 @@ impl<R: Read> Reader<R> {
 
     /// Refuses to take more than `bytes_max` from the stream, headers and what follows the archive included.
     pub fn with_limit(inner: R, bytes_max: u64) -> Reader<R> {
-        Reader { inner, at: 0, left: 0, padding: 0, at_max: bytes_max, ended: false }
+        Reader { inner, at: 0, left: 0, padding: 0, at_max: bytes_max, apart: false, ended: false }
+    }
+
+    /// From now on, members may say that their content comes as a descriptor. Others who say so are not heard.
+    pub(crate) fn with_apart(self) -> Reader<R> {
+        Reader { apart: true, ..self }
     }
 
     /// The next member, or `None` after the last. What was not read of the current one is skipped.
@@ -156,12 +165,20 @@ impl<R: Read> Reader<R> {
             size,
             xattrs: extended.xattrs,
             sparse: None,
+            apart: false,
         };
         if size > i64::MAX as u64 - BLOCK as u64 {
             return Err(bad("size out of range"));
         }
         self.left = size;
         self.padding = padding(size);
+        if let Some(apart) = extended.apart.filter(|_| self.apart) {
+            if entry.kind != Kind::File || size != 0 || raw.kind == b'S' || apart > i64::MAX as u64 {
+                return Err(bad("content in two places"));
+            }
+            (entry.size, entry.apart) = (apart, true);
+            return Ok(entry);
+        }
         if raw.kind == b'S' {
             let (map, real_size) = self.gnu_sparse_map(block, start)?;
             self.apply_sparse(&mut entry, map, real_size, start)?;
@@ -459,6 +476,7 @@ fn apply_record(key: &[u8], value: &[u8], extended: &mut Extended) -> Result<(),
         b"uid" => extended.uid = Some(id()?),
         b"gid" => extended.gid = Some(id()?),
         b"mtime" => extended.mtime = Some(parse_time(value).ok_or("invalid time")?),
+        header::APART => extended.apart = Some(unsigned()?),
         b"GNU.sparse.major" => sparse.major = Some(unsigned()?),
         b"GNU.sparse.minor" => sparse.minor = Some(unsigned()?),
         b"GNU.sparse.name" => sparse.name = Some(name()?),

@@ -18,6 +18,7 @@ use rustix::io::Errno;
 use sys::Root;
 
 use crate::entry::{Entry, Kind, Time};
+use crate::handover::Inlet;
 use crate::reader::{Reader, read_error};
 use crate::whiteout::{WHITEOUT, is_whiteout, set_opaque};
 use crate::{Error, shown};
@@ -82,6 +83,8 @@ pub struct UnpackOptions<'a> {
     /// The first name of the members' paths, and what it is to be instead. An empty first name stands before the slash
     /// that all paths begin with.
     pub rename: Option<(&'a [u8], &'a [u8])>,
+    /// Where the content of large files comes from, of an archive that is handed over.
+    pub inlet: Option<&'a Inlet>,
 }
 
 /// What came in.
@@ -98,6 +101,9 @@ const PATH_BYTES_MAX: usize = 4095;
 /// Unpacks a plain (not compressed) archive and reads the stream to its end.
 pub fn unpack(stream: impl Read, root: &Root, options: &UnpackOptions<'_>) -> Result<Unpacked, Error> {
     let mut reader = Reader::with_limit(stream, options.limits.bytes);
+    if options.inlet.is_some() {
+        reader = reader.with_apart();
+    }
     let destination = clean(options.destination)?.join(&b'/');
     let mut unpacker = Unpacker {
         root,
@@ -433,6 +439,7 @@ impl Unpacker<'_> {
         new: bool,
     ) -> Result<(), Error> {
         match &entry.sparse {
+            None if entry.apart => self.content_apart(&file, entry)?,
             None => self.content(&mut file, entry.size, entry, reader)?,
             Some(pieces) => {
                 for &(offset, length) in pieces {
@@ -446,6 +453,18 @@ impl Unpacker<'_> {
             self.descriptor_attributes(file.as_fd(), entry)?;
         }
         rustix::fs::futimens(&file, &timestamps(entry.mtime)).map_err(failed("set time of", &entry.path))
+    }
+
+    fn content_apart(&mut self, file: &File, entry: &Entry) -> Result<(), Error> {
+        let inlet = self.options.inlet.ok_or(Error::Truncated)?;
+        let source = inlet.take().map_err(Error::Read)?;
+        if self.total.bytes.saturating_add(entry.size) > self.options.limits.bytes {
+            return Err(Error::Limit { what: "bytes", max: self.options.limits.bytes });
+        }
+        sys::copy_content(&source, file, entry.size).map_err(failed("write", &entry.path))?;
+        self.total.bytes += entry.size;
+        inlet.count(entry.size);
+        Ok(())
     }
 
     fn content<R: Read>(

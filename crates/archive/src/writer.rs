@@ -28,11 +28,16 @@ impl<W: Write> Writer<W> {
         self.written
     }
 
+    /// Where it writes to.
+    pub(crate) fn out(&mut self) -> &mut W {
+        &mut self.inner
+    }
+
     /// A member that has no content of its own, or a file whose content is `content`, which must have `entry.size`
     /// bytes: a shorter one is filled with zeros (a file that shrinks while it is read), a longer one is cut.
     pub fn append(&mut self, entry: &Entry, content: &mut dyn Read) -> Result<(), Error> {
         self.append_header(entry)?;
-        if entry.kind != Kind::File {
+        if entry.kind != Kind::File || entry.apart {
             return Ok(());
         }
         if entry.size > self.buffer.len() as u64 {
@@ -86,7 +91,7 @@ impl<W: Write> Writer<W> {
             Kind::Directory => (b'5', b"", (0, 0)),
             Kind::Fifo => (b'6', b"", (0, 0)),
         };
-        let size = if entry.kind == Kind::File { entry.size } else { 0 };
+        let size = if entry.kind == Kind::File && !entry.apart { entry.size } else { 0 };
         let records = records(entry, link, size);
         if !records.is_empty() {
             let header = Fields {
@@ -161,6 +166,9 @@ fn records(entry: &Entry, link: &[u8], size: u64) -> Vec<u8> {
     let fits = u64::try_from(time.seconds).is_ok_and(|seconds| seconds <= octal_max(12));
     if time.nanos != 0 || !fits {
         record(&mut out, b"mtime", time_text(time.seconds, time.nanos).as_bytes());
+    }
+    if entry.apart {
+        record(&mut out, header::APART, entry.size.to_string().as_bytes());
     }
     let mut xattrs: Vec<&(Vec<u8>, Vec<u8>)> = entry.xattrs.iter().collect();
     xattrs.sort();

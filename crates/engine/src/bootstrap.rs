@@ -1,30 +1,29 @@
 //! Starting the engine: open the parts, bring back what was there, sweep what nobody owns.
 
-use std::collections::HashMap;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use images::Images;
 use ipnet::Ipv4Net;
 use metadata::{Batch, Store};
 use model::Refusal;
-use model::create::{HostFacts, Record};
+use model::create::HostFacts;
 use model::security::SecurityFacts;
 use snapshots::{Form, Snapshotter};
 
-use crate::autostart::Due;
 use crate::cdi::Devices;
-use crate::container::{Handle, Remembered, Task};
+use crate::container::Task;
 use crate::net::Endpoint;
-use crate::networks::{NetworkRecord, Networks};
-use crate::paths::ENDPOINT_NAME;
+use crate::networks::{NetworkRecord, Predefined};
+use crate::paths::{ENDPOINT_NAME, remove_tree};
+use crate::records::Records;
 use crate::settings::Current;
 use crate::shim::{Launcher, Shim};
-use crate::volumes::Volumes;
+use crate::volumes::Keeper;
 use crate::{
-    CONTAINERS, CgroupDriver, Engine, Inner, NetworkOptions, Options, REMEMBERED, apparmor, blocking, clock,
-    host, net, registry, seccomp_cache, selinux,
+    CgroupDriver, Engine, Inner, NetworkOptions, Options, apparmor, autostart, blocking, clock, host, net,
+    records, registry, seccomp_cache, selinux,
 };
 
 /// Where devices are described unless the daemon is told otherwise.
@@ -41,107 +40,94 @@ impl Engine {
     /// Opens the engine, and adopts the containers that run.
     pub async fn open(options: Options, parts: Parts) -> Result<Engine, Refusal> {
         let engine = blocking(move || open_blocking(options, parts)).await?;
-        engine.spawn_lazy_writer();
-        let due = engine.restore_all().await;
+        records::spawn_lazy_writer(&engine);
+        let mut due = Vec::new();
+        for (record, remembered) in engine.records().all() {
+            due.push(engine.containers().restore(record, remembered).await);
+        }
         let sweeping = engine.clone();
         blocking(move || {
-            sweeping.sweep();
+            sweep(&sweeping);
             sweeping.launcher().refill();
             Ok(())
         })
         .await?;
-        engine.catch_up(due);
+        autostart::catch_up(&engine, due);
         Ok(engine)
     }
+}
 
-    async fn restore_all(&self) -> Vec<(Handle, Due)> {
-        let stored = self.0.store.scan(REMEMBERED);
-        let mut states: HashMap<String, Remembered> = stored
-            .into_iter()
-            .filter_map(|(id, bytes)| Some((id, serde_json::from_slice(&bytes).ok()?)))
-            .collect();
-        let mut all = Vec::new();
-        for (id, bytes) in self.0.store.scan(CONTAINERS) {
-            match serde_json::from_slice::<Record>(&bytes) {
-                Ok(record) => all.push(self.restore(record, states.remove(&id).unwrap_or_default()).await),
-                Err(error) => tracing::error!(container = %id, %error, "its record cannot be read"),
-            }
-        }
-        all
+/// Finds out what became of a container's task.
+pub async fn adopt(engine: &Engine, task: &mut Task, id: &str) {
+    let directory = engine.paths().task(id);
+    if !directory.exists() {
+        return;
     }
-
-    /// Finds out what became of a container's task.
-    pub(crate) async fn adopt(&self, task: &mut Task, id: &str) {
-        let directory = self.paths().task(id);
-        if !directory.exists() {
-            return;
-        }
-        let endpoint = read_endpoint(&directory);
-        let socket = directory.join(shim_protocol::SOCKET_NAME);
-        if let Ok(shim) = Shim::connect(&socket, task.next_shim()) {
-            if let Some(endpoint) = &endpoint {
-                for error in self.network().driver.adopt(std::slice::from_ref(&endpoint.0)) {
-                    tracing::warn!(container = %id, %error, "cannot take up a part of its network");
-                }
-            }
-            match task.adopt(shim, endpoint.clone()).await {
-                Ok(()) => return,
-                Err(error) => tracing::info!(container = %id, %error, "its task was not taken up"),
+    let endpoint = read_endpoint(&directory);
+    let socket = directory.join(shim_protocol::SOCKET_NAME);
+    if let Ok(shim) = Shim::connect(&socket, task.link.next()) {
+        if let Some(endpoint) = &endpoint {
+            for error in engine.network().driver.adopt(std::slice::from_ref(&endpoint.0)) {
+                tracing::warn!(container = %id, %error, "cannot take up a part of its network");
             }
         }
-        if let Some(exit) = self.read_exit(id) {
-            task.ended_unseen(exit);
-        }
-        if let Some(endpoint) = endpoint {
-            self.network().detach(&endpoint);
+        match task.adopt(shim, endpoint.clone()).await {
+            Ok(()) => return,
+            Err(error) => tracing::info!(container = %id, %error, "its task was not taken up"),
         }
     }
+    if let Some(exit) = engine.paths().read_exit(id) {
+        task.ended_unseen(exit);
+    }
+    if let Some(endpoint) = endpoint {
+        engine.network().detach(&endpoint);
+    }
+}
 
-    /// Removes what a crash left: run directories, layers, directories and links without a container.
-    fn sweep(&self) {
-        for directory in [self.paths().tasks(), self.paths().containers()] {
-            let Ok(entries) = std::fs::read_dir(&directory) else { continue };
-            for entry in entries.flatten() {
-                let name = entry.file_name().to_string_lossy().into_owned();
-                if !self.registry().contains(&name) {
-                    self.sweep_task(&entry.path());
-                    crate::remove_tree(&entry.path());
-                }
+/// Removes what a crash left: run directories, layers, directories and links without a container.
+fn sweep(engine: &Engine) {
+    for directory in [engine.paths().tasks(), engine.paths().containers()] {
+        let Ok(entries) = std::fs::read_dir(&directory) else { continue };
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !engine.registry().contains(&name) {
+                sweep_task(engine, &entry.path());
+                remove_tree(&entry.path());
             }
-        }
-        for container in self.snapshots().containers() {
-            // Other users of the snapshotter name theirs differently.
-            let ours = container.len() == 64 && container.bytes().all(|byte| byte.is_ascii_hexdigit());
-            if ours && !self.registry().contains(&container) {
-                let _ = self.images().release(&container);
-            }
-        }
-        let views = self.registry().all().into_iter().map(|handle| handle.view());
-        let live: Vec<network::Endpoint> =
-            views.filter_map(|view| Some(view.endpoint.as_ref()?.0.clone())).collect();
-        self.volumes().sweep();
-        self.network().reap();
-        let swept = self.network().driver.sweep(&live);
-        for error in swept.errors {
-            tracing::warn!(%error, "cannot sweep the network");
         }
     }
+    for container in engine.snapshots().containers() {
+        // Other users of the snapshotter name theirs differently.
+        let ours = container.len() == 64 && container.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if ours && !engine.registry().contains(&container) {
+            let _ = engine.images().release(&container);
+        }
+    }
+    let views = engine.registry().all().into_iter().map(|handle| handle.view());
+    let live: Vec<network::Endpoint> =
+        views.filter_map(|view| Some(view.endpoint.as_ref()?.0.clone())).collect();
+    engine.volume_keeper().sweep();
+    engine.network().reap();
+    let swept = engine.network().driver.sweep(&live);
+    for error in swept.errors {
+        tracing::warn!(%error, "cannot sweep the network");
+    }
+}
 
-    /// A task of a container that was never recorded or is removed: end it.
-    fn sweep_task(&self, directory: &Path) {
-        if let Some(endpoint) = read_endpoint(directory) {
-            self.network().detach(&endpoint);
-        }
-        let socket = directory.join(shim_protocol::SOCKET_NAME);
-        let Ok(mut stream) = std::os::unix::net::UnixStream::connect(socket) else { return };
-        let request = shim_protocol::Request { seq: 1, command: shim_protocol::Command::Discard };
-        if let Ok(frame) = shim_protocol::encode(&request, &[]) {
-            use std::io::{Read, Write};
-            let _ = stream.set_read_timeout(Some(std::time::Duration::from_secs(5)));
-            let _ = stream.write_all(&frame);
-            // Answered, or closed, when it is gone.
-            let _ = stream.read(&mut [0; 64]);
-        }
+/// A task of a container that was never recorded or is removed: end it.
+fn sweep_task(engine: &Engine, directory: &Path) {
+    if let Some(endpoint) = read_endpoint(directory) {
+        engine.network().detach(&endpoint);
+    }
+    let socket = directory.join(shim_protocol::SOCKET_NAME);
+    let Ok(mut stream) = std::os::unix::net::UnixStream::connect(socket) else { return };
+    let request = shim_protocol::Request { seq: 1, command: shim_protocol::Command::Discard };
+    if let Ok(frame) = shim_protocol::encode(&request, &[]) {
+        use std::io::{Read, Write};
+        let _ = stream.set_read_timeout(Some(std::time::Duration::from_secs(5)));
+        let _ = stream.write_all(&frame);
+        // Answered, or closed, when it is gone.
+        let _ = stream.read(&mut [0; 64]);
     }
 }
 
@@ -180,6 +166,7 @@ fn open_blocking(options: Options, parts: Parts) -> Result<Engine, Refusal> {
             selinux: selinux::prepare(options.isolation.selinux),
         },
         remap: options.isolation.remap.clone(),
+        separate_containers: !options.network.icc,
         layer_quota: snapshots.form() == Form::Difference && host::project_quota(&options.paths.data),
         ..HostFacts::default()
     };
@@ -188,13 +175,13 @@ fn open_blocking(options: Options, parts: Parts) -> Result<Engine, Refusal> {
     let kernel = seccomp::Kernel::parse(&release.release().to_string_lossy())
         .unwrap_or(seccomp::Kernel { major: 5, minor: 12 });
     let id = daemon_id(&store)?;
-    let volumes = Volumes::open(&options.paths.volumes(), &store)?;
+    let volumes = Keeper::open(&options.paths.volumes(), &store)?;
     Ok(Engine(Arc::new(Inner {
         options,
         id,
         current,
         metrics: Default::default(),
-        store,
+        records: Records::new(store),
         images,
         snapshots,
         network,
@@ -207,8 +194,7 @@ fn open_blocking(options: Options, parts: Parts) -> Result<Engine, Refusal> {
         devices,
         volumes,
         meter: Default::default(),
-        execs: Mutex::default(),
-        remembered: Mutex::default(),
+        execs: Default::default(),
         background: Default::default(),
         sampler: Default::default(),
     })))
@@ -227,10 +213,10 @@ fn daemon_id(store: &Store) -> Result<String, Refusal> {
     Ok(uuid)
 }
 
-fn open_network(options: &NetworkOptions, store: &Store) -> Result<(net::Network, Networks), Refusal> {
+fn open_network(options: &NetworkOptions, store: &Store) -> Result<(net::Network, Predefined), Refusal> {
     let failed = |error: network::Error| Refusal::from_error("cannot set up the network", &error);
     let driver = network::Networks::open(driver_options(options)).map_err(failed)?;
-    let networks = Networks::open(store, |stored| {
+    let networks = Predefined::open(store, |stored| {
         if let Some(given) = options.bridge_address {
             return Ok((given.trunc(), given.addr()));
         }

@@ -4,14 +4,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use api_types::container::{ContainerCreate, ContainerUpdate, ContainerWait};
-use model::create::{Given, Record};
+use metadata::Batch;
+use model::create::{Given, LinkTarget, Record};
 use model::restart::{Ended, with_daemon};
 use model::{Kind, Phase, Refusal, name, signal};
 
 use crate::autostart::Due;
-use crate::container::{Client, Command, Handle, Remembered, StartedBy, Task, View};
+use crate::container::{Command, Handle, Remembered, StartedBy, Task, View};
 use crate::metrics::Action;
-use crate::{Engine, blocking, clock, failpoint};
+use crate::{Engine, blocking, bootstrap, clock, failpoint, image, records};
 
 /// What `wait` waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,20 +33,24 @@ impl WaitCondition {
     }
 }
 
-impl Engine {
+/// The use cases of containers.
+#[derive(Clone)]
+pub struct Containers(pub(crate) Engine);
+
+impl Containers {
     /// Creates a container; returns its ID and warnings. `wanted` is the name asked for, or empty.
     pub async fn create(
         &self,
         wanted: &str,
         request: ContainerCreate,
     ) -> Result<(String, Vec<String>), Refusal> {
-        let engine = self.clone();
+        let containers = self.clone();
         let wanted = match wanted {
             "" => None,
             given => Some(name::parse(given)?.to_string()),
         };
-        let made = blocking(move || engine.create_blocking(wanted, request));
-        self.metrics().timed(Action::Create, made).await
+        let made = blocking(move || containers.create_blocking(wanted, request));
+        self.0.metrics().timed(Action::Create, made).await
     }
 
     fn create_blocking(
@@ -57,23 +62,23 @@ impl Engine {
         let name = self.reserve_name(wanted, &id)?;
         let made = self.create_reserved(id.clone(), name.clone(), request);
         if made.is_err() {
-            self.registry().release(&name, &id);
+            self.0.registry().release(&name, &id);
         }
         made
     }
 
     fn reserve_name(&self, wanted: Option<String>, id: &str) -> Result<String, Refusal> {
         if let Some(name) = wanted {
-            return self.registry().reserve(&name, id).map(|()| name);
+            return self.0.registry().reserve(&name, id).map(|()| name);
         }
         for attempt in 0..8 {
             let name = name::generate(clock::random_number(), attempt);
-            if self.registry().reserve(&name, id).is_ok() {
+            if self.0.registry().reserve(&name, id).is_ok() {
                 return Ok(name);
             }
         }
         let name = id[..12].to_string();
-        self.registry().reserve(&name, id).map(|()| name)
+        self.0.registry().reserve(&name, id).map(|()| name)
     }
 
     fn create_reserved(
@@ -82,21 +87,26 @@ impl Engine {
         name: String,
         request: ContainerCreate,
     ) -> Result<(String, Vec<String>), Refusal> {
-        let (image, top) = self.image_facts(&request.config.image)?;
+        let (image, top) = image::facts(self.0.images(), &request.config.image)?;
         let given = Given {
             id: id.clone(),
             name,
             now: clock::now(),
             image: &image,
-            host: &self.facts(),
-            container: &|name: &str| Ok(self.find(name)?.view().id().to_string()),
-            level_taken: &|level: &str| self.has_level(level),
+            host: &self.0.facts(),
+            container: &|name: &str| Ok(self.0.find(name)?.view().id().to_string()),
+            link_target: &|name: &str| {
+                let view = self.0.find(name)?.view();
+                let (id, name) = (view.id().to_string(), view.name().to_string());
+                Ok(LinkTarget { id, name, network: view.record.network.clone() })
+            },
+            level_taken: &|level: &str| self.0.registry().has_level(level),
             mounts: model::mounts::Outside {
                 exists: &|path: &Path| path.exists(),
                 volume_name: &clock::new_id,
-                mounts_of: &|name: &str| Ok(self.find(name)?.view().record.mounts.clone()),
+                mounts_of: &|name: &str| Ok(self.0.find(name)?.view().record.mounts.clone()),
                 image: &|name: &str| {
-                    let image = self.images().resolve(name).map_err(|error| {
+                    let image = self.0.images().resolve(name).map_err(|error| {
                         // Not "not found": clients would pull the container's own image and ask again.
                         Refusal::invalid(format!("invalid mount config for type \"image\": {error}"))
                             .hint(format!("get it first: docker pull {name}"))
@@ -107,41 +117,36 @@ impl Engine {
         };
         let (record, warnings) = model::create::create(request, given)?;
         // A custom seccomp profile that cannot be read is refused now, not at the start.
-        self.seccomp(&record)?;
+        self.0.seccomp(&record)?;
         self.make(record, top.as_ref())?;
         Ok((id, warnings))
     }
 
-    /// Whether a container has this level of SELinux's. Asked only where SELinux is on.
-    fn has_level(&self, level: &str) -> bool {
-        let views = self.registry().all().into_iter().map(|handle| handle.view());
-        views.into_iter().any(|view| model::security::level(&view.record.labels.process) == level)
-    }
-
     /// Volumes, layer, directory, record; a failure undoes what was made.
     fn make(&self, record: Record, top: Option<&oci::Digest>) -> Result<(), Refusal> {
-        let volumes = self.volumes().reserve(&record)?;
-        self.fill_volumes(&record, &volumes, top)?;
-        let directory = self.paths().container(&record.id);
+        let volumes = self.0.volume_keeper().reserve(&record)?;
+        self.0.volumes().fill(&record, &volumes, top)?;
+        let directory = self.0.paths().container(&record.id);
         failpoint::hit("create.rootfs")?;
-        self.snapshots()
+        self.0
+            .snapshots()
             .create(&record.id, top)
             .map_err(|error| Refusal::from_error("cannot make the container's layer", &error))?;
         let made = std::fs::create_dir(&directory)
             .map_err(|error| Refusal::from_error("cannot make the container's directory", &error))
             .and_then(|()| self.limit_layer(&record))
             .and_then(|()| failpoint::hit("create.record"))
-            .and_then(|()| self.store_new(&record, &volumes));
+            .and_then(|()| self.0.records().put_with(&record, volumes.records(Batch::default())?));
         if let Err(refusal) = made {
             let _ = std::fs::remove_dir_all(&directory);
-            let _ = self.images().release(&record.id);
+            let _ = self.0.images().release(&record.id);
             return Err(refusal);
         }
         let made = volumes.keep();
-        made.iter().for_each(|name| self.emit_volume("create", name, &[]));
+        made.iter().for_each(|name| self.0.volumes().emit("create", name, &[]));
         let handle = self.launch(record, Phase::Created { failure: None }, &Remembered::default());
         let view = handle.view();
-        self.events().emit("container", "create", view.id(), view.attributes());
+        self.0.events().container(&view.record, "create", &[]);
         Ok(())
     }
 
@@ -150,46 +155,35 @@ impl Engine {
         let options = record.host_config.storage_opt.iter().flatten();
         let mut sizes = options.filter(|(key, _)| *key == "size");
         let Some(bytes) = sizes.find_map(|(_, size)| model::create::parse_size(size)) else { return Ok(()) };
-        let limited = self.snapshots().limit(&record.id, bytes);
+        let limited = self.0.snapshots().limit(&record.id, bytes);
         limited.map_err(|error| Refusal::from_error("cannot limit the container's layer", &error))
-    }
-
-    /// One commit for the container and the volumes that were made for it.
-    fn store_new(&self, record: &Record, volumes: &crate::volumes::Reserved<'_>) -> Result<(), Refusal> {
-        let bytes =
-            serde_json::to_vec(record).map_err(|error| Refusal::from_error("container record", &error))?;
-        let batch = metadata::Batch::default().put(crate::CONTAINERS, &record.id, bytes);
-        self.0
-            .store
-            .commit(volumes.records(batch)?)
-            .map_err(|error| Refusal::from_error("cannot store the container", &error))
     }
 
     /// Gives a container its task.
     fn launch(&self, record: Record, phase: Phase, remembered: &Remembered) -> Handle {
         let id = record.id.clone();
-        let (task, handle) = Task::new(self.clone(), record, phase, remembered);
-        self.registry().insert(&id, handle.clone());
+        let (task, handle) = Task::new(self.0.clone(), record, phase, remembered);
+        self.0.registry().insert(&id, handle.clone());
         tokio::runtime::Handle::current().spawn(task.run());
         handle
     }
 
     pub async fn start(&self, name: &str) -> Result<(), Refusal> {
-        let handle = self.find(name)?;
+        let handle = self.0.find(name)?;
         let started = handle.ask(|answer| Command::Start { by: StartedBy::Person, answer });
-        self.metrics().timed(Action::Start, started).await
+        self.0.metrics().timed(Action::Start, started).await
     }
 
     /// `signal`: a name or number, or empty. `grace` in seconds; -1 waits for ever.
     pub async fn stop(&self, name: &str, signal: &str, grace: Option<i64>) -> Result<(), Refusal> {
-        let handle = self.find(name)?;
+        let handle = self.0.find(name)?;
         let (signal, grace) = self.stop_parameters(&handle, signal, grace)?;
         handle.stop(signal, grace).await?;
         let view = handle.view();
-        self.events().emit("container", "stop", view.id(), view.attributes());
+        self.0.events().container(&view.record, "stop", &[]);
         if !view.removed {
             // That a person stopped it decides whether a next daemon starts it.
-            self.remember_now().await;
+            records::write_now(&self.0).await;
         }
         Ok(())
     }
@@ -207,24 +201,24 @@ impl Engine {
             }
         };
         let own = handle.view().record.config.stop_timeout;
-        let grace = grace.or(own).unwrap_or(self.facts().stop_timeout);
+        let grace = grace.or(own).unwrap_or(self.0.facts().stop_timeout);
         Ok((signal, u64::try_from(grace).ok()))
     }
 
     pub async fn restart(&self, name: &str, signal: &str, grace: Option<i64>) -> Result<(), Refusal> {
-        let handle = self.find(name)?;
+        let handle = self.0.find(name)?;
         let (signal, grace) = self.stop_parameters(&handle, signal, grace)?;
         match handle.stop(signal, grace).await {
             Ok(()) => {
                 let view = handle.view();
-                self.events().emit("container", "stop", view.id(), view.attributes());
+                self.0.events().container(&view.record, "stop", &[]);
             }
             Err(refusal) if refusal.kind == Kind::NotModified => {}
             Err(refusal) => return Err(refusal),
         }
         handle.ask(|answer| Command::Start { by: StartedBy::Person, answer }).await?;
         let view = handle.view();
-        self.events().emit("container", "restart", view.id(), view.attributes());
+        self.0.events().container(&view.record, "restart", &[]);
         Ok(())
     }
 
@@ -232,7 +226,7 @@ impl Engine {
         let text = if text.is_empty() { "KILL" } else { text };
         let number =
             signal::parse(text).ok_or_else(|| Refusal::invalid(format!("Invalid signal: {text}")))?;
-        let handle = self.find(name)?;
+        let handle = self.0.find(name)?;
         let view = handle.view();
         let waits = matches!(view.phase, Phase::Restarting { .. });
         if !view.phase.is_running() && !waits {
@@ -266,25 +260,20 @@ impl Engine {
     /// Makes it last that a person ended a container, if that decides whether a next daemon starts it.
     async fn remember_stop(&self, view: &View) {
         if !matches!(view.record.host_config.restart_policy.name.as_str(), "" | "no") {
-            self.remember_now().await;
+            records::write_now(&self.0).await;
         }
     }
 
     pub async fn pause(&self, name: &str, frozen: bool) -> Result<(), Refusal> {
-        self.find(name)?.ask(|answer| Command::Freeze { frozen, answer }).await
+        self.0.find(name)?.ask(|answer| Command::Freeze { frozen, answer }).await
     }
 
     pub async fn resize(&self, name: &str, rows: u16, columns: u16) -> Result<(), Refusal> {
-        self.find(name)?.ask(|answer| Command::Resize { rows, columns, answer }).await
-    }
-
-    /// Attaches a client; tells whether the container runs, or the client waits for its start.
-    pub async fn attach(&self, name: &str, client: Client) -> Result<bool, Refusal> {
-        self.find(name)?.ask(|answer| Command::Attach { client, answer }).await
+        self.0.find(name)?.ask(|answer| Command::Resize { rows, columns, answer }).await
     }
 
     pub async fn rename(&self, name: &str, wanted: &str) -> Result<(), Refusal> {
-        let handle = self.find(name)?;
+        let handle = self.0.find(name)?;
         if wanted.is_empty() || name.is_empty() {
             return Err(Refusal::invalid("Neither old nor new names may be empty"));
         }
@@ -294,25 +283,37 @@ impl Engine {
         if old == wanted {
             return Err(Refusal::invalid("Renaming a container with the same name as its current name"));
         }
-        self.registry().reserve(&wanted, id)?;
+        self.0.registry().reserve(&wanted, id)?;
         let renamed = handle.ask(|answer| Command::Rename { name: wanted.clone(), answer }).await;
         match renamed {
-            Ok(()) => self.registry().release(old, id),
-            Err(_) => self.registry().release(&wanted, id),
+            Ok(()) => self.0.registry().release(old, id),
+            Err(_) => self.0.registry().release(&wanted, id),
         }
         renamed
     }
 
     /// Changes limits and restart policy; returns warnings.
     pub async fn update(&self, name: &str, request: ContainerUpdate) -> Result<Vec<String>, Refusal> {
-        self.find(name)?.ask(|answer| Command::Update { request: Box::new(request), answer }).await
+        self.0.find(name)?.ask(|answer| Command::Update { request: Box::new(request), answer }).await
+    }
+
+    /// `rm --link`: takes the name that a link gives a container away from it; the container stays.
+    pub async fn unlink(&self, name: &str) -> Result<(), Refusal> {
+        self.0.find(name)?;
+        let bare = name.strip_prefix('/').unwrap_or(name);
+        let Some((parent, alias)) = bare.split_once('/') else {
+            let why = "Conflict, cannot remove the default link name of the container";
+            return Err(Refusal::system(why).hint("name the link: rm --link CONTAINER/ALIAS"));
+        };
+        let alias = alias.to_string();
+        self.0.find(parent)?.ask(|answer| Command::Unlink { alias, answer }).await
     }
 
     /// `volumes`: with those that nobody named.
     pub async fn remove(&self, name: &str, force: bool, volumes: bool) -> Result<(), Refusal> {
-        let handle = self.find(name)?;
+        let handle = self.0.find(name)?;
         let removed = handle.ask(|answer| Command::Remove { force, volumes, answer });
-        self.metrics().timed(Action::Delete, removed).await
+        self.0.metrics().timed(Action::Delete, removed).await
     }
 
     /// Starts to wait; the future that it hands back ends with the exit.
@@ -320,8 +321,8 @@ impl Engine {
         &self,
         name: &str,
         condition: WaitCondition,
-    ) -> Result<impl Future<Output = ContainerWait> + Send + 'static, Refusal> {
-        let handle = self.find(name)?;
+    ) -> Result<impl Future<Output = ContainerWait> + Send + use<>, Refusal> {
+        let handle = self.0.find(name)?;
         let exits = handle.view().exits;
         Ok(async move {
             let view = handle
@@ -341,30 +342,30 @@ impl Engine {
 
     /// Waits until nothing of a container's last task is left, so that its layer is still.
     pub async fn settled(&self, name: &str) -> Result<(), Refusal> {
-        self.find(name)?.until(|view| view.settled).await;
+        self.0.find(name)?.until(|view| view.settled).await;
         Ok(())
     }
 
     /// Brings a container of the store back, with its task if that runs. Tells what is to be done about it.
     pub(crate) async fn restore(&self, record: Record, remembered: Remembered) -> (Handle, Due) {
         let phase = restored_phase(&remembered);
-        self.volumes().restore(&record);
+        self.0.volume_keeper().restore(&record);
         let id = record.id.clone();
-        if self.registry().reserve(&record.name, &id).is_err() {
+        if self.0.registry().reserve(&record.name, &id).is_err() {
             tracing::error!(container = %id, name = %record.name, "its name is taken by another container");
         }
-        let (mut task, handle) = Task::new(self.clone(), record, phase, &remembered);
-        self.registry().insert(&id, handle.clone());
-        self.adopt(&mut task, &id).await;
+        let (mut task, handle) = Task::new(self.0.clone(), record, phase, &remembered);
+        self.0.registry().insert(&id, handle.clone());
+        bootstrap::adopt(&self.0, &mut task, &id).await;
         let view = handle.view();
         if view.phase.is_running() {
             // Before its end can be heard of.
-            self.volumes().adopt_running(&view.record);
+            self.0.volume_keeper().adopt_running(&view.record);
         }
         tokio::spawn(task.run());
         let view = handle.view();
-        if let Ok(Some(spool)) = self.log_spool(&view.record) {
-            self.shipping().resume(&view.record, spool, view.phase.is_running()).await;
+        if let Ok(Some(spool)) = self.0.logs().spool(&view.record) {
+            self.0.shipping().resume(&view.record, spool, view.phase.is_running()).await;
         }
         let due = match view.phase {
             Phase::Exited(_) if view.record.host_config.auto_remove => Due::Removal,

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use api_types::StringMap;
 use api_types::events::{Actor, EventMessage};
+use model::create::Record;
 use tokio::sync::broadcast;
 
 use crate::clock;
@@ -55,6 +56,15 @@ impl Events {
         }
         past.push_back(event.clone());
         let _ = self.live.send(event);
+    }
+
+    /// Says what happened to a container.
+    pub fn container(&self, record: &Record, action: &str, more: &[(&str, String)]) {
+        let mut attributes = record.config.labels.clone().unwrap_or_default();
+        attributes.insert("image".into(), record.config.image.clone());
+        attributes.insert("name".into(), record.name.clone());
+        attributes.extend(more.iter().map(|(key, value)| (key.to_string(), value.clone())));
+        self.emit("container", action, &record.id, attributes);
     }
 
     pub fn subscribe(&self) -> Subscription {

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use api_types::ObjectSet;
-use api_types::container::{ContainerConfig, HealthConfig};
+use api_types::container::{ContainerConfig, GraphDriver, HealthConfig};
+use api_types::{ObjectSet, StringMap};
+use images::{Images, StoredImage};
 use model::create::ImageFacts;
 use model::{Kind, Refusal};
 use oci::{Config, Digest, Healthcheck};
+use snapshots::Form;
 
 use crate::Engine;
 
@@ -147,12 +149,23 @@ pub fn refusal(error: &images::Error) -> Refusal {
     refusal
 }
 
+/// The image that a create request names, and the chain ID of its topmost layer; blocks.
+pub fn facts(images: &Images, name: &str) -> Result<(ImageFacts, Option<Digest>), Refusal> {
+    let image = images.resolve(name).map_err(|error| refusal(&error))?;
+    images.unpack_missing(&image).map_err(|error| refusal(&error))?;
+    let facts = ImageFacts { id: image.id.to_string(), config: api_config(&image.config.config) };
+    Ok((facts, image.chain().cloned()))
+}
+
 impl Engine {
-    /// The image that a create request names, and the chain ID of its topmost layer; blocks.
-    pub(crate) fn image_facts(&self, name: &str) -> Result<(ImageFacts, Option<Digest>), Refusal> {
-        let image = self.images().resolve(name).map_err(|error| refusal(&error))?;
-        self.images().unpack_missing(&image).map_err(|error| refusal(&error))?;
-        let facts = ImageFacts { id: image.id.to_string(), config: api_config(&image.config.config) };
-        Ok((facts, image.chain().cloned()))
+    /// Where the topmost files of an image are, if its layers have places of their own.
+    pub fn graph_of_image(&self, image: &StoredImage) -> GraphDriver {
+        let snapshots = self.snapshots();
+        let layer = image.chain().and_then(|chain| snapshots.layer(chain));
+        let layer = layer.filter(|_| snapshots.form() == Form::Difference);
+        let data = layer.map(|layer| {
+            StringMap::from([("UpperDir".to_string(), layer.directory.to_string_lossy().into_owned())])
+        });
+        GraphDriver { name: snapshots.driver().into(), data }
     }
 }

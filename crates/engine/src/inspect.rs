@@ -4,25 +4,25 @@ use std::collections::BTreeMap;
 
 use api_types::StringMap;
 use api_types::container::{
-    ContainerInspect, ContainerState, GraphDriver, NetworkSettings, PortBinding, PortMap,
+    ContainerInspect, ContainerState, GraphDriver, HostConfig, NetworkSettings, PortBinding, PortMap,
 };
 use api_types::network::EndpointSettings;
-use images::StoredImage;
-use model::create::NetworkChoice;
+use model::create::{NetworkChoice, Record};
 use model::health::Health;
+use model::links::Link;
 use model::time::rfc3339_nano;
 use model::{Refusal, ports};
 
 use crate::container::View;
-use crate::{Engine, blocking};
+use crate::{Containers, blocking};
 
-impl Engine {
+impl Containers {
     pub async fn inspect(&self, name: &str, size: bool) -> Result<ContainerInspect, Refusal> {
-        let view = self.find(name)?.view();
+        let view = self.0.find(name)?.view();
         let mut answer = self.inspect_view(&view);
         if size {
-            let (engine, id) = (self.clone(), view.id().to_string());
-            let (rw, root) = blocking(move || Ok(engine.sizes(&id))).await?;
+            let (containers, id) = (self.clone(), view.id().to_string());
+            let (rw, root) = blocking(move || Ok(containers.sizes(&id))).await?;
             (answer.size_rw, answer.size_root_fs) = (Some(rw), Some(root));
         }
         Ok(answer)
@@ -30,10 +30,10 @@ impl Engine {
 
     /// Bytes of the writable layer, and of the whole root; blocks.
     pub(crate) fn sizes(&self, id: &str) -> (i64, i64) {
-        let rw = self.snapshots().usage(id).map_or(0, |usage| usage.bytes);
+        let rw = self.0.snapshots().usage(id).map_or(0, |usage| usage.bytes);
         let mut total = rw;
-        let mut next = self.snapshots().top(id).ok().flatten();
-        while let Some(layer) = next.and_then(|chain| self.snapshots().layer(&chain)) {
+        let mut next = self.0.snapshots().top(id).ok().flatten();
+        while let Some(layer) = next.and_then(|chain| self.0.snapshots().layer(&chain)) {
             total += layer.bytes;
             next = layer.parent;
         }
@@ -43,7 +43,7 @@ impl Engine {
     fn inspect_view(&self, view: &View) -> ContainerInspect {
         let record = &view.record;
         let command = record.command();
-        let file = |name: &str| self.paths().file(view.id(), name).to_string_lossy().into_owned();
+        let file = |name: &str| self.0.paths().file(view.id(), name).to_string_lossy().into_owned();
         let exec_ids: Vec<String> =
             view.execs.iter().filter(|(_, exec)| exec.running()).map(|(id, _)| id.clone()).collect();
         ContainerInspect {
@@ -57,48 +57,50 @@ impl Engine {
             hostname_path: file("hostname"),
             hosts_path: file("hosts"),
             log_path: match record.host_config.log_config.driver.as_str() {
-                "json-file" => self.paths().log(&record.id).to_string_lossy().into_owned(),
+                "json-file" => self.0.paths().log(&record.id).to_string_lossy().into_owned(),
                 _ => String::new(),
             },
             name: format!("/{}", record.name),
             restart_count: view.restart_count.into(),
-            driver: self.snapshots().driver().into(),
+            driver: self.0.snapshots().driver().into(),
             platform: "linux".into(),
             app_armor_profile: record.labels.apparmor.clone(),
             process_label: record.labels.process.clone(),
             mount_label: record.labels.mount.clone(),
             exec_ids: (!exec_ids.is_empty()).then_some(exec_ids),
-            host_config: answered_host_config(&record.host_config),
+            host_config: HostConfig {
+                links: self.answered_links(record),
+                ..answered_host_config(&record.host_config)
+            },
             graph_driver: GraphDriver {
-                name: self.snapshots().driver().into(),
+                name: self.0.snapshots().driver().into(),
                 data: self.graph_data(view.id()),
             },
-            mounts: self.mount_points(record),
+            mounts: self.0.volumes().mount_points(record),
             config: record.config.clone(),
             network_settings: self.network_settings(view),
             ..ContainerInspect::default()
         }
     }
 
+    /// As they can be given to a create again.
+    fn answered_links(&self, record: &Record) -> Option<Vec<String>> {
+        let name = |link: &Link| {
+            let view = self.0.find(&link.container).ok().map(|handle| handle.view());
+            view.map_or_else(|| link.name.clone(), |view| view.name().to_string())
+        };
+        let text = |link: &Link| format!("/{}:/{}/{}", name(link), record.name, link.alias);
+        (!record.links.is_empty()).then(|| record.links.iter().map(text).collect())
+    }
+
     fn graph_data(&self, id: &str) -> Option<StringMap> {
-        let snapshots::Mounts::Overlay { lowers, upper, work } = self.snapshots().mounts(id).ok()? else {
+        let snapshots::Mounts::Overlay { lowers, upper, work } = self.0.snapshots().mounts(id).ok()? else {
             return None;
         };
         let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
         let lowers: Vec<String> = lowers.iter().map(|path| text(path)).collect();
         let pairs = [("LowerDir", lowers.join(":")), ("UpperDir", text(&upper)), ("WorkDir", text(&work))];
         Some(pairs.into_iter().map(|(key, value)| (key.to_string(), value)).collect())
-    }
-
-    /// Where the topmost files of an image are, if its layers have places of their own.
-    pub fn graph_of_image(&self, image: &StoredImage) -> GraphDriver {
-        let snapshots = self.snapshots();
-        let layer = image.chain().and_then(|chain| snapshots.layer(chain));
-        let layer = layer.filter(|_| snapshots.form() == snapshots::Form::Difference);
-        let data = layer.map(|layer| {
-            StringMap::from([("UpperDir".to_string(), layer.directory.to_string_lossy().into_owned())])
-        });
-        GraphDriver { name: snapshots.driver().into(), data }
     }
 
     pub(crate) fn network_settings(&self, view: &View) -> NetworkSettings {
@@ -126,7 +128,7 @@ impl Engine {
             NetworkChoice::None => ("none", EndpointSettings::default()),
             NetworkChoice::Container(_) => return BTreeMap::new(),
         };
-        if let Some(network) = self.networks().by_name(name) {
+        if let Some(network) = self.0.networks().predefined().by_name(name) {
             settings.network_id = network.id.clone();
         }
         if let Some(endpoint) = &view.endpoint {
@@ -142,7 +144,7 @@ impl Engine {
 }
 
 /// Fields that Docker answers as empty lists or objects rather than null.
-fn answered_host_config(host: &api_types::container::HostConfig) -> api_types::container::HostConfig {
+fn answered_host_config(host: &HostConfig) -> HostConfig {
     let mut host = host.clone();
     host.port_bindings.get_or_insert_default();
     if host.runtime.is_empty() {

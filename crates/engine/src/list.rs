@@ -9,8 +9,8 @@ use model::filter::Filters;
 use model::time::NANOS;
 use model::{Refusal, mounts, ports};
 
-use crate::container::View;
-use crate::{Engine, clock};
+use crate::container::{View, links};
+use crate::{Containers, clock};
 
 #[derive(Debug, Clone, Default)]
 pub struct ListQuery {
@@ -41,25 +41,25 @@ const KEYS: [&str; 16] = [
     "label!",
 ];
 
-impl Engine {
+impl Containers {
     pub async fn list(&self, query: ListQuery) -> Result<Vec<ContainerSummary>, Refusal> {
         let filters = Filters::parse(&query.filters, &KEYS)?;
         check(&filters)?;
         let all = query.all || query.limit > 0 || filters.has("status") || filters.has("exited");
         let mut views: Vec<Arc<View>> =
-            self.registry().all().into_iter().map(|handle| handle.view()).collect();
+            self.0.registry().all().into_iter().map(|handle| handle.view()).collect();
         views.sort_by(|a, b| (b.record.created, &b.record.id).cmp(&(a.record.created, &a.record.id)));
         let created_of = |key: &str| -> Result<Option<i64>, Refusal> {
-            filters.values(key).next().map(|name| Ok(self.find(name)?.view().record.created)).transpose()
+            filters.values(key).next().map(|name| Ok(self.0.find(name)?.view().record.created)).transpose()
         };
         let (before, since) = (created_of("before")?, created_of("since")?);
         let ancestors: Vec<String> = filters
             .values("ancestor")
-            .filter_map(|name| self.images().resolve(name).ok().map(|image| image.id.to_string()))
+            .filter_map(|name| self.0.images().resolve(name).ok().map(|image| image.id.to_string()))
             .collect();
         let networks: Vec<String> = filters
             .values("network")
-            .filter_map(|name| self.network_inspect(name).ok().map(|one| one.name))
+            .filter_map(|name| self.0.networks().inspect(name).ok().map(|one| one.name))
             .collect();
         let limit = usize::try_from(query.limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
         let chosen = views.into_iter().filter(|view| {
@@ -75,11 +75,14 @@ impl Engine {
         let chosen: Vec<Arc<View>> = chosen.take(limit).collect();
         let mut answers: Vec<ContainerSummary> = chosen.iter().map(|view| self.summary(view, now)).collect();
         if query.size {
-            let engine = self.clone();
+            let containers = self.clone();
             answers = self
+                .0
+                .0
+                .meter
                 .measured(move || {
                     for answer in &mut answers {
-                        let (rw, root) = engine.sizes(&answer.id);
+                        let (rw, root) = containers.sizes(&answer.id);
                         (answer.size_rw, answer.size_root_fs) = (Some(rw), Some(root));
                     }
                     Ok(answers)
@@ -93,7 +96,7 @@ impl Engine {
         let record = &view.record;
         ContainerSummary {
             id: record.id.clone(),
-            names: vec![format!("/{}", record.name)],
+            names: links::names(&self.0, view),
             image: record.config.image.clone(),
             image_id: record.image_id.clone(),
             command: record.command().join(" "),
@@ -111,7 +114,7 @@ impl Engine {
                 annotations: record.host_config.annotations.clone(),
             },
             network_settings: SummaryNetworkSettings { networks: self.endpoint_settings(view) },
-            mounts: self.mount_points(record),
+            mounts: self.0.volumes().mount_points(record),
             ..ContainerSummary::default()
         }
     }

@@ -55,14 +55,18 @@ pub(crate) async fn let_short_command_end(handle: &Handle) {
     }
 }
 
-impl Engine {
+/// The use cases of containers' logs.
+#[derive(Clone)]
+pub struct Logs(pub(crate) Engine);
+
+impl Logs {
     /// Where a container's log is on this host, and how it is kept; none if it has no log.
-    pub(crate) fn log_files(&self, record: &Record) -> Result<Option<Options>, Refusal> {
+    pub(crate) fn files(&self, record: &Record) -> Result<Option<Options>, Refusal> {
         let logging = Logging::of(&record.host_config.log_config)?;
         let Some(files) = logging.files else { return Ok(None) };
-        let directory = self.paths().container(&record.id);
+        let directory = self.0.paths().container(&record.id);
         let (driver, path) = match files.format {
-            FileFormat::Json => (logs::Driver::JsonFile, self.paths().log(&record.id)),
+            FileFormat::Json => (logs::Driver::JsonFile, self.0.paths().log(&record.id)),
             FileFormat::Local => (logs::Driver::Local, directory.join("local-logs").join("container.log")),
         };
         let mut attributes = BTreeMap::new();
@@ -85,24 +89,24 @@ impl Engine {
     }
 
     /// The same for a log that is shipped elsewhere.
-    pub(crate) fn log_spool(&self, record: &Record) -> Result<Option<Spool>, Refusal> {
-        let files = self.log_files(record)?.filter(|files| files.numbered);
-        let cursor = self.paths().file(&record.id, "log-cursor");
+    pub(crate) fn spool(&self, record: &Record) -> Result<Option<Spool>, Refusal> {
+        let files = self.files(record)?.filter(|files| files.numbered);
+        let cursor = self.0.paths().file(&record.id, "log-cursor");
         Ok(files.map(|files| Spool { files, cursor }))
     }
 
     /// Starts to read a container's log; the batches are in Docker's output form.
-    pub async fn logs(&self, name: &str, query: LogQuery) -> Result<LogStream, Refusal> {
+    pub async fn read(&self, name: &str, query: LogQuery) -> Result<LogStream, Refusal> {
         if !query.stdout && !query.stderr {
             return Err(Refusal::invalid("Bad parameters: you must choose at least one stream"));
         }
-        let handle = self.find(name)?;
+        let handle = self.0.find(name)?;
         if !query.follow {
             let_short_command_end(&handle).await;
         }
         let view = handle.view();
         let follow = query.follow && view.phase.is_running();
-        let reader = self.open_log(&view, &query, follow).await?;
+        let reader = self.open(&view, &query, follow).await?;
         let raw = view.record.config.tty;
         let render = Render::new(query.timestamps, query.details, !raw);
         let (send, batches) = mpsc::channel(AHEAD);
@@ -115,15 +119,10 @@ impl Engine {
     }
 
     /// Opens a container's log. One that is followed ends only when the caller says so.
-    pub(crate) async fn open_log(
-        &self,
-        view: &View,
-        query: &LogQuery,
-        follow: bool,
-    ) -> Result<Reader, Refusal> {
+    pub(crate) async fn open(&self, view: &View, query: &LogQuery, follow: bool) -> Result<Reader, Refusal> {
         let record = &view.record;
         let logging = Logging::of(&record.host_config.log_config)?;
-        let options = match self.log_files(record)? {
+        let options = match self.files(record)? {
             Some(options) if logging.readable => options,
             _ => {
                 return Err(Refusal::new(

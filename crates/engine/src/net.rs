@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use api_types::network::EndpointSettings;
 use ipnet::Ipv4Net;
 use model::create::{NetworkChoice, Record};
+use model::links::Linked;
 use model::ports::{self, Protocol};
 use model::{Kind, Refusal};
 use network::files::{Hosts, ResolvConf};
@@ -201,14 +202,21 @@ pub fn host_name() -> String {
 }
 
 /// The text of `/etc/hosts`.
-pub fn hosts_text(record: &Record, name: &str, endpoint: Option<&Endpoint>, names: &NameService) -> String {
+pub fn hosts_text(
+    record: &Record,
+    name: &str,
+    endpoint: Option<&Endpoint>,
+    linked: &[Linked],
+    names: &NameService,
+) -> String {
     let gateway = names
         .host_gateways
         .first()
         .copied()
         .or_else(|| endpoint.and_then(|endpoint| endpoint.0.gateway).map(IpAddr::from));
     let own: Vec<IpAddr> = endpoint.iter().map(|endpoint| endpoint.0.ip.into()).collect();
-    let extra = extra_hosts(record, gateway);
+    let mut extra = extra_hosts(record, gateway);
+    extra.extend(linked.iter().map(|linked| (linked.address, linked.names())));
     let extra: Vec<(IpAddr, &str)> = extra.iter().map(|(address, name)| (*address, name.as_str())).collect();
     let hosts =
         Hosts { own: &own, hostname: name, domain: &record.config.domainname, extra: &extra, no_ipv6: false };

@@ -27,16 +27,16 @@ pub struct NetworkRecord {
 }
 
 #[derive(Debug)]
-pub struct Networks {
+pub struct Predefined {
     records: Vec<NetworkRecord>,
 }
 
-impl Networks {
+impl Predefined {
     /// Reads the predefined networks, or makes their records. `subnet` chooses the bridge's, given the stored one.
     pub fn open(
         store: &Store,
         subnet: impl Fn(Option<Ipv4Net>) -> Result<(Ipv4Net, std::net::Ipv4Addr), Refusal>,
-    ) -> Result<Networks, Refusal> {
+    ) -> Result<Predefined, Refusal> {
         let mut records = Vec::new();
         for (name, driver) in [("bridge", "bridge"), ("host", "host"), ("none", "null")] {
             let stored =
@@ -62,7 +62,7 @@ impl Networks {
             }
             records.push(record);
         }
-        Ok(Networks { records })
+        Ok(Predefined { records })
     }
 
     pub fn bridge(&self) -> &NetworkRecord {
@@ -74,10 +74,27 @@ impl Networks {
     }
 }
 
-impl Engine {
+/// The use cases of networks.
+#[derive(Clone)]
+pub struct Networks(pub(crate) Engine);
+
+impl Networks {
+    pub(crate) fn predefined(&self) -> &Predefined {
+        &self.0.0.networks
+    }
+
+    /// Tells of a container that comes to the bridge or leaves it.
+    pub(crate) fn emit_bridge(&self, action: &str, container: &str) {
+        let bridge = self.predefined().bridge();
+        let attributes = [("container", container), ("name", "bridge"), ("type", "bridge")];
+        let attributes =
+            attributes.into_iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        self.0.events().emit("network", action, &bridge.id, attributes);
+    }
+
     fn api_network(&self, record: &NetworkRecord, containers: bool) -> ApiNetwork {
         let mut options = BTreeMap::new();
-        let network = &self.options().network;
+        let network = &self.0.options().network;
         if record.name == "bridge" {
             let flag = |value: bool| value.to_string();
             options.insert("com.docker.network.bridge.default_bridge".into(), "true".into());
@@ -113,7 +130,7 @@ impl Engine {
 
     /// The running containers of a network, by ID.
     fn endpoints(&self, record: &NetworkRecord) -> BTreeMap<String, EndpointResource> {
-        let views = self.registry().all().into_iter().map(|handle| handle.view());
+        let views = self.0.registry().all().into_iter().map(|handle| handle.view());
         let running = views.filter(|view| view.phase.is_running());
         running
             .filter_map(|view| {
@@ -133,7 +150,7 @@ impl Engine {
             .collect()
     }
 
-    pub fn network_list(&self, filters: &str) -> Result<Vec<ApiNetwork>, Refusal> {
+    pub fn list(&self, filters: &str) -> Result<Vec<ApiNetwork>, Refusal> {
         let known = ["dangling", "driver", "id", "label", "name", "scope", "type"];
         let filters = Filters::parse(filters, &known)?;
         let dangling = filters.flag("dangling")?;
@@ -153,7 +170,7 @@ impl Engine {
                 && dangling != Some(true)
         };
         Ok(self
-            .networks()
+            .predefined()
             .records
             .iter()
             .filter(fits)
@@ -161,9 +178,10 @@ impl Engine {
             .collect())
     }
 
-    pub fn network_inspect(&self, name: &str) -> Result<ApiNetwork, Refusal> {
-        let records = &self.networks().records;
-        let found = self.networks().by_name(name).or_else(|| records.iter().find(|record| record.id == name));
+    pub fn inspect(&self, name: &str) -> Result<ApiNetwork, Refusal> {
+        let records = &self.predefined().records;
+        let found =
+            self.predefined().by_name(name).or_else(|| records.iter().find(|record| record.id == name));
         let found = found.or_else(|| {
             let mut matching =
                 records.iter().filter(|record| !name.is_empty() && record.id.starts_with(name));
@@ -174,16 +192,16 @@ impl Engine {
     }
 
     /// Networks that no container uses; the predefined ones stay, so that there is nothing to remove.
-    pub fn network_prune(&self, filters: &str) -> Result<Vec<String>, Refusal> {
+    pub fn prune(&self, filters: &str) -> Result<Vec<String>, Refusal> {
         let filters = Filters::parse(filters, &["label", "label!", "until"])?;
         crate::prune_until(&filters, clock::now())?;
-        self.announce("network", "prune", "", [("reclaimed".to_string(), "0".to_string())].into());
+        self.0.announce("network", "prune", "", [("reclaimed".to_string(), "0".to_string())].into());
         Ok(Vec::new())
     }
 
     /// The predefined networks stay.
-    pub fn network_remove(&self, name: &str) -> Result<(), Refusal> {
-        let network = self.network_inspect(name)?;
+    pub fn remove(&self, name: &str) -> Result<(), Refusal> {
+        let network = self.inspect(name)?;
         Err(Refusal::new(
             Kind::Forbidden,
             format!("{} is a pre-defined network and cannot be removed", network.name),

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use shim_protocol::Exit;
+
 /// `data` outlives a reboot; `run` is on a tmpfs and does not.
 #[derive(Debug, Clone)]
 pub struct Paths {
@@ -43,6 +45,16 @@ impl Paths {
     pub fn file(&self, id: &str, name: &str) -> PathBuf {
         self.container(id).join(name)
     }
+
+    /// What the shim left when the container ended without a daemon.
+    pub fn read_exit(&self, id: &str) -> Option<Exit> {
+        let bytes = std::fs::read(self.task(id).join(shim_protocol::EXIT_NAME)).ok()?;
+        serde_json::from_slice(&bytes).ok()
+    }
+
+    pub fn discard_task(&self, id: &str) {
+        let _ = std::fs::remove_dir_all(self.task(id));
+    }
 }
 
 /// The endpoint of a started container, below its task directory.
@@ -53,4 +65,13 @@ pub fn replace(path: &Path, contents: &[u8]) -> std::io::Result<()> {
     let partial = path.with_extension("partial");
     std::fs::write(&partial, contents)?;
     std::fs::rename(&partial, path)
+}
+
+/// Removes a directory with all that is in it.
+pub fn remove_tree(path: &Path) {
+    if let Err(error) = std::fs::remove_dir_all(path)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %path.display(), %error, "cannot remove a directory");
+    }
 }

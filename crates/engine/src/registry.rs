@@ -2,10 +2,11 @@
 //!
 //! The lock is held for a look-up or an insertion and never while something is waited for.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use model::Refusal;
+use model::create::Record;
 
 use crate::container::Handle;
 
@@ -17,6 +18,34 @@ struct Tables {
     handles: BTreeMap<String, Handle>,
     /// Also names that are reserved by a create or rename under way.
     names: HashMap<String, String>,
+    /// Containers that others are linked to, with the IDs of those.
+    linked: HashMap<String, BTreeSet<String>>,
+    /// Levels of SELinux's, with the number of containers that have them.
+    levels: HashMap<String, usize>,
+}
+
+impl Tables {
+    /// The container that another one, by its name, is linked to under an alias.
+    fn at_link(&self, parent: &str, alias: &str) -> Option<Handle> {
+        let parent = self.handles.get(self.names.get(parent)?)?.view();
+        let link = parent.record.links.iter().find(|link| link.alias == alias)?;
+        self.handles.get(&link.container).cloned()
+    }
+
+    fn unlink(&mut self, child: &str, parent: &str) {
+        if let Some(parents) = self.linked.get_mut(child) {
+            parents.remove(parent);
+            if parents.is_empty() {
+                self.linked.remove(child);
+            }
+        }
+    }
+}
+
+/// The level of SELinux's that a container has, if it has one.
+fn level(record: &Record) -> Option<String> {
+    let level = model::security::level(&record.labels.process);
+    (!level.is_empty()).then(|| level.to_string())
 }
 
 impl Registry {
@@ -41,6 +70,11 @@ impl Registry {
         }
         if let Some(handle) = tables.names.get(bare).and_then(|id| tables.handles.get(id)) {
             return Ok(handle.clone());
+        }
+        if let Some((parent, alias)) = bare.split_once('/')
+            && let Some(handle) = tables.at_link(parent, alias)
+        {
+            return Ok(handle);
         }
         let missing = || Refusal::not_found(format!("No such container: {name}"));
         if name.is_empty() {
@@ -94,14 +128,50 @@ impl Registry {
     }
 
     pub fn insert(&self, id: &str, handle: Handle) {
-        self.write().handles.insert(id.into(), handle);
+        let record = handle.view().record.clone();
+        let mut tables = self.write();
+        for link in &record.links {
+            tables.linked.entry(link.container.clone()).or_default().insert(id.into());
+        }
+        if let Some(level) = level(&record) {
+            *tables.levels.entry(level).or_default() += 1;
+        }
+        tables.handles.insert(id.into(), handle);
     }
 
-    pub fn remove(&self, id: &str, name: &str) {
+    /// Takes a container's name and ID out of sight.
+    pub fn remove(&self, record: &Record) {
+        let (id, name) = (&record.id, &record.name);
         let mut tables = self.write();
         tables.handles.remove(id);
         if tables.names.get(name).is_some_and(|owner| owner == id) {
             tables.names.remove(name);
         }
+        record.links.iter().for_each(|link| tables.unlink(&link.container, id));
+        if let Some(level) = level(record)
+            && let Some(count) = tables.levels.get_mut(&level)
+        {
+            *count -= 1;
+            if *count == 0 {
+                tables.levels.remove(&level);
+            }
+        }
+    }
+
+    /// Whether a container has this level of SELinux's.
+    pub fn has_level(&self, level: &str) -> bool {
+        self.read().levels.contains_key(level)
+    }
+
+    /// A container is not linked to another one any more.
+    pub fn unlink(&self, child: &str, parent: &str) {
+        self.write().unlink(child, parent);
+    }
+
+    /// The containers that are linked to one.
+    pub fn parents(&self, child: &str) -> Vec<Handle> {
+        let tables = self.read();
+        let parents = tables.linked.get(child).into_iter().flatten();
+        parents.filter_map(|id| tables.handles.get(id).cloned()).collect()
     }
 }

@@ -7,13 +7,11 @@ use std::time::{Duration, Instant};
 use model::create::limits::Controllers;
 use model::mounts::Source;
 use model::security::AppArmor;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 
 use crate::container::{Command, View};
 use crate::{Engine, host};
 
-/// How long noted states may wait to be written.
-const LAZY: Duration = Duration::from_millis(500);
 /// As long as a clean end waits at most, if there is a limit: a clock holds no more.
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
@@ -21,7 +19,6 @@ const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 #[derive(Debug, Default)]
 pub struct Background {
     running: Arc<AtomicUsize>,
-    noted: Notify,
 }
 
 pub struct Token(Arc<AtomicUsize>);
@@ -36,11 +33,6 @@ impl Background {
     pub fn begin(&self) -> Token {
         self.running.fetch_add(1, Ordering::AcqRel);
         Token(self.running.clone())
-    }
-
-    /// There are states to write.
-    pub fn wake(&self) {
-        self.noted.notify_one();
     }
 }
 
@@ -77,46 +69,50 @@ pub struct Facts {
     pub apparmor_problem: String,
 }
 
-impl Engine {
+/// The daemon as a whole.
+#[derive(Clone)]
+pub struct System(pub(crate) Engine);
+
+impl System {
     /// Blocks shortly, on files of `/proc`.
-    pub fn system_facts(&self) -> Facts {
+    pub fn facts(&self) -> Facts {
         let begin = Instant::now();
-        let facts = self.find_facts();
-        self.metrics().system_info.observe(begin.elapsed());
+        let facts = self.find();
+        self.0.metrics().system_info.observe(begin.elapsed());
         facts
     }
 
-    fn find_facts(&self) -> Facts {
-        let views: Vec<_> = self.registry().all().into_iter().map(|handle| handle.view()).collect();
+    fn find(&self) -> Facts {
+        let views: Vec<_> = self.0.registry().all().into_iter().map(|handle| handle.view()).collect();
         let count = |wanted: &[&str]| {
             i64::try_from(views.iter().filter(|view| wanted.contains(&view.phase.status())).count())
                 .unwrap_or(i64::MAX)
         };
         let uname = rustix::system::uname();
         Facts {
-            id: self.0.id.clone(),
+            id: self.0.0.id.clone(),
             running: count(&["running"]),
             paused: count(&["paused"]),
             stopped: count(&["created", "exited", "removing", "restarting"]),
-            images: self.images().all().len() as i64,
-            driver: self.snapshots().driver().into(),
+            images: self.0.images().all().len() as i64,
+            driver: self.0.snapshots().driver().into(),
             driver_status: self.driver_status(),
-            cgroup_v2: self.facts().cgroup_v2,
-            controllers: self.facts().controllers.clone(),
+            cgroup_v2: self.0.facts().cgroup_v2,
+            controllers: self.0.facts().controllers.clone(),
             ipv4_forwarding: host::ipv4_forwarding(),
             kernel: uname.release().to_string_lossy().into_owned(),
             operating_system: host::operating_system(),
             os_version: host::os_version(),
             architecture: uname.machine().to_string_lossy().into_owned(),
-            cpus: self.facts().cpus.into(),
-            memory: i64::try_from(self.facts().memory).unwrap_or(i64::MAX),
+            cpus: self.0.facts().cpus.into(),
+            memory: i64::try_from(self.0.facts().memory).unwrap_or(i64::MAX),
             name: uname.nodename().to_string_lossy().into_owned(),
-            listeners: self.events().listeners() as i64,
-            events: self.events().emitted(),
+            listeners: self.0.events().listeners() as i64,
+            events: self.0.events().emitted(),
             descriptors: std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as i64),
             security: self.security(),
-            devices: self.devices().names(),
-            apparmor_problem: match &self.facts().security.apparmor {
+            devices: self.0.devices().names(),
+            apparmor_problem: match &self.0.facts().security.apparmor {
                 AppArmor::Unusable(why) => why.clone(),
                 AppArmor::Absent | AppArmor::Ready => String::new(),
             },
@@ -125,8 +121,8 @@ impl Engine {
 
     /// As Docker's drivers tell of themselves.
     fn driver_status(&self) -> Vec<[String; 2]> {
-        let backing = || filesystem(&self.paths().data);
-        match self.snapshots().driver() {
+        let backing = || filesystem(&self.0.paths().data);
+        match self.0.snapshots().driver() {
             "overlay2" => {
                 vec![["Backing Filesystem".into(), backing()], ["Supports d_type".into(), "true".into()]]
             }
@@ -136,8 +132,8 @@ impl Engine {
     }
 
     fn security(&self) -> Vec<String> {
-        let facts = self.facts();
-        let seccomp = match self.settings().seccomp.as_deref() {
+        let facts = self.0.facts();
+        let seccomp = match self.0.settings().seccomp.as_deref() {
             None => "name=seccomp,profile=builtin",
             Some("unconfined") => "name=seccomp,profile=unconfined",
             Some(_) => "name=seccomp,profile=custom",
@@ -154,7 +150,7 @@ impl Engine {
 
     /// Containers made from an image, with whether each runs.
     pub fn containers_of_image(&self, image: &str) -> Vec<(String, bool)> {
-        let views = self.registry().all().into_iter().map(|handle| handle.view());
+        let views = self.0.registry().all().into_iter().map(|handle| handle.view());
         let mounts = |view: &View| {
             let sources = view.record.mounts.iter().map(|mount| &mount.source);
             sources.into_iter().any(|source| matches!(source, Source::Image { id, .. } if id == image))
@@ -166,47 +162,34 @@ impl Engine {
     /// How many containers are made from each image, by its ID.
     pub fn image_users(&self) -> std::collections::HashMap<String, usize> {
         let mut users = std::collections::HashMap::new();
-        for handle in self.registry().all() {
+        for handle in self.0.registry().all() {
             *users.entry(handle.view().record.image_id.clone()).or_default() += 1;
         }
         users
     }
 
     pub fn container_count(&self) -> usize {
-        self.registry().len()
-    }
-
-    /// Writes noted states from time to time, for as long as the daemon runs.
-    pub(crate) fn spawn_lazy_writer(&self) {
-        let engine = self.clone();
-        tokio::spawn(async move {
-            loop {
-                engine.0.background.noted.notified().await;
-                tokio::time::sleep(LAZY).await;
-                let writing = engine.clone();
-                let _ = tokio::task::spawn_blocking(move || writing.write_remembered()).await;
-            }
-        });
+        self.0.registry().len()
     }
 
     /// Ends cleanly. Containers run on: their shims keep them until a next daemon comes.
     pub async fn shut_down(&self) {
-        for handle in self.registry().all() {
+        for handle in self.0.registry().all() {
             let (done, told) = oneshot::channel();
             handle.tell(Command::Forget { done }).await;
             let _ = told.await;
         }
-        self.shipping().shut_down().await;
-        let limit = self.settings().shutdown_seconds.map(Duration::from_secs);
+        self.0.shipping().shut_down().await;
+        let limit = self.0.settings().shutdown_seconds.map(Duration::from_secs);
         let deadline = limit.map(|limit| tokio::time::Instant::now() + limit.min(LONGEST));
-        while self.0.background.running.load(Ordering::Acquire) > 0
+        while self.0.0.background.running.load(Ordering::Acquire) > 0
             && deadline.is_none_or(|deadline| tokio::time::Instant::now() < deadline)
         {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        let engine = self.clone();
+        let engine = self.0.clone();
         let _ = tokio::task::spawn_blocking(move || {
-            engine.write_remembered();
+            engine.records().write_noted(engine.registry());
             engine.launcher().close();
         })
         .await;

@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use api_types::container::ContainerTop;
 use model::{Phase, Refusal};
 
-use crate::{Engine, blocking};
+use crate::{Containers, blocking};
 
-impl Engine {
+impl Containers {
     /// `arguments` are those of ps(1).
     pub async fn top(&self, name: &str, arguments: &str) -> Result<ContainerTop, Refusal> {
-        let view = self.find(name)?.view();
+        let view = self.0.find(name)?.view();
         let pid = match view.phase {
             Phase::Running { pid, .. } => pid,
             Phase::Restarting { .. } => {

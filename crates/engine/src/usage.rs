@@ -28,6 +28,20 @@ impl Default for Meter {
     }
 }
 
+impl Meter {
+    /// Runs a walk when it is its turn.
+    pub async fn measured<T: Send + 'static>(
+        &self,
+        walk: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let turn = self.walks.acquire().await;
+        let turn = turn.map_err(|error| Refusal::from_error("internal error", &error))?;
+        let done = blocking(walk).await;
+        drop(turn);
+        done
+    }
+}
+
 /// One measurement for all who ask while it goes on. If the one who began it goes away, the next one begins anew.
 #[derive(Debug)]
 struct Flight<T>(Mutex<Option<Arc<OnceCell<Arc<T>>>>>);
@@ -51,38 +65,30 @@ impl<T> Flight<T> {
     }
 }
 
-impl Engine {
-    /// Runs a walk when it is its turn.
-    pub(crate) async fn measured<T: Send + 'static>(
-        &self,
-        walk: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
-    ) -> Result<T, Refusal> {
-        let turn = self.0.meter.walks.acquire().await;
-        let turn = turn.map_err(|error| Refusal::from_error("internal error", &error))?;
-        let done = blocking(walk).await;
-        drop(turn);
-        done
-    }
+/// The use cases of weighing.
+#[derive(Clone)]
+pub struct Usage(pub(crate) Engine);
 
+impl Usage {
     /// Every container with its sizes.
-    pub async fn container_usage(&self) -> Result<Arc<Vec<ContainerSummary>>, Refusal> {
+    pub async fn containers(&self) -> Result<Arc<Vec<ContainerSummary>>, Refusal> {
         let all = ListQuery { all: true, size: true, ..ListQuery::default() };
-        self.0.meter.containers.join(self.list(all)).await
+        self.0.0.meter.containers.join(self.0.containers().list(all)).await
     }
 
     /// Every volume with its size and the number of containers that have it.
-    pub async fn volume_usage(&self) -> Result<Arc<Vec<Volume>>, Refusal> {
-        let engine = self.clone();
-        let walk = self.measured(move || {
-            let volumes = engine.volumes().all().into_iter().map(|(record, users)| {
-                let size = engine.volumes().usage(&record.name);
+    pub async fn volumes(&self) -> Result<Arc<Vec<Volume>>, Refusal> {
+        let engine = self.0.clone();
+        let walk = self.0.0.meter.measured(move || {
+            let volumes = engine.volume_keeper().all().into_iter().map(|(record, users)| {
+                let size = engine.volume_keeper().usage(&record.name);
                 let size = size.map_or(-1, |size| i64::try_from(size).unwrap_or(i64::MAX));
                 let usage = UsageData { size, ref_count: i64::try_from(users).unwrap_or(i64::MAX) };
-                Volume { usage_data: Some(usage), ..engine.volumes().answer(&record) }
+                Volume { usage_data: Some(usage), ..engine.volume_keeper().answer(&record) }
             });
             Ok(volumes.collect())
         });
-        self.0.meter.volumes.join(walk).await
+        self.0.0.meter.volumes.join(walk).await
     }
 }
 

@@ -10,12 +10,13 @@ use api_types::container::{
 use api_types::network::EndpointSettings;
 use serde::{Deserialize, Serialize};
 
+use crate::links::Link;
 use crate::logging::{self, Address, Logging, Receiver};
 use crate::mounts::{self, ContainerMount};
 use crate::remap::{self, Remap};
 use crate::security::{self, Labels, SecurityFacts};
 use crate::time::UnixNanos;
-use crate::{Refusal, capabilities, health, ports, signal};
+use crate::{Refusal, capabilities, health, links, ports, signal};
 
 /// What the host has and the daemon was told; found out once at start.
 #[derive(Debug, Clone, Default)]
@@ -38,6 +39,8 @@ pub struct HostFacts {
     pub remap: Option<Remap>,
     /// Quotas of projects limit what a writable layer holds.
     pub layer_quota: bool,
+    /// Containers on the default bridge may not talk to each other.
+    pub separate_containers: bool,
     /// For containers that do not set them.
     pub ulimits: Vec<Ulimit>,
     /// Of containers that name none; empty: `private`.
@@ -71,6 +74,9 @@ pub struct Record {
     pub host_config: HostConfig,
     pub mounts: Vec<ContainerMount>,
     pub network: NetworkChoice,
+    /// Containers that it is linked to; the host part has none of them left.
+    #[serde(default)]
+    pub links: Vec<Link>,
     #[serde(default)]
     pub labels: Labels,
     /// What the daemon was told when the container was created, for containers that say nothing of it.
@@ -98,14 +104,15 @@ impl Record {
         parts.into_iter().flatten().flatten().cloned().collect()
     }
 
-    /// Names or IDs of the containers whose namespaces it joins.
+    /// Names or IDs of the containers whose namespaces it joins, or that it is linked to.
     pub fn needs(&self) -> impl Iterator<Item = &str> {
         let network = match &self.network {
             NetworkChoice::Container(other) => Some(other.as_str()),
             _ => None,
         };
         let modes = [&self.host_config.pid_mode, &self.host_config.ipc_mode];
-        network.into_iter().chain(modes.into_iter().filter_map(|mode| mode.strip_prefix("container:")))
+        let joined = modes.into_iter().filter_map(|mode| mode.strip_prefix("container:"));
+        network.into_iter().chain(joined).chain(self.links.iter().map(|link| link.container.as_str()))
     }
 
     /// The signal that asks it to end.
@@ -124,10 +131,19 @@ pub struct Given<'a> {
     pub host: &'a HostFacts,
     /// Finds the full ID of a container by name or ID.
     pub container: &'a dyn Fn(&str) -> Result<String, Refusal>,
+    /// Name, ID and network of a container that is found by name or ID.
+    pub link_target: &'a dyn Fn(&str) -> Result<LinkTarget, Refusal>,
     /// Whether a level of SELinux's belongs to another container.
     pub level_taken: &'a dyn Fn(&str) -> bool,
     /// What mounts refer to.
     pub mounts: mounts::Outside<'a>,
+}
+
+/// A container that a link is to lead to.
+pub struct LinkTarget {
+    pub id: String,
+    pub name: String,
+    pub network: NetworkChoice,
 }
 
 /// Decides on a create request: the record to store, and warnings for the client.
@@ -144,6 +160,7 @@ pub fn create(request: ContainerCreate, given: Given<'_>) -> Result<(Record, Vec
         return Err(Refusal::invalid("no command specified"));
     }
     let network = network(&mut config, &mut host, request.networking_config, &given)?;
+    let links = links(host.links.take(), &network, &given)?;
     check_config(&mut config, &given.id, &network, &host)?;
     check_modes(&mut host, given.host)?;
     inherit_limits(&mut host.resources, given.host);
@@ -164,6 +181,7 @@ pub fn create(request: ContainerCreate, given: Given<'_>) -> Result<(Record, Vec
         host_config: host,
         mounts,
         network,
+        links,
         labels,
         no_new_privileges: given.host.no_new_privileges,
     };
@@ -332,6 +350,42 @@ fn network(
     }
 }
 
+/// The containers that `--link` names. One that shares another's network stands for that one.
+fn links(
+    wanted: Option<Vec<String>>,
+    network: &NetworkChoice,
+    given: &Given<'_>,
+) -> Result<Vec<Link>, Refusal> {
+    let mut links: Vec<Link> = Vec::new();
+    for text in wanted.iter().flatten() {
+        let (name, alias) = links::parse(text)?;
+        let missing = |refusal: Refusal| {
+            // Not "not found": clients would take the image for missing.
+            Refusal::invalid(format!("could not get container for {name}: {}", refusal.message))
+        };
+        let mut target = (given.link_target)(name).map_err(missing)?;
+        while let NetworkChoice::Container(other) = &target.network {
+            target = (given.link_target)(other).map_err(missing)?;
+        }
+        if matches!(target.network, NetworkChoice::Host) {
+            return Err(Refusal::invalid(
+                "conflicting options: host type networking can't be used with links. This would result in undefined \
+                 behavior",
+            ));
+        }
+        // As with Docker, the first of an alias counts.
+        if !links.iter().any(|link| link.alias == alias) {
+            links.push(Link { container: target.id, name: target.name, alias: alias.into() });
+        }
+    }
+    if matches!(network, NetworkChoice::Bridge(_)) && !links.is_empty() && given.host.separate_containers {
+        return Err(Refusal::not_implemented(
+            "--link where containers may not talk to each other (icc=false)",
+        ));
+    }
+    Ok(links)
+}
+
 fn check_config(
     config: &mut ContainerConfig,
     id: &str,
@@ -451,8 +505,7 @@ fn check_modes(host: &mut HostConfig, facts: &HostFacts) -> Result<(), Refusal> 
     )?;
     logging::complete(&mut host.log_config, &facts.log);
     check_runtime(host, facts)?;
-    check_storage(host, facts)?;
-    refuse_what_is_missing(host)
+    check_storage(host, facts)
 }
 
 /// A restart policy as it was given; none is an empty name.
@@ -560,16 +613,6 @@ fn check_storage(host: &HostConfig, facts: &HostFacts) -> Result<(), Refusal> {
             )
             .hint("put the data root on a filesystem with project quotas, or leave the option out"));
         }
-    }
-    Ok(())
-}
-
-/// Asks that the host or Corten cannot meet are refused by name.
-fn refuse_what_is_missing(host: &HostConfig) -> Result<(), Refusal> {
-    let some = |list: &Option<Vec<String>>| list.iter().flatten().next().is_some();
-    let missing = [("--link", some(&host.links))];
-    if let Some((what, _)) = missing.iter().find(|(_, asked)| *asked) {
-        return Err(Refusal::not_implemented(what));
     }
     Ok(())
 }

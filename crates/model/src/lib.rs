@@ -7,6 +7,7 @@ pub mod create;
 pub mod error;
 pub mod filter;
 pub mod health;
+pub mod links;
 pub mod logging;
 pub mod mounts;
 pub mod name;

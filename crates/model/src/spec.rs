@@ -60,6 +60,8 @@ pub struct StartFacts<'a> {
     pub join_user: Option<PathBuf>,
     /// What lies below it belongs to containers, and is shown to them with the owners that it has on disk.
     pub data_root: &'a Path,
+    /// Variables of linked containers, which any of its own replaces.
+    pub linked: &'a [String],
 }
 
 /// Why a path of the host is no device.
@@ -102,7 +104,7 @@ pub fn runtime_spec(record: &Record, facts: &StartFacts<'_>) -> Result<Spec, Ref
         readonly_paths: paths(&host.readonly_paths, &READONLY_PATHS),
         ..Linux::default()
     };
-    let mut process = first_process(record)?;
+    let mut process = first_process(record, facts.linked)?;
     if facts.init_path.is_some() {
         process.args.splice(0..0, [INIT_PATH.into(), "--".into()]);
     }
@@ -119,7 +121,7 @@ pub fn runtime_spec(record: &Record, facts: &StartFacts<'_>) -> Result<Spec, Ref
     })
 }
 
-fn first_process(record: &Record) -> Result<Process, Refusal> {
+fn first_process(record: &Record, linked: &[String]) -> Result<Process, Refusal> {
     let (config, host) = (&record.config, &record.host_config);
     let granted = granted(record)?;
     let [rows, columns] = host.console_size;
@@ -132,7 +134,7 @@ fn first_process(record: &Record) -> Result<Process, Refusal> {
             ..User::default()
         },
         args: record.command(),
-        env: environment(record, config.tty),
+        env: environment(record, config.tty, linked),
         cwd: if config.working_dir.is_empty() { "/".into() } else { config.working_dir.clone() },
         capabilities: Some(sets(granted)),
         rlimits: rlimits(&host.resources),
@@ -144,9 +146,9 @@ fn first_process(record: &Record) -> Result<Process, Refusal> {
     })
 }
 
-/// The process of an exec: the container's own, with what the request says.
-pub fn exec_process(record: &Record, request: &ExecCreate) -> Result<Process, Refusal> {
-    let mut process = first_process(record)?;
+/// The process of an exec: the container's own, with what the request says; `linked`: as in [`StartFacts`].
+pub fn exec_process(record: &Record, request: &ExecCreate, linked: &[String]) -> Result<Process, Refusal> {
+    let mut process = first_process(record, linked)?;
     process.terminal = request.tty;
     process.console_size = request
         .console_size
@@ -162,7 +164,7 @@ pub fn exec_process(record: &Record, request: &ExecCreate) -> Result<Process, Re
     if request.privileged {
         process.capabilities = Some(sets(CapabilitySet::ALL));
     }
-    process.env = environment(record, request.tty);
+    process.env = environment(record, request.tty, linked);
     for variable in request.env.iter().flatten() {
         set_variable(&mut process.env, variable);
     }
@@ -186,7 +188,7 @@ fn sets(granted: CapabilitySet) -> LinuxCapabilities {
     }
 }
 
-fn environment(record: &Record, terminal: bool) -> Vec<String> {
+fn environment(record: &Record, terminal: bool, linked: &[String]) -> Vec<String> {
     let mut all = vec![defaults::PATH.to_string()];
     if !record.config.hostname.is_empty() {
         all.push(format!("HOSTNAME={}", record.config.hostname));
@@ -194,6 +196,7 @@ fn environment(record: &Record, terminal: bool) -> Vec<String> {
     if terminal {
         all.push("TERM=xterm".into());
     }
+    all.extend_from_slice(linked);
     for variable in record.config.env.iter().flatten() {
         set_variable(&mut all, variable);
     }

@@ -83,6 +83,22 @@ impl Hosts<'_> {
     }
 }
 
+/// The text of a hosts file in which the line that a name begins has another address, or, for none, is left out. A name
+/// that begins no line is not added.
+pub fn move_host(text: &str, name: &str, address: Option<IpAddr>) -> String {
+    let mut moved = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        let names = line.split_once('\t').map(|(_, names)| names.trim_end());
+        let first = names.and_then(|names| names.split_ascii_whitespace().next());
+        match (names, address) {
+            (Some(names), Some(address)) if first == Some(name) => push_line(&mut moved, address, names),
+            (Some(_), None) if first == Some(name) => {}
+            _ => moved.push_str(line),
+        }
+    }
+    moved
+}
+
 fn push_line(text: &mut String, address: IpAddr, names: &str) {
     writeln!(text, "{address}\t{names}").expect("writing to a string cannot fail");
 }

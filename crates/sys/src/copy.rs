@@ -6,16 +6,14 @@
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{
-    AtFlags, Dir, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, Uid, XattrFlags,
-};
+use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use crate::{Root, remove_tree};
+use crate::{Root, copy_content, remove_tree};
 
 /// Levels of directories that are copied; each holds two descriptors open.
 const DEPTH_MAX: usize = 250;
@@ -132,7 +130,7 @@ impl Copier {
                 let create = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | NOFOLLOW;
                 let written = rustix::fs::openat(to, name, create, Mode::from_raw_mode(0o600))?;
                 let size = u64::try_from(stat.st_size).unwrap_or(0);
-                content(&read, &written, size)?;
+                copy_content(&read, &written, size)?;
                 self.done.bytes += size;
                 finish(read.as_fd(), written.as_fd(), stat)
             }
@@ -219,51 +217,10 @@ fn attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Copies a file's content: shared where the filesystem can, with its holes, else by the kernel.
-fn content(from: &OwnedFd, to: &OwnedFd, size: u64) -> io::Result<()> {
-    if size == 0 || rustix::fs::ioctl_ficlone(to, from).is_ok() {
-        return Ok(());
-    }
-    rustix::fs::ftruncate(to, size)?;
-    let mut at = 0;
-    while at < size {
-        let start = match rustix::fs::seek(from, SeekFrom::Data(at)) {
-            Ok(start) => start,
-            // Nothing but a hole is left.
-            Err(Errno::NXIO) => return Ok(()),
-            Err(Errno::INVAL) => at,
-            Err(errno) => return Err(errno.into()),
-        };
-        let end = rustix::fs::seek(from, SeekFrom::Hole(start)).unwrap_or(size).min(size);
-        at = start;
-        while at < end {
-            let copied = piece(from, to, at, end - at)?;
-            if copied == 0 {
-                return Ok(());
-            }
-            at += copied;
-        }
-    }
-    Ok(())
-}
-
-fn piece(from: &OwnedFd, to: &OwnedFd, at: u64, length: u64) -> io::Result<u64> {
-    let length = usize::try_from(length.min(1 << 30)).unwrap_or(1 << 30);
-    let (mut read, mut written) = (at, at);
-    match rustix::fs::copy_file_range(from, Some(&mut read), to, Some(&mut written), length) {
-        Ok(0) => {}
-        Ok(count) => return Ok(count as u64),
-        Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
-        Err(errno) => return Err(errno.into()),
-    }
-    rustix::fs::seek(to, SeekFrom::Start(at))?;
-    let mut offset = at;
-    Ok(rustix::fs::sendfile(to, from, Some(&mut offset), length)? as u64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::OwnedFd;
     use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 
     fn open(path: &Path) -> OwnedFd {

@@ -6,6 +6,7 @@
 pub mod bpf;
 pub mod btrfs;
 pub mod channel;
+mod content;
 mod copy;
 pub mod memory;
 pub mod mount;
@@ -21,6 +22,7 @@ pub mod time;
 mod tree;
 
 pub use channel::Channel;
+pub use content::copy_content;
 pub use copy::{Copied, copy_tree, is_empty_directory};
 pub use root::{Graft, Place, Root};
 pub use tree::{TreeUsage, remove_tree, tree_usage};

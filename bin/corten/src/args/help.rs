@@ -26,11 +26,11 @@ pub fn render(setting: &Setting<'_>, command: &'static Command, path: &[&'static
     let mut out = String::from("Usage:  ");
     let usage = if command.subs.is_empty() { command.usage } else { "COMMAND" };
     for (index, line) in usage.split('\n').enumerate() {
-        let lead = if index > 0 { "\t" } else { "" };
-        let _ = writeln!(out, "{}", format!("{lead}{full} {line}").trim_end());
-    }
-    if usage.is_empty() {
-        let _ = write!(out, "");
+        // Further forms are shown by the short path, whichever way the help was asked for.
+        let _ = match index {
+            0 => writeln!(out, "{}", format!("{full} {line}").trim_end()),
+            _ => writeln!(out, "\t{} {} {line}", setting.program, command.name),
+        };
     }
     let text = if command.long.is_empty() { command.short } else { command.long };
     let _ = write!(out, "\n{}\n", text.replace("{program}", setting.program));

@@ -69,7 +69,7 @@ impl Flag {
         self
     }
 
-    /// Accepted, but not shown in help.
+    /// Accepted, but not shown in help: old names, what other systems or experimental daemons have.
     pub const fn hidden(mut self) -> Self {
         self.hidden = true;
         self
@@ -176,6 +176,11 @@ impl Matches {
     /// Whether the flag was given at all.
     pub fn has(&self, name: &str) -> bool {
         self.values.iter().any(|(known, _)| *known == name)
+    }
+
+    /// Whether any flag of the command was given.
+    pub fn has_flags(&self) -> bool {
+        !self.values.is_empty()
     }
 
     /// All values in order.

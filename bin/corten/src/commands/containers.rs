@@ -175,6 +175,9 @@ struct UpdateAnswer {
 }
 
 pub async fn update(app: &App, matches: &Matches) -> Result<(), Fail> {
+    if !matches.has_flags() {
+        return Err(Fail::text("you must provide one or more flags when using this command"));
+    }
     let number = |name: &str| matches.int(name).unwrap_or(0);
     let bytes = |name: &str| matches.bytes(name).unwrap_or(0);
     let restart = match matches.str("restart") {

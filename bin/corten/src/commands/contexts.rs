@@ -286,7 +286,8 @@ fn inspect(app: &App, store: &Store, matches: &Matches) -> Result<(), Fail> {
             out(if text.is_empty() { "\n" } else { &text });
         }
         None if matches.str("format") == "json" => out(&format!("{}\n", Value::Array(found))),
-        None => out(&super::inspect::indented(&found)?),
+        // The reference client escapes for HTML here, which shows in the default context's places.
+        None => out(&super::inspect::indented(&found)?.replace('<', "\\u003c").replace('>', "\\u003e")),
     }
     if mistakes.is_empty() { Ok(()) } else { Err(Fail::text(mistakes.join("\n"))) }
 }

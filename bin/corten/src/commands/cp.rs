@@ -116,8 +116,8 @@ async fn from_container(
         let (followed, name) = followed_name(path, &remote::join_link(path, &stat.link_target));
         (source, rename) = (followed, name);
     }
-    let (stat, answer) = remote.get(&source).await?;
-    let Some(to) = to else { return remote::to_stdout(answer).await };
+    let Some(to) = to else { return remote::to_stdout(remote.get(&source).await?.1).await };
+    let (stat, incoming) = remote.take(&source).await?;
     let destination = local::destination(&to)?;
     let placing = placing(stat.is_directory(), &destination)?;
     let old = top_name(&source);
@@ -128,7 +128,7 @@ async fn from_container(
         rename: (old != new).then(|| (old.into_bytes(), new.into_bytes())),
         keep_owners: wishes.owners,
     };
-    let copied = remote::receive(answer, unpacked, &mut progress).await;
+    let copied = remote::receive(incoming, unpacked, &mut progress).await;
     progress.end(copied.is_ok().then_some((stat.told_size(), to.as_str())));
     copied
 }
@@ -157,6 +157,12 @@ async fn to_container(
     let placing = placing(source.is_directory, &destination)?;
     let name = placing.name.unwrap_or_else(|| source.name.clone());
     let size = if wishes.quiet { None } else { source.size() };
+    if let Some(offered) = remote.offer(&placing.directory, wishes.owners).await? {
+        let counter = progress.counter();
+        let sent = progress.during(move || offered.send(source, &name, counter)).await;
+        progress.end(sent.is_ok().then_some((size, told.as_str())));
+        return sent;
+    }
     let (body, packing) = source.pack(name);
     let body = progress.watch(body);
     let sent = remote.put(&placing.directory, body, wishes.owners).await;

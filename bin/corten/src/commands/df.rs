@@ -236,9 +236,10 @@ impl Found {
         let now = time::now();
         let names = images::Names { digests: false, all: false };
         [
+            // One line each, under its first name.
             self.images
                 .iter()
-                .flat_map(|image| images::rows(image, &names, truncate, now))
+                .filter_map(|image| images::rows(image, &names, truncate, now).into_iter().next())
                 .map(|mut row| {
                     // Digests are not asked for here, and not named as missing either.
                     row.fields.insert("Digest".to_owned(), Value::String(String::new()));

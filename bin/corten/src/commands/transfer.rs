@@ -38,6 +38,17 @@ pub fn read_body(mut source: impl Read + Send + 'static) -> Body {
     Body::Stream(receiver)
 }
 
+/// An archive to be sent.
+fn archive(path: &str) -> Result<std::fs::File, Fail> {
+    let failed =
+        |verb: &str, error: std::io::Error| Fail::text(format!("{verb} {path}: {}", describe(&error)));
+    let file = std::fs::File::open(path).map_err(|error| failed("open", error))?;
+    match file.metadata() {
+        Ok(meta) if meta.is_dir() => Err(failed("read", std::io::ErrorKind::IsADirectory.into())),
+        _ => Ok(file),
+    }
+}
+
 /// A platform as the API takes it.
 pub fn platform_json(text: &str) -> Result<String, Fail> {
     let parts: Vec<&str> = text.split('/').collect();
@@ -65,11 +76,7 @@ pub async fn load(app: &App, matches: &Matches) -> Result<(), Fail> {
             return Err(Fail::text("requested load from stdin, but stdin is empty"));
         }
         "" => read_body(std::io::stdin()),
-        path => {
-            let file = std::fs::File::open(path)
-                .map_err(|error| Fail::text(format!("open {path}: {}", describe(&error))))?;
-            read_body(file)
-        }
+        path => read_body(archive(path)?),
     };
     // Progress is for terminals.
     let mut request = Request::post("/images/load").body("application/x-tar", body);
@@ -172,11 +179,7 @@ pub async fn import(app: &App, matches: &Matches) -> Result<(), Fail> {
     let body = match source.as_str() {
         "-" => read_body(std::io::stdin()),
         _ if remote => Body::Empty,
-        path => {
-            let file = std::fs::File::open(path)
-                .map_err(|error| Fail::text(format!("open {path}: {}", describe(&error))))?;
-            read_body(file)
-        }
+        path => read_body(archive(path)?),
     };
     let mut request = Request::post("/images/create").query("fromSrc", if remote { source } else { "-" });
     if let Some(name) = matches.args.get(1) {

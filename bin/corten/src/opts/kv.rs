@@ -20,7 +20,12 @@ fn all(
         if size > MAX_FILE {
             return Err(format!("file {path} is longer than {MAX_FILE} bytes"));
         }
-        let text = fs::read(path).map_err(opened)?;
+        let text = fs::read(path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::IsADirectory => {
+                format!("invalid env file ({path}): read {path}: is a directory")
+            }
+            _ => opened(error),
+        })?;
         let text =
             String::from_utf8(text).map_err(|_| format!("env file {path} contains invalid utf8 bytes"))?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(&text);

@@ -34,6 +34,8 @@ const ANSWER_MAX: u64 = 16 << 20;
 pub struct Peer {
     /// Of TLS clients, in DER, their own first.
     pub certificates: Arc<[Vec<u8>]>,
+    /// A program of this machine, over a Unix socket.
+    pub local: bool,
 }
 
 /// The plugins that have been talked to, by name.

@@ -74,7 +74,7 @@ impl Wanted {
             held: false,
         };
         let past = match self.logs && (stdout || stderr) {
-            true => Some(app.engine.past(id, &attach).await?),
+            true => Some(app.engine.attachments().past(id, &attach).await?),
             false => None,
         };
         Ok(Prepared { attach, past, live: self.live })
@@ -86,17 +86,10 @@ impl Prepared {
         let Prepared { attach, past, live } = self;
         match past {
             None if live => {
-                app.engine.attach(id, Client { attach, stream, held: None }).await?;
+                app.engine.attachments().attach(id, Client { attach, stream, held: None, run: None }).await?;
             }
             None => {}
-            Some(past) => {
-                let (engine, id) = (app.engine.clone(), id.to_string());
-                tokio::spawn(async move {
-                    if let Err(error) = engine.attach_after(past, attach, stream, live).await {
-                        tracing::debug!(container = %id, %error, "an attached client did not get the log");
-                    }
-                });
-            }
+            Some(past) => app.engine.attachments().after(past, attach, stream, live).await?,
         }
         Ok(answer)
     }

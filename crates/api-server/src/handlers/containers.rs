@@ -27,7 +27,7 @@ pub async fn list(app: &App, request: &Request) -> Outcome {
         size: query.flag("size"),
         filters: query.text("filters").into(),
     };
-    let mut answer = app.engine.list(wanted).await?;
+    let mut answer = app.engine.containers().list(wanted).await?;
     answer.iter_mut().for_each(|one| versions::container_summary(one, request.version));
     json(&answer)
 }
@@ -50,12 +50,12 @@ pub async fn create(app: &App, mut request: Request) -> Outcome {
     }
     versions::container_create(&mut body, request.version);
     versions::container_mounts(&mut body, request.version)?;
-    let (id, warnings) = app.engine.create(&name, body).await?;
+    let (id, warnings) = app.engine.containers().create(&name, body).await?;
     created(&ContainerCreateResponse { id, warnings })
 }
 
 pub async fn inspect(app: &App, request: &Request, id: &str) -> Outcome {
-    let answer = app.engine.inspect(id, request.query.flag("size")).await?;
+    let answer = app.engine.containers().inspect(id, request.query.flag("size")).await?;
     let mut answer = serde_json::to_value(&answer)
         .map_err(|error| Refusal::from_error("cannot write the answer", &error))?;
     versions::inspect_container(&mut answer, request.version);
@@ -72,52 +72,53 @@ pub async fn start(app: &App, mut request: Request, id: &str) -> Outcome {
             "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24",
         ));
     }
-    app.engine.start(id).await?;
+    app.engine.containers().start(id).await?;
     no_content()
 }
 
 pub async fn stop(app: &App, request: &Request, id: &str) -> Outcome {
-    app.engine.stop(id, request.query.text("signal"), request.query.number("t")?).await?;
+    app.engine.containers().stop(id, request.query.text("signal"), request.query.number("t")?).await?;
     no_content()
 }
 
 pub async fn restart(app: &App, request: &Request, id: &str) -> Outcome {
-    app.engine.restart(id, request.query.text("signal"), request.query.number("t")?).await?;
+    app.engine.containers().restart(id, request.query.text("signal"), request.query.number("t")?).await?;
     no_content()
 }
 
 pub async fn kill(app: &App, request: &Request, id: &str) -> Outcome {
-    app.engine.kill(id, request.query.text("signal")).await?;
+    app.engine.containers().kill(id, request.query.text("signal")).await?;
     no_content()
 }
 
 pub async fn pause(app: &App, id: &str, frozen: bool) -> Outcome {
-    app.engine.pause(id, frozen).await?;
+    app.engine.containers().pause(id, frozen).await?;
     no_content()
 }
 
 pub async fn rename(app: &App, request: &Request, id: &str) -> Outcome {
-    app.engine.rename(id, request.query.text("name")).await?;
+    app.engine.containers().rename(id, request.query.text("name")).await?;
     no_content()
 }
 
 pub async fn update(app: &App, mut request: Request, id: &str) -> Outcome {
     let mut body: ContainerUpdate = request.json().await?;
     versions::update(&mut body, request.version);
-    let warnings = app.engine.update(id, body).await?;
+    let warnings = app.engine.containers().update(id, body).await?;
     json(&ContainerUpdateResponse { warnings: (!warnings.is_empty()).then_some(warnings) })
 }
 
 pub async fn remove(app: &App, request: &Request, id: &str) -> Outcome {
     if request.query.flag("link") {
-        return Err(Refusal::not_implemented("removing links"));
+        app.engine.containers().unlink(id).await?;
+        return no_content();
     }
-    app.engine.remove(id, request.query.flag("force"), request.query.flag("v")).await?;
+    app.engine.containers().remove(id, request.query.flag("force"), request.query.flag("v")).await?;
     no_content()
 }
 
 pub async fn prune(app: &App, request: &Request) -> Outcome {
-    json(&app.engine.prune(request.query.text("filters")).await?)
+    json(&app.engine.containers().prune(request.query.text("filters")).await?)
 }
 
 /// Rows and columns of a resize.
@@ -135,17 +136,17 @@ pub fn size(request: &Request) -> Result<(u16, u16), Refusal> {
 
 pub async fn resize(app: &App, request: &Request, id: &str) -> Outcome {
     let (rows, columns) = size(request)?;
-    app.engine.resize(id, rows, columns).await?;
+    app.engine.containers().resize(id, rows, columns).await?;
     Ok(empty(StatusCode::OK))
 }
 
 pub async fn top(app: &App, request: &Request, id: &str) -> Outcome {
-    json(&app.engine.top(id, request.query.text("ps_args")).await?)
+    json(&app.engine.containers().top(id, request.query.text("ps_args")).await?)
 }
 
 pub async fn wait(app: &App, request: &Request, id: &str) -> Outcome {
     let condition = WaitCondition::parse(request.query.text("condition"))?;
-    let ended = app.engine.wait(id, condition)?;
+    let ended = app.engine.containers().wait(id, condition)?;
     if request.version < Version::new(1, 30) {
         return json(&ended.await);
     }
@@ -181,7 +182,7 @@ pub async fn logs(app: &App, request: &Request, id: &str) -> Outcome {
         timestamps: query.flag("timestamps"),
         details: query.flag("details"),
     };
-    let stream = app.engine.logs(id, wanted).await?;
+    let stream = app.engine.logs().read(id, wanted).await?;
     use futures_util::StreamExt;
     let batches = received(stream.batches)
         .map(|batch| batch.map(Bytes::from).map_err(|refusal| io::Error::other(refusal.message)));

@@ -24,13 +24,13 @@ pub async fn create(app: &App, mut request: Request, container: &str) -> Outcome
         return Err(Refusal::invalid("no exec command specified"));
     }
     detach_keys(&wanted.detach_keys)?;
-    let id = app.engine.exec_create(container, wanted).await?;
+    let id = app.engine.execs().create(container, wanted).await?;
     created(&IdResponse { id })
 }
 
 pub async fn start(app: &App, mut request: Request, id: &str) -> Outcome {
     let wanted: ExecStart = request.json_if_any().await?.unwrap_or_default();
-    let found = app.engine.exec_find(id)?;
+    let found = app.engine.execs().find(id)?;
     let (container, exec) = (found.container.view(), found.exec);
     match exec.phase() {
         ExecPhase::Created => {}
@@ -44,7 +44,7 @@ pub async fn start(app: &App, mut request: Request, id: &str) -> Outcome {
     container.phase.may_exec(container.id())?;
     let console = wanted.console_size;
     if wanted.detach {
-        app.engine.exec_start(id, None, console).await?;
+        app.engine.execs().start(id, None, console).await?;
         return Ok(empty(http::StatusCode::OK));
     }
     let config = exec.request.clone();
@@ -68,8 +68,10 @@ pub async fn start(app: &App, mut request: Request, id: &str) -> Outcome {
         let copy = socket.try_clone();
         let (send, handed) = oneshot::channel();
         let _ = send.send((socket, early));
-        if let Err(refusal) =
-            engine.exec_start(&id, Some(Client { attach, stream: handed, held: None }), console).await
+        if let Err(refusal) = engine
+            .execs()
+            .start(&id, Some(Client { attach, stream: handed, held: None, run: None }), console)
+            .await
             && let Ok(copy) = copy
         {
             tell(copy.into(), multiplexed, &refusal);
@@ -93,10 +95,10 @@ fn tell(mut stream: UnixStream, multiplexed: bool, refusal: &Refusal) {
 
 pub async fn resize(app: &App, request: &Request, id: &str) -> Outcome {
     let (rows, columns) = size(request)?;
-    app.engine.exec_resize(id, rows, columns).await?;
+    app.engine.execs().resize(id, rows, columns).await?;
     Ok(empty(http::StatusCode::OK))
 }
 
 pub async fn inspect(app: &App, id: &str) -> Outcome {
-    json(&app.engine.exec_inspect(id).await?)
+    json(&app.engine.execs().inspect(id).await?)
 }

@@ -6,12 +6,12 @@ use engine::files::{Archive, Commit, ExtractOptions};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use model::Refusal;
 
-use crate::App;
 use crate::handlers::build::changed_config;
 use crate::handlers::images::named;
 use crate::request::Request;
 use crate::respond::{Answer, Outcome, created, empty, json, streamed};
 use crate::stream::pipe;
+use crate::{App, handover};
 
 const STAT: HeaderName = HeaderName::from_static("x-docker-container-path-stat");
 
@@ -57,9 +57,12 @@ pub async fn stat(app: &App, request: &Request, id: &str) -> Outcome {
     Ok(answer)
 }
 
-pub async fn archive(app: &App, request: &Request, id: &str) -> Outcome {
-    let (stat, archive) = app.engine.files().archive(id, path(request)?).await?;
-    let mut answer = written("application/x-tar", archive);
+pub async fn archive(app: &App, mut request: Request, id: &str) -> Outcome {
+    let (stat, source) = app.engine.files().source(id, path(&request)?).await?;
+    let mut answer = match handover::agreed(app, &mut request) {
+        Some(upgrade) => handover::send(upgrade, source),
+        None => written("application/x-tar", source.archive()),
+    };
     add_stat(&mut answer, &stat)?;
     Ok(answer)
 }
@@ -85,13 +88,19 @@ fn written(content_type: &'static str, archive: Archive) -> Answer {
     streamed(content_type, pieces)
 }
 
-pub async fn extract(app: &App, request: Request, id: &str) -> Outcome {
+pub async fn extract(app: &App, mut request: Request, id: &str) -> Outcome {
     let path = path(&request)?.to_string();
     let options = ExtractOptions {
         keep_kinds: request.query.flag("noOverwriteDirNonDir"),
         to_user: request.query.flag("copyUIDGID"),
     };
-    app.engine.files().extract(id, &path, options, request.into_reader()).await?;
+    let destination = app.engine.files().destination(id, &path, options).await?;
+    if let Some(upgrade) = handover::agreed(app, &mut request) {
+        return Ok(handover::receive(upgrade, destination));
+    }
+    let archive = request.into_reader();
+    let extracted = tokio::task::spawn_blocking(move || destination.extract(archive)).await;
+    extracted.map_err(|error| Refusal::from_error("internal error", &error))??;
     Ok(empty(StatusCode::OK))
 }
 
@@ -102,9 +111,9 @@ pub async fn changes(app: &App, id: &str) -> Outcome {
 pub async fn commit(app: &App, mut request: Request) -> Outcome {
     let query = request.query.clone();
     let body = config_body(&mut request).await?;
-    let files = app.engine.files();
+    let commits = app.engine.commits();
     let container = query.text("container");
-    let inherited = files.config(container)?;
+    let inherited = commits.config(container)?;
     let given = body.as_ref().map_or_else(|| inherited.clone(), engine::stored_config);
     let mut config = changed_config(given, &query.all("changes"))?;
     engine::merge_config(&mut config, &inherited);
@@ -119,7 +128,7 @@ pub async fn commit(app: &App, mut request: Request) -> Outcome {
         comment: query.text("comment").into(),
         pause: query.flag_or("pause", true),
     };
-    created(&IdResponse { id: files.commit(container, commit).await? })
+    created(&IdResponse { id: commits.make(container, commit).await? })
 }
 
 /// The config in the body; clients that have none send nothing, or `null`.

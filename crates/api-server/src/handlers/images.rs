@@ -76,7 +76,7 @@ pub async fn list(app: &App, request: &Request) -> Outcome {
 pub async fn usage(app: &App, version: Version) -> Result<(i64, Vec<ImageSummary>), Refusal> {
     blocking(app, move |engine| {
         let found = engine.images().list(&ListFilter::default()).map_err(refusal)?;
-        let (shared, users) = (engine.images().shared_sizes(), engine.image_users());
+        let (shared, users) = (engine.images().shared_sizes(), engine.system().image_users());
         let answers = found.iter().map(|one| {
             let mut answer = summary(engine, one, version);
             answer.shared_size = shared.get(&one.image.id).map_or(0, |bytes| *bytes as i64);
@@ -94,7 +94,7 @@ fn summary(engine: &Engine, found: &images::Summary, version: Version) -> ImageS
     let labels = &image.config.config.labels;
     let mut answer = ImageSummary {
         containers: if version >= Version::new(1, 51) {
-            engine.containers_of_image(&id).len() as i64
+            engine.system().containers_of_image(&id).len() as i64
         } else {
             -1
         },
@@ -196,7 +196,7 @@ pub fn named(repository: &str, tag: &str) -> Result<Reference, Refusal> {
 /// Which containers use an image, for its removal.
 fn users(engine: &Engine) -> impl Fn(&Digest) -> Vec<User> + '_ {
     |image| {
-        let using = engine.containers_of_image(&image.to_string());
+        let using = engine.system().containers_of_image(&image.to_string());
         using.into_iter().map(|(container, running)| User { container, running }).collect()
     }
 }

@@ -36,9 +36,9 @@ pub async fn stats(app: &App, request: &Request, id: &str) -> Outcome {
         before: None,
     };
     if !stream && (once || !view.phase.is_running()) {
-        return json(&answers.next(app.engine.stats_once(id).await?));
+        return json(&answers.next(app.engine.stats().once(id).await?));
     }
-    let mut watch = app.engine.stats(id)?;
+    let mut watch = app.engine.stats().watch(id)?;
     if !stream {
         let sample = match second(&mut watch, &mut answers).await {
             Some(sample) => sample,

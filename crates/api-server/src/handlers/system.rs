@@ -49,7 +49,7 @@ fn go_arch() -> &'static str {
 
 pub fn version(app: &App) -> Outcome {
     let about = &app.about;
-    let kernel = app.engine.system_facts().kernel;
+    let kernel = app.engine.system().facts().kernel;
     let details = [
         ("ApiVersion", Version::MAX.to_string()),
         ("Arch", go_arch().into()),
@@ -82,7 +82,7 @@ pub fn version(app: &App) -> Outcome {
 
 pub async fn info(app: &App) -> Outcome {
     let engine = app.engine.clone();
-    let facts = tokio::task::spawn_blocking(move || engine.system_facts())
+    let facts = tokio::task::spawn_blocking(move || engine.system().facts())
         .await
         .map_err(|error| Refusal::from_error("internal error", &error))?;
     let options = app.engine.options();

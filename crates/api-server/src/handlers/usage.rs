@@ -49,7 +49,7 @@ pub async fn df(app: &App, request: &Request) -> Outcome {
     let version = request.version;
     let mut found = DiskUsage::default();
     if kinds.containers {
-        let mut containers = app.engine.container_usage().await?.to_vec();
+        let mut containers = app.engine.usage().containers().await?.to_vec();
         containers.iter_mut().for_each(|one| versions::container_summary(one, version));
         found.container_usage = Some(of_containers(containers));
     }
@@ -59,7 +59,7 @@ pub async fn df(app: &App, request: &Request) -> Outcome {
         found.image_usage = Some(of_images(layers, images));
     }
     if kinds.volumes {
-        found.volume_usage = Some(of_volumes(app.engine.volume_usage().await?.to_vec()));
+        found.volume_usage = Some(of_volumes(app.engine.usage().volumes().await?.to_vec()));
     }
     if kinds.build_cache {
         // What the classic builder keeps is images.

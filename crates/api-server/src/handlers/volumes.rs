@@ -9,11 +9,11 @@ use crate::respond::{Outcome, created, json, no_content};
 use crate::versions::Version;
 
 pub fn list(app: &App, request: &Request) -> Outcome {
-    json(&app.engine.volume_list(request.query.text("filters"))?)
+    json(&app.engine.volumes().list(request.query.text("filters"))?)
 }
 
 pub fn inspect(app: &App, name: &str) -> Outcome {
-    json(&app.engine.volume_inspect(name)?)
+    json(&app.engine.volumes().inspect(name)?)
 }
 
 pub async fn create(app: &App, mut request: Request) -> Outcome {
@@ -22,11 +22,11 @@ pub async fn create(app: &App, mut request: Request) -> Outcome {
     if body.cluster_volume_spec.is_some() {
         return Err(not_in_swarm());
     }
-    created(&app.engine.volume_create(body).await?)
+    created(&app.engine.volumes().create(body).await?)
 }
 
 pub async fn remove(app: &App, request: &Request, name: &str) -> Outcome {
-    app.engine.volume_remove(name, request.query.flag("force")).await?;
+    app.engine.volumes().remove(name, request.query.flag("force")).await?;
     no_content()
 }
 
@@ -54,5 +54,5 @@ fn not_in_swarm() -> Refusal {
 pub async fn prune(app: &App, request: &Request) -> Outcome {
     // Before 1.42 all volumes went, not only those without a name.
     let all = request.version < Version::new(1, 42);
-    json(&app.engine.volume_prune(request.query.text("filters"), all).await?)
+    json(&app.engine.volumes().prune(request.query.text("filters"), all).await?)
 }

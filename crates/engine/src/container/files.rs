@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use model::Refusal;
 use model::create::{NetworkChoice, Record};
+use model::links::Linked;
 
 use crate::net::{self, Endpoint, NameService};
 use crate::paths::{Paths, replace};
@@ -33,6 +34,7 @@ impl Files {
         &self,
         record: &Record,
         endpoint: Option<&Endpoint>,
+        linked: &[Linked],
         names: &NameService,
     ) -> Result<(), Refusal> {
         if matches!(record.network, NetworkChoice::Container(_)) {
@@ -43,7 +45,8 @@ impl Files {
         let name =
             if record.config.hostname.is_empty() { net::host_name() } else { record.config.hostname.clone() };
         replace(&self.hostname, format!("{name}\n").as_bytes()).map_err(failed)?;
-        replace(&self.hosts, net::hosts_text(record, &name, endpoint, names).as_bytes()).map_err(failed)?;
+        replace(&self.hosts, net::hosts_text(record, &name, endpoint, linked, names).as_bytes())
+            .map_err(failed)?;
         replace(&self.resolv_conf, net::resolv_text(record, names).as_bytes()).map_err(failed)
     }
 }

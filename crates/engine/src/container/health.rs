@@ -1,10 +1,12 @@
 //! Looking after a running container's health: probes as execs, one at a time, between which nothing runs.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use model::health::{Check, Health, OUTPUT_MAX, Outcome};
+use api_types::container::ContainerConfig;
+use model::Refusal;
+use model::health::{Check, Health, OUTPUT_MAX, Outcome, Status};
 use model::time::UnixNanos;
-use model::{Phase, Refusal};
 use shim_protocol::{Capture, Captured, Command as ToShim, Reply};
 use tokio::time::Instant;
 
@@ -51,6 +53,92 @@ impl Care {
         }
     }
 
+    /// The container has started.
+    pub fn begin(&mut self, config: &ContainerConfig, started_at: UnixNanos) {
+        let Some(check) = Check::of(config) else { return };
+        self.health = Some(Health::begin(self.health.as_ref()));
+        self.watch(check, started_at, started_at);
+    }
+
+    /// The container ended, or is paused.
+    pub fn stop(&mut self) {
+        if self.watch.take().is_some()
+            && let Some(health) = &mut self.health
+        {
+            health.stop();
+        }
+    }
+
+    /// The container goes on after a pause.
+    pub fn resume(&mut self, config: &ContainerConfig, started_at: UnixNanos) {
+        if let Some(check) = Check::of(config) {
+            self.watch(check, started_at, clock::now());
+        }
+    }
+
+    /// Goes on where an earlier daemon left it, which has kept the health in the container's run directory.
+    pub fn adopt(
+        &mut self,
+        config: &ContainerConfig,
+        run_directory: &Path,
+        started_at: UnixNanos,
+        frozen: bool,
+    ) {
+        let Some(check) = Check::of(config) else { return };
+        let kept = std::fs::read(run_directory.join(HEALTH_NAME)).ok();
+        let kept = kept.and_then(|bytes| serde_json::from_slice::<Health>(&bytes).ok());
+        let health = kept.unwrap_or_else(|| Health::begin(self.health.as_ref()));
+        let since = health.last_looked().unwrap_or(started_at).max(started_at);
+        self.health = Some(health);
+        self.watch(check, started_at, since);
+        if frozen {
+            self.stop();
+        }
+    }
+
+    /// Leaves the health where the next daemon finds it; that is in memory, and nobody waits for it on a disk.
+    pub async fn keep(&self, run_directory: PathBuf) {
+        let Some(bytes) = self.health.as_ref().and_then(|health| serde_json::to_vec(health).ok()) else {
+            return;
+        };
+        let path = run_directory.join(HEALTH_NAME);
+        let kept = blocking(move || {
+            crate::paths::replace(&path, &bytes)
+                .map_err(|error| Refusal::from_error("cannot keep the container's health", &error))
+        });
+        if let Err(error) = kept.await {
+            tracing::debug!(%error, "a container's health will be forgotten with this daemon");
+        }
+    }
+
+    /// The running probe's outcome, if it was that exec which ended.
+    fn outcome(&self, exec: &str, code: i32, captured: Option<&Captured>) -> Option<Outcome> {
+        let Watch { next: Next::Result { exec: probe, began }, check, .. } = self.watch.as_ref()? else {
+            return None;
+        };
+        if probe != exec {
+            return None;
+        }
+        let (began, now) = (*began, clock::now());
+        let (output, truncated, timed_out) = match captured {
+            Some(captured) => (captured.output.as_str(), captured.truncated, captured.timed_out),
+            None => ("", false, false),
+        };
+        Some(match timed_out {
+            true => Outcome::timed_out(began, now, check.timeout, output, truncated),
+            false => Outcome::exited(began, now, code, output, truncated),
+        })
+    }
+
+    /// Takes a probe's outcome, and plans the next; the new status if it has changed. None if nothing is watched.
+    fn take(&mut self, outcome: Outcome) -> Option<Option<Status>> {
+        let (health, watch) = (self.health.as_mut()?, self.watch.as_mut()?);
+        let changed = health.take(&watch.check, watch.started_at, outcome);
+        let pause = health.pause(&watch.check, watch.started_at, clock::now());
+        watch.next = Next::Probe(Instant::now() + Duration::from_nanos(u64::try_from(pause).unwrap_or(0)));
+        Some(changed)
+    }
+
     /// Watches on, with the next probe a pause after `since`.
     fn watch(&mut self, check: Check, started_at: UnixNanos, since: UnixNanos) {
         let Some(health) = &self.health else { return };
@@ -70,46 +158,6 @@ pub async fn sleep_until(at: Option<Instant>) {
 }
 
 impl Task {
-    /// The container has started.
-    pub(super) fn begin_health(&mut self, started_at: UnixNanos) {
-        let Some(check) = Check::of(&self.record.config) else { return };
-        self.care.health = Some(Health::begin(self.care.health.as_ref()));
-        self.care.watch(check, started_at, started_at);
-    }
-
-    /// The container ended, or is paused.
-    pub(super) fn stop_health(&mut self) {
-        if self.care.watch.take().is_some()
-            && let Some(health) = &mut self.care.health
-        {
-            health.stop();
-        }
-    }
-
-    /// The container goes on after a pause.
-    pub(super) fn resume_health(&mut self) {
-        if let (Some(check), Phase::Running { started_at, .. }) =
-            (Check::of(&self.record.config), &self.phase)
-        {
-            self.care.watch(check, *started_at, clock::now());
-        }
-    }
-
-    /// Goes on where an earlier daemon left it.
-    pub(super) fn adopt_health(&mut self) {
-        let Phase::Running { started_at, frozen, .. } = self.phase else { return };
-        let Some(check) = Check::of(&self.record.config) else { return };
-        let kept = std::fs::read(self.engine.paths().task(&self.record.id).join(HEALTH_NAME)).ok();
-        let kept = kept.and_then(|bytes| serde_json::from_slice::<Health>(&bytes).ok());
-        let health = kept.unwrap_or_else(|| Health::begin(self.care.health.as_ref()));
-        let since = health.last_looked().unwrap_or(started_at).max(started_at);
-        self.care.health = Some(health);
-        self.care.watch(check, started_at, since);
-        if frozen {
-            self.stop_health();
-        }
-    }
-
     /// A probe is due.
     pub(super) async fn probe(&mut self) {
         let Some(watch) = &self.care.watch else { return };
@@ -133,10 +181,14 @@ impl Task {
         if command.is_empty() {
             return Err(Refusal::invalid("No exec command specified"));
         }
-        let shim = self.shim.clone().ok_or_else(|| Refusal::system("the container's shim is gone"))?;
+        let shim = self.link.answering()?;
         let request =
             api_types::exec::ExecCreate { cmd: command.to_vec(), ..api_types::exec::ExecCreate::default() };
-        let process = model::spec::exec_process(&self.record, &request)?;
+        let process = model::spec::exec_process(
+            &self.record,
+            &request,
+            &super::links::variables(&self.engine, &self.record),
+        )?;
         let filter = self.engine.seccomp(&self.record)?;
         let capture =
             Capture { bytes_max: OUTPUT_MAX, timeout_nanoseconds: u64::try_from(timeout).unwrap_or(0) };
@@ -157,47 +209,18 @@ impl Task {
     }
 
     /// An exec has ended: takes its result if it was the probe.
-    pub(super) async fn probe_ended(&mut self, id: &str, code: i32, captured: Option<Captured>) {
-        let Some(Watch { next: Next::Result { exec, began }, check, .. }) = &self.care.watch else { return };
-        if exec != id {
-            return;
+    pub(super) async fn probe_ended(&mut self, exec: &str, code: i32, captured: Option<Captured>) {
+        if let Some(outcome) = self.care.outcome(exec, code, captured.as_ref()) {
+            self.looked(outcome).await;
         }
-        let (began, now) = (*began, clock::now());
-        let (output, truncated, timed_out) = match &captured {
-            Some(captured) => (captured.output.as_str(), captured.truncated, captured.timed_out),
-            None => ("", false, false),
-        };
-        let outcome = match timed_out {
-            true => Outcome::timed_out(began, now, check.timeout, output, truncated),
-            false => Outcome::exited(began, now, code, output, truncated),
-        };
-        self.looked(outcome).await;
     }
 
     async fn looked(&mut self, outcome: Outcome) {
-        let (Some(health), Some(watch)) = (&mut self.care.health, &mut self.care.watch) else { return };
-        let changed = health.take(&watch.check, watch.started_at, outcome);
-        let pause = health.pause(&watch.check, watch.started_at, clock::now());
-        watch.next = Next::Probe(Instant::now() + Duration::from_nanos(u64::try_from(pause).unwrap_or(0)));
+        let Some(changed) = self.care.take(outcome) else { return };
         if let Some(status) = changed {
             self.emit(&format!("health_status: {}", status.word()), &[]);
         }
         self.publish();
-        self.keep_health().await;
-    }
-
-    /// Leaves the health where the next daemon finds it; that is in memory, and nobody waits for it on a disk.
-    pub(super) async fn keep_health(&self) {
-        let Some(bytes) = self.care.health.as_ref().and_then(|health| serde_json::to_vec(health).ok()) else {
-            return;
-        };
-        let path = self.engine.paths().task(&self.record.id).join(HEALTH_NAME);
-        let kept = blocking(move || {
-            crate::paths::replace(&path, &bytes)
-                .map_err(|error| Refusal::from_error("cannot keep the container's health", &error))
-        });
-        if let Err(error) = kept.await {
-            tracing::debug!(container = %self.record.id, %error, "its health will be forgotten with this daemon");
-        }
+        self.care.keep(self.run_directory()).await;
     }
 }

@@ -1,13 +1,19 @@
 //! One container: the task that owns it, the commands that it takes, and the view that readers see.
 
 mod cleanup;
+mod ending;
 mod exec;
 mod files;
 mod health;
 mod joins;
 mod lease;
+mod link;
+pub(crate) mod links;
+mod network;
+mod plan;
 mod reach;
 mod restart;
+mod running;
 mod start;
 mod task;
 mod update;
@@ -101,6 +107,8 @@ pub struct Client {
     pub stream: oneshot::Receiver<Stream>,
     /// Takes what has to be sent before the client is released, of a client whose output is held.
     pub held: Option<oneshot::Sender<Held>>,
+    /// It is for the run that so many have ended before, and no later one.
+    pub run: Option<u64>,
 }
 
 /// A client that a shim holds back until it has got what came before.
@@ -184,6 +192,15 @@ pub enum Command {
         id: String,
         rows: u16,
         columns: u16,
+        answer: Answer<()>,
+    },
+    /// A container that this one is linked to has started.
+    LinkMoved {
+        child: String,
+        address: std::net::IpAddr,
+    },
+    Unlink {
+        alias: String,
         answer: Answer<()>,
     },
     Rename {

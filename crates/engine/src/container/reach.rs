@@ -23,7 +23,7 @@ impl Task {
             return Err(Refusal::conflict(format!("container {} is being removed", self.record.id)));
         }
         let lease = self.leases.lend();
-        let Some(shim) = self.shim.clone().filter(|_| self.phase.is_running()) else {
+        let Some(shim) = self.running_shim() else {
             return Ok(Reached { root: None, lease });
         };
         match shim.call(ToShim::OpenRoot, &[], Vec::new()).await {

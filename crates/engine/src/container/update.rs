@@ -35,7 +35,7 @@ impl Task {
             blocking(move || apply(pid, &before, &update)).await.map_err(cannot)?;
         }
         let stored = match failpoint::hit("update.record") {
-            Ok(()) => self.engine.store_record(&update.record).await,
+            Ok(()) => self.engine.records().put(&update.record).await,
             Err(refusal) => Err(refusal),
         };
         if let Err(refusal) = stored {

@@ -2,45 +2,43 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use model::Refusal;
+use model::create::Record;
 use model::mounts::Source;
 use model::spec::Place;
 
-use super::task::Task;
-use crate::{blocking, failpoint};
+use crate::{Engine, blocking, failpoint};
 
-impl Task {
-    fn has_places(&self) -> bool {
-        let mounts = &self.record.mounts;
-        mounts.iter().any(|mount| matches!(mount.source, Source::Volume { .. } | Source::Image { .. }))
-    }
+fn has_places(record: &Record) -> bool {
+    record.mounts.iter().any(|mount| matches!(mount.source, Source::Volume { .. } | Source::Image { .. }))
+}
 
-    /// Finds the volumes and images that it mounts; volumes of a filesystem are mounted.
-    pub(super) async fn attach_volumes(&self) -> Result<BTreeMap<PathBuf, Place>, Refusal> {
-        if !self.has_places() {
-            return Ok(BTreeMap::new());
-        }
-        failpoint::hit("start.volumes")?;
-        let (engine, record) = (self.engine.clone(), self.record.clone());
-        let places = blocking(move || engine.attach_volumes(&record)).await?;
-        self.engine.emit_mounts(&self.record, true);
-        Ok(places)
+/// Finds the volumes and images that it mounts; volumes of a filesystem are mounted.
+pub async fn attach(engine: &Engine, record: &Arc<Record>) -> Result<BTreeMap<PathBuf, Place>, Refusal> {
+    if !has_places(record) {
+        return Ok(BTreeMap::new());
     }
+    failpoint::hit("start.volumes")?;
+    let (volumes, attached) = (engine.volumes(), record.clone());
+    let places = blocking(move || volumes.attach(&attached)).await?;
+    engine.volumes().emit_mounts(record, true);
+    Ok(places)
+}
 
-    /// Unmounts what no other container runs with. Waited for, so that a next start does not run into it.
-    pub(super) async fn release_volumes(&self) {
-        if !self.has_places() {
-            return;
-        }
-        if self.engine.volumes().has_mounted(&self.record) {
-            let (engine, record) = (self.engine.clone(), self.record.clone());
-            let done = blocking(move || {
-                engine.volumes().detach(&record);
-                Ok(())
-            });
-            let _ = done.await;
-        }
-        self.engine.emit_mounts(&self.record, false);
+/// Unmounts what no other container runs with. Waited for, so that a next start does not run into it.
+pub async fn release(engine: &Engine, record: &Arc<Record>) {
+    if !has_places(record) {
+        return;
     }
+    if engine.volume_keeper().has_mounted(record) {
+        let (releasing, record) = (engine.clone(), record.clone());
+        let done = blocking(move || {
+            releasing.volume_keeper().detach(&record);
+            Ok(())
+        });
+        let _ = done.await;
+    }
+    engine.volumes().emit_mounts(record, false);
 }

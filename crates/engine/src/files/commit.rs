@@ -4,9 +4,9 @@ use images::NewImage;
 use model::{Kind, Phase, Refusal};
 use oci::{Config, Platform, Reference, Timestamp};
 
-use super::{Files, changes};
+use super::changes;
 use crate::container::{Command, Handle};
-use crate::{blocking, image};
+use crate::{Engine, blocking, image};
 
 /// What the new image is to be.
 #[derive(Debug)]
@@ -19,7 +19,11 @@ pub struct Commit {
     pub pause: bool,
 }
 
-impl Files {
+/// The use cases of making an image of a container.
+#[derive(Clone)]
+pub struct Commits(pub(crate) Engine);
+
+impl Commits {
     /// The config that an image of a container has if nobody says otherwise; refuses what cannot be committed.
     pub fn config(&self, container: &str) -> Result<Config, Refusal> {
         let view = self.0.find(container)?.view();
@@ -33,14 +37,14 @@ impl Files {
     }
 
     /// Makes the image; returns its ID.
-    pub async fn commit(&self, container: &str, commit: Commit) -> Result<String, Refusal> {
+    pub async fn make(&self, container: &str, commit: Commit) -> Result<String, Refusal> {
         let handle = self.0.find(container)?;
         let is_still = match handle.view().phase {
             Phase::Running { frozen, .. } => frozen,
             _ => true,
         };
         let held = commit.pause && !is_still && hold(&handle).await?;
-        let made = self.commit_still(&handle, commit).await;
+        let made = self.make_still(&handle, commit).await;
         if held {
             // Whoever thawed or ended it meanwhile was quicker.
             let _ = handle.ask(|answer| Command::Freeze { frozen: false, answer }).await;
@@ -48,10 +52,10 @@ impl Files {
         made
     }
 
-    async fn commit_still(&self, handle: &Handle, commit: Commit) -> Result<String, Refusal> {
-        let (files, record) = (self.clone(), handle.view().record.clone());
+    async fn make_still(&self, handle: &Handle, commit: Commit) -> Result<String, Refusal> {
+        let (commits, record) = (self.clone(), handle.view().record.clone());
         blocking(move || {
-            let engine = &files.0;
+            let engine = &commits.0;
             let refused = |error: images::Error| image::refusal(&error);
             let parent = engine.images().resolve(&record.image_id).map_err(refused)?;
             let (_, others) = changes::changes(engine, &record.id)?;
@@ -77,9 +81,8 @@ impl Files {
             if !name.is_empty() {
                 engine.announce("image", "tag", &id, [("name".to_string(), name.clone())].into());
             }
-            let told =
-                [("comment", commit.comment.as_str()), ("imageID", id.as_str()), ("imageRef", name.as_str())];
-            files.announce(&record, "commit", &told);
+            let told = [("comment", commit.comment), ("imageID", id.clone()), ("imageRef", name)];
+            engine.events().container(&record, "commit", &told);
             Ok(id)
         })
         .await

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api_types::container::PathStat;
+use archive::handover::{Inlet, Outlet};
 use archive::{Decoder, Limits, Ownership, PackOptions, Packer, Root, UnpackOptions};
 use model::create::Record;
 use model::{Kind, Refusal};
@@ -30,7 +31,7 @@ use crate::container::{Command, GivenFiles, Handle, Lease};
 use crate::volumes::Held;
 use crate::{Engine, blocking};
 
-pub use commit::Commit;
+pub use commit::{Commit, Commits};
 
 /// How long what is left of a container's last run may take to go.
 const SETTLING: Duration = Duration::from_secs(10);
@@ -41,7 +42,7 @@ const MEMBERS_MAX: u64 = 16_000_000;
 
 /// The use cases.
 #[derive(Clone)]
-pub struct Files(Engine);
+pub struct Files(pub(crate) Engine);
 
 /// A container's files, held as long as this is.
 struct Opened {
@@ -80,9 +81,46 @@ impl Archive {
     }
 }
 
-impl Engine {
-    pub fn files(&self) -> Files {
-        Files(self.clone())
+/// What is to be copied out of a container.
+pub struct Source {
+    opened: Opened,
+    path: String,
+    place: archive::Place,
+}
+
+impl Source {
+    /// As an archive like any other.
+    pub fn archive(self) -> Archive {
+        Archive(Box::new(move |out| self.pack(|options| Packer::new(out, options)).map(drop)))
+    }
+
+    /// To a program of this machine. Blocks.
+    pub fn hand_over(self, outlet: Outlet) -> Result<Outlet, Refusal> {
+        self.pack(|options| Packer::handing(outlet, options))
+    }
+}
+
+/// A directory of a container that is to be copied into.
+pub struct Destination {
+    files: Files,
+    opened: Opened,
+    path: String,
+    place: archive::Place,
+    ownership: Ownership,
+    options: ExtractOptions,
+}
+
+impl Destination {
+    /// Unpacks an archive, compressed or not. Blocks.
+    pub fn extract(self, stream: impl Read) -> Result<(), Refusal> {
+        self.unpack(None, |root, options| {
+            Decoder::new(stream).and_then(|decoder| archive::unpack(decoder, root, options))
+        })
+    }
+
+    /// Unpacks what another program of this machine hands over. Blocks.
+    pub fn take_over(self, inlet: &Inlet) -> Result<(), Refusal> {
+        self.unpack(Some(inlet), |root, options| archive::unpack(inlet, root, options))
     }
 }
 
@@ -94,32 +132,31 @@ impl Files {
         blocking(move || Ok(opened.stat(&path)?.0)).await
     }
 
-    /// What is at a path, and an archive of it.
-    pub async fn archive(&self, container: &str, path: &str) -> Result<(PathStat, Archive), Refusal> {
+    /// What is at a path, to be copied out.
+    pub async fn source(&self, container: &str, path: &str) -> Result<(PathStat, Source), Refusal> {
         let opened = self.open(container).await?;
         let (files, path) = (self.clone(), path.to_string());
         blocking(move || {
             let (stat, place) = opened.stat(&path)?;
-            files.announce(&opened.record, "archive-path", &[]);
-            Ok((stat, Archive(Box::new(move |out| opened.pack(&path, place, out)))))
+            files.0.events().container(&opened.record, "archive-path", &[]);
+            Ok((stat, Source { opened, path, place }))
         })
         .await
     }
 
-    /// Unpacks an archive, compressed or not, into a directory of a container.
-    pub async fn extract(
+    /// A directory to be copied into; refused is what cannot be written to.
+    pub async fn destination(
         &self,
         container: &str,
         path: &str,
         options: ExtractOptions,
-        stream: impl Read + Send + 'static,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Destination, Refusal> {
         let opened = self.open(container).await?;
         let (files, path) = (self.clone(), path.to_string());
         blocking(move || {
-            opened.extract(&path, options, stream)?;
-            files.announce(&opened.record, "extract-to-dir", &[]);
-            Ok(())
+            let place = opened.directory(&path)?;
+            let ownership = opened.ownership(options)?;
+            Ok(Destination { files, opened, path, place, ownership, options })
         })
         .await
     }
@@ -133,7 +170,7 @@ impl Files {
             let view = files.0.snapshots().open_view(&id);
             let root =
                 view.map_err(|error| Refusal::from_error("cannot open the container's files", &error))?;
-            files.announce(&record, "export", &[]);
+            files.0.events().container(&record, "export", &[]);
             Ok(Archive(Box::new(move |out| {
                 let options = PackOptions { skip_kernel_files: true, ..PackOptions::default() };
                 archive::pack(&Root::from_descriptor(root), &options, out)
@@ -142,14 +179,6 @@ impl Files {
             })))
         })
         .await
-    }
-
-    fn announce(&self, record: &Record, action: &str, more: &[(&str, &str)]) {
-        let mut attributes = record.config.labels.clone().unwrap_or_default();
-        attributes.insert("image".into(), record.config.image.clone());
-        attributes.insert("name".into(), record.name.clone());
-        attributes.extend(more.iter().map(|(key, value)| ((*key).to_string(), (*value).to_string())));
-        self.0.announce("container", action, &record.id, attributes);
     }
 
     async fn open(&self, container: &str) -> Result<Opened, Refusal> {
@@ -176,7 +205,7 @@ impl Files {
         settle(&handle).await?;
         let files = self.clone();
         blocking(move || {
-            let volumes = files.0.hold_volumes(&record)?;
+            let volumes = files.0.volumes().hold(&record)?;
             let mounted = lease.share_root(|| {
                 let root = files.0.snapshots().open_root(&record.id);
                 root.map_err(|error| cannot_open(&record, &error))
@@ -214,7 +243,7 @@ impl Files {
                     .map_err(|error| cannot(&error))?;
             }
         }
-        for mount in self.0.host_mounts(record) {
+        for mount in self.0.volumes().host_mounts(record) {
             let source = match open_source(&mount.source, &mount.subpath) {
                 // A bind's source may be gone, or not yet be made; then there is nothing to see there.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
@@ -283,39 +312,8 @@ impl Opened {
         Ok((stat, place))
     }
 
-    /// Docker's names in the archive: all under the last name of the path that was asked for; `/` is no name, and `.`
-    /// is one.
-    fn pack(&self, path: &str, place: archive::Place, out: &mut dyn Write) -> Result<(), Refusal> {
-        let absolute = path::absolute(path);
-        let top = match path::base(&absolute) {
-            "/" => "",
-            name => name,
-        };
-        let options =
-            PackOptions { skip_kernel_files: true, owner_offset: self.offset, ..PackOptions::default() };
-        let mut packer = Packer::new(out, options);
-        let below = |inner: &Path| -> Option<Vec<u8>> {
-            let rest = inner.strip_prefix(&place.path).ok().filter(|rest| !rest.as_os_str().is_empty())?;
-            Some([top.as_bytes(), b"/", rest.as_os_str().as_bytes()].concat())
-        };
-        for graft in self.root.grafts() {
-            let Some(name) = below(&graft.place) else { continue };
-            let tree = graft.tree.try_clone();
-            packer.graft(name, tree.map_err(|error| Refusal::from_error("duplicate a descriptor", &error))?);
-        }
-        if self.is_running {
-            KERNEL_PLACES.iter().filter_map(|place| below(Path::new(place))).for_each(|name| {
-                packer.leave_empty(name);
-            });
-        }
-        packer
-            .add_handle(&place.found, top.as_bytes())
-            .and_then(|()| packer.finish())
-            .map(drop)
-            .map_err(|error| refusal(&format!("cannot copy {path} from container {}", self.name), &error))
-    }
-
-    fn extract(&self, path: &str, options: ExtractOptions, stream: impl Read) -> Result<(), Refusal> {
+    /// The directory at a path, if it may be written to.
+    fn directory(&self, path: &str) -> Result<archive::Place, Refusal> {
         let absolute = path::absolute(path);
         let failed = |error: std::io::Error| self.cannot_find(path, &error);
         let place = self.root.place(Path::new(&absolute)).map_err(failed)?;
@@ -324,22 +322,7 @@ impl Opened {
             return Err(Refusal::invalid("extraction point is not a directory"));
         }
         self.check_writable(&place)?;
-        let unpack_options = UnpackOptions {
-            destination: place.path.as_os_str().as_bytes(),
-            ownership: self.ownership(options)?,
-            limits: Limits { bytes: u64::MAX, entries: MEMBERS_MAX },
-            keep_kinds: options.keep_kinds,
-            keep_destination: true,
-            ..UnpackOptions::default()
-        };
-        let (uid, gid) = self.offset;
-        // A container's own overlay takes files from its own users only.
-        let user = (uid != 0).then(|| sys::security::FileUser::become_user(uid, gid)).transpose();
-        let _user = user.map_err(|error| Refusal::from_error("act as the container's root", &error))?;
-        Decoder::new(stream)
-            .and_then(|decoder| archive::unpack(decoder, &self.root, &unpack_options))
-            .map(drop)
-            .map_err(|error| refusal(&format!("cannot copy to {path} in container {}", self.name), &error))
+        Ok(place)
     }
 
     fn check_writable(&self, place: &archive::Place) -> Result<(), Refusal> {
@@ -375,6 +358,68 @@ impl Opened {
             uid: identity.uid.saturating_add(users),
             gid: identity.gid.saturating_add(groups),
         })
+    }
+}
+
+impl Source {
+    /// Docker's names in the archive: all under the last name of the path that was asked for; `/` is no name, and `.`
+    /// is one.
+    fn pack<W: Write>(self, packer: impl FnOnce(PackOptions) -> Packer<W>) -> Result<W, Refusal> {
+        let Source { opened, path, place } = self;
+        let absolute = path::absolute(&path);
+        let top = match path::base(&absolute) {
+            "/" => "",
+            name => name,
+        };
+        let options =
+            PackOptions { skip_kernel_files: true, owner_offset: opened.offset, ..PackOptions::default() };
+        let mut packer = packer(options);
+        let below = |inner: &Path| -> Option<Vec<u8>> {
+            let rest = inner.strip_prefix(&place.path).ok().filter(|rest| !rest.as_os_str().is_empty())?;
+            Some([top.as_bytes(), b"/", rest.as_os_str().as_bytes()].concat())
+        };
+        for graft in opened.root.grafts() {
+            let Some(name) = below(&graft.place) else { continue };
+            let tree = graft.tree.try_clone();
+            packer.graft(name, tree.map_err(|error| Refusal::from_error("duplicate a descriptor", &error))?);
+        }
+        if opened.is_running {
+            KERNEL_PLACES.iter().filter_map(|place| below(Path::new(place))).for_each(|name| {
+                packer.leave_empty(name);
+            });
+        }
+        packer
+            .add_handle(&place.found, top.as_bytes())
+            .and_then(|()| packer.finish())
+            .map_err(|error| refusal(&format!("cannot copy {path} from container {}", opened.name), &error))
+    }
+}
+
+impl Destination {
+    fn unpack(
+        self,
+        inlet: Option<&Inlet>,
+        unpack: impl FnOnce(&Root, &UnpackOptions<'_>) -> Result<archive::Unpacked, archive::Error>,
+    ) -> Result<(), Refusal> {
+        let opened = &self.opened;
+        let options = UnpackOptions {
+            destination: self.place.path.as_os_str().as_bytes(),
+            ownership: self.ownership,
+            limits: Limits { bytes: u64::MAX, entries: MEMBERS_MAX },
+            keep_kinds: self.options.keep_kinds,
+            keep_destination: true,
+            inlet,
+            ..UnpackOptions::default()
+        };
+        let (uid, gid) = opened.offset;
+        // A container's own overlay takes files from its own users only.
+        let user = (uid != 0).then(|| sys::security::FileUser::become_user(uid, gid)).transpose();
+        let _user = user.map_err(|error| Refusal::from_error("act as the container's root", &error))?;
+        unpack(&opened.root, &options).map_err(|error| {
+            refusal(&format!("cannot copy to {} in container {}", self.path, opened.name), &error)
+        })?;
+        self.files.0.events().container(&opened.record, "extract-to-dir", &[]);
+        Ok(())
     }
 }
 

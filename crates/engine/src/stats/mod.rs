@@ -1,7 +1,7 @@
 //! What containers use: one thread samples all those that somebody watches, once a second.
 //!
-//! [`Engine::stats`] hands out a [`Watch`]; the thread runs while there is one, and keeps the files of the watched
-//! containers' cgroups open. [`Engine::stats_once`] and [`Engine::stats_of_all`] read on the spot.
+//! [`Stats::watch`] hands out a [`Watch`]; the thread runs while there is one, and keeps the files of the watched
+//! containers' cgroups open. [`Stats::once`] and [`Stats::all`] read on the spot.
 
 mod sample;
 mod sampler;
@@ -39,20 +39,24 @@ impl Watch {
     }
 }
 
-impl Engine {
-    pub(crate) fn sampler(&self) -> &Sampler {
-        &self.0.sampler
+/// The use cases of samples.
+#[derive(Clone)]
+pub struct Stats(pub(crate) Engine);
+
+impl Stats {
+    fn sampler(&self) -> &Sampler {
+        &self.0.0.sampler
     }
 
     /// Watches a container, which need not run.
-    pub fn stats(&self, name: &str) -> Result<Watch, Refusal> {
-        let handle = self.find(name)?;
+    pub fn watch(&self, name: &str) -> Result<Watch, Refusal> {
+        let handle = self.0.find(name)?;
         Ok(Watch { samples: self.sampler().watch(handle) })
     }
 
     /// What a container uses now.
-    pub async fn stats_once(&self, name: &str) -> Result<Arc<Sample>, Refusal> {
-        let view = self.find(name)?.view();
+    pub async fn once(&self, name: &str) -> Result<Arc<Sample>, Refusal> {
+        let view = self.0.find(name)?.view();
         blocking(move || {
             let mut buffer = Vec::new();
             let host = Host::read();
@@ -66,10 +70,10 @@ impl Engine {
 
     /// What all running containers use now. Blocks for some 50 microseconds for each that nobody watches; the last
     /// sample of the others is at most a second old.
-    pub fn stats_of_all(&self) -> Vec<(Arc<View>, Arc<Sample>)> {
+    pub fn all(&self) -> Vec<(Arc<View>, Arc<Sample>)> {
         let mut buffer = Vec::new();
         let host = Host::read();
-        let views = self.registry().all().into_iter().map(|handle| handle.view());
+        let views = self.0.registry().all().into_iter().map(|handle| handle.view());
         let running = views.filter(|view| view.phase.is_running());
         running
             .filter_map(|view| {

@@ -10,7 +10,7 @@ use model::spec::Place;
 use model::volumes::{self as rules, Backing, NewVolume, VolumeRecord};
 use model::{Kind, Refusal};
 
-use super::{Entry, Step, TABLE, Volumes, encode, filesystem, refusal};
+use super::{Entry, Keeper, Step, TABLE, Volumes, encode, filesystem, refusal};
 use crate::{Engine, failpoint};
 
 /// What a container that is being created holds of volumes. Dropped without [`Reserved::keep`], it lets go of all of
@@ -18,7 +18,7 @@ use crate::{Engine, failpoint};
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Reserved<'a> {
-    volumes: &'a Volumes,
+    volumes: &'a Keeper,
     container: String,
     names: Vec<String>,
     /// Volumes made for this container, not named yet.
@@ -86,7 +86,7 @@ impl Drop for Reserved<'_> {
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Going<'a> {
-    volumes: &'a Volumes,
+    volumes: &'a Keeper,
     gone: BTreeMap<String, volumes::Gone>,
 }
 
@@ -114,7 +114,7 @@ impl Drop for Going<'_> {
     }
 }
 
-impl Volumes {
+impl Keeper {
     /// Takes the volumes of a container that is being created, and makes those that are missing.
     pub(crate) fn reserve(&self, record: &Record) -> Result<Reserved<'_>, Refusal> {
         let wanted = rules::wanted(record);
@@ -406,29 +406,29 @@ impl Drop for Held {
         }
         let (key, names) = (std::mem::take(&mut self.key), std::mem::take(&mut self.names));
         self.engine.in_background(move |engine| {
-            names.iter().for_each(|name| engine.volumes().unmount(&key, name));
+            names.iter().for_each(|name| engine.volume_keeper().unmount(&key, name));
         });
     }
 }
 
-impl Engine {
+impl Volumes {
     /// Mounts the filesystems among a container's volumes, so that what is read and written there is the volume's. Blocks.
-    pub(crate) fn hold_volumes(&self, record: &Record) -> Result<Held, Refusal> {
-        let mut held = Held { engine: self.clone(), key: crate::clock::new_id(), names: Vec::new() };
+    pub(crate) fn hold(&self, record: &Record) -> Result<Held, Refusal> {
+        let mut held = Held { engine: self.0.clone(), key: crate::clock::new_id(), names: Vec::new() };
         for name in rules::names(record) {
-            let Some(volume) = self.volumes().get(&name) else { continue };
+            let Some(volume) = self.keeper().get(&name) else { continue };
             let Some(filesystem) = filesystem(volume.backing()) else { continue };
             let doing =
-                format!("error while mounting volume '{}'", self.volumes().mountpoint(&name).display());
-            self.volumes().mount(&held.key, &name, &filesystem, &doing)?;
+                format!("error while mounting volume '{}'", self.keeper().mountpoint(&name).display());
+            self.keeper().mount(&held.key, &name, &filesystem, &doing)?;
             held.names.push(name);
         }
         Ok(held)
     }
 
     /// Where volumes and images of a container are, by destination; mounts what is to be mounted. Blocks.
-    pub(crate) fn attach_volumes(&self, record: &Record) -> Result<BTreeMap<PathBuf, Place>, Refusal> {
-        let mut places = self.volumes().attach(record)?;
+    pub(crate) fn attach(&self, record: &Record) -> Result<BTreeMap<PathBuf, Place>, Refusal> {
+        let mut places = self.keeper().attach(record)?;
         for mount in &record.mounts {
             let Source::Image { image, id, .. } = &mount.source else { continue };
             match self.image_place(image, id) {
@@ -436,7 +436,7 @@ impl Engine {
                     places.insert(mount.destination.clone(), place);
                 }
                 Err(refused) => {
-                    self.volumes().detach(record);
+                    self.keeper().detach(record);
                     return Err(refused);
                 }
             }
@@ -447,12 +447,12 @@ impl Engine {
     fn image_place(&self, name: &str, id: &str) -> Result<Place, Refusal> {
         let failed =
             |error: &dyn std::error::Error| Refusal::from_error(&format!("cannot mount image {name}"), error);
-        let image = self.images().resolve(id).map_err(|error| crate::images_refusal(&error))?;
-        self.images().unpack_missing(&image).map_err(|error| crate::images_refusal(&error))?;
+        let image = self.0.images().resolve(id).map_err(|error| crate::images_refusal(&error))?;
+        self.0.images().unpack_missing(&image).map_err(|error| crate::images_refusal(&error))?;
         let Some(chain) = image.chain() else {
             return Err(Refusal::invalid(format!("cannot mount image {name}: it has no layers")));
         };
-        let mut layers = self.snapshots().lowers(chain).map_err(|error| failed(&error))?;
+        let mut layers = self.0.snapshots().lowers(chain).map_err(|error| failed(&error))?;
         Ok(match layers.len() {
             1 => Place::Directory { path: layers.remove(0), recursive: false, read_only: true },
             _ => Place::Layers(layers),
@@ -471,9 +471,9 @@ impl Engine {
                     ("propagation", String::new()),
                     ("read/write", (!mount.read_only).to_string()),
                 ];
-                self.emit_volume("mount", name, &more);
+                self.emit("mount", name, &more);
             } else if told.insert(name) {
-                self.emit_volume("unmount", name, &[("container", record.id.clone())]);
+                self.emit("unmount", name, &[("container", record.id.clone())]);
             }
         }
     }

@@ -10,12 +10,12 @@ use model::volumes::Backing;
 use rustix::fs::{FileType, Mode, OFlags};
 use sys::Root;
 
-use super::{Reserved, Step, Volumes, filesystem, refusal};
-use crate::{Engine, failpoint};
+use super::{Keeper, Reserved, Step, Volumes, filesystem, refusal};
+use crate::failpoint;
 
-impl Engine {
+impl Volumes {
     /// Fills the empty volumes among a new container's from its image; `top` is the image's topmost layer. Blocks.
-    pub(crate) fn fill_volumes(
+    pub(crate) fn fill(
         &self,
         record: &Record,
         reserved: &Reserved<'_>,
@@ -29,18 +29,18 @@ impl Engine {
             failpoint::hit("create.fill")?;
             let mut find = || -> Result<Option<OwnedFd>, Refusal> {
                 if image.is_none() {
-                    let opened = self.snapshots().open_layers(top);
+                    let opened = self.0.snapshots().open_layers(top);
                     let opened = opened
                         .map_err(|error| Refusal::from_error("cannot open the image's layers", &error))?;
                     image = Some(Root::from_descriptor(opened));
                 }
                 image.as_ref().map_or(Ok(None), |image| in_image(image, mount, *anonymous))
             };
-            written += self.volumes().fill(record, reserved, name, &mut find)?;
+            written += self.keeper().fill(record, reserved, name, &mut find)?;
         }
         if written > 0 {
             // What the answer to the create promises is on disk then; volumes that begin empty cost no sync.
-            sync(self.volumes().local.root())
+            sync(self.keeper().local.root())
                 .map_err(|error| Refusal::from_error("cannot sync the volumes", &error))?;
         }
         Ok(())
@@ -67,7 +67,7 @@ fn in_image(image: &Root, mount: &ContainerMount, anonymous: bool) -> Result<Opt
 
 type Find<'a> = &'a mut dyn FnMut() -> Result<Option<OwnedFd>, Refusal>;
 
-impl Volumes {
+impl Keeper {
     /// Fills one volume if it is empty; returns the entries that were copied.
     fn fill(
         &self,
@@ -102,7 +102,7 @@ impl Volumes {
     }
 }
 
-impl Volumes {
+impl Keeper {
     /// Fills a volume that no other container has: a crash leaves it empty, or whole.
     fn fill_apart(&self, name: &str, data: &Path, find: Find<'_>) -> Result<u64, Refusal> {
         if !is_empty_directory(data) {

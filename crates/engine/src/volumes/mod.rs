@@ -27,9 +27,13 @@ pub(crate) use container::{Held, Reserved};
 
 const TABLE: &str = "volumes";
 
+/// The use cases of volumes.
+#[derive(Clone)]
+pub struct Volumes(pub(crate) Engine);
+
 /// The volumes of one data root.
 #[derive(Debug)]
-pub struct Volumes {
+pub struct Keeper {
     local: volumes::Local,
     store: Store,
     table: Mutex<BTreeMap<String, Entry>>,
@@ -77,9 +81,9 @@ fn refusal(doing: &str, error: &volumes::Error) -> Refusal {
     }
 }
 
-impl Volumes {
+impl Keeper {
     /// Reads the records, finishes what a crash cut short, and adopts directories that nobody knows.
-    pub fn open(root: &Path, store: &Store) -> Result<Volumes, Refusal> {
+    pub fn open(root: &Path, store: &Store) -> Result<Keeper, Refusal> {
         let mut table = BTreeMap::new();
         for (name, bytes) in store.scan(TABLE) {
             match serde_json::from_slice::<VolumeRecord>(&bytes) {
@@ -110,7 +114,7 @@ impl Volumes {
         store
             .commit(batch)
             .map_err(|error| Refusal::from_error("cannot store the adopted volumes", &error))?;
-        Ok(Volumes { local, store: store.clone(), table: Mutex::new(table), changed: Condvar::new() })
+        Ok(Keeper { local, store: store.clone(), table: Mutex::new(table), changed: Condvar::new() })
     }
 
     fn lock(&self) -> Table<'_> {
@@ -135,7 +139,7 @@ impl Volumes {
         }
     }
 
-    /// Gives a volume back that [`Volumes::take`] took.
+    /// Gives a volume back that [`Keeper::take`] took.
     fn give_back(&self, name: &str) {
         if let Some(entry) = self.lock().get_mut(name) {
             entry.step = Step::Ready;
@@ -186,15 +190,15 @@ fn filesystem(backing: Backing) -> Option<volumes::Filesystem> {
     }
 }
 
-impl Engine {
-    pub(crate) fn volumes(&self) -> &Volumes {
-        &self.0.volumes
+impl Volumes {
+    fn keeper(&self) -> &Keeper {
+        self.0.volume_keeper()
     }
 
     /// The mounts of a container that show places of the host, in the order in which they are mounted. The content of a
     /// volume of a filesystem is there only while a container runs with it.
     pub fn host_mounts(&self, record: &model::create::Record) -> Vec<HostMount> {
-        model::mounts::on_host(&record.mounts, &|name| match self.volumes().place(name)? {
+        model::mounts::on_host(&record.mounts, &|name| match self.keeper().place(name)? {
             Place::Directory { path, .. } => Some(path),
             Place::Layers(_) => None,
         })
@@ -205,13 +209,13 @@ impl Engine {
         &self,
         record: &model::create::Record,
     ) -> Vec<api_types::container::MountPoint> {
-        model::mounts::points(&record.mounts, &|name| Some(self.volumes().mountpoint(name)))
+        model::mounts::points(&record.mounts, &|name| Some(self.keeper().mountpoint(name)))
     }
 
-    pub(crate) fn emit_volume(&self, action: &str, name: &str, more: &[(&str, String)]) {
+    pub(crate) fn emit(&self, action: &str, name: &str, more: &[(&str, String)]) {
         let mut attributes: api_types::StringMap =
             more.iter().map(|(key, value)| (key.to_string(), value.clone())).collect();
         attributes.insert("driver".into(), model::volumes::LOCAL.into());
-        self.events().emit("volume", action, name, attributes);
+        self.0.events().emit("volume", action, name, attributes);
     }
 }

@@ -10,10 +10,10 @@ use model::filter::Filters;
 use model::time::rfc3339;
 use model::volumes::{self as rules, NewVolume, VolumeRecord};
 
-use super::{Entry, Step, TABLE, Volumes, encode, refusal};
-use crate::{Engine, blocking, clock, failpoint};
+use super::{Entry, Keeper, Step, TABLE, Volumes, encode, refusal};
+use crate::{blocking, clock, failpoint};
 
-impl Volumes {
+impl Keeper {
     /// Makes a volume; the flag tells whether it was not there before.
     fn create(&self, wanted: NewVolume) -> Result<(Arc<VolumeRecord>, bool), Refusal> {
         let record = {
@@ -147,9 +147,9 @@ fn matches(name: &str, pattern: &str) -> bool {
     name.contains(pattern) || regex_lite::Regex::new(pattern).is_ok_and(|pattern| pattern.is_match(name))
 }
 
-impl Engine {
-    pub async fn volume_create(&self, request: VolumeCreate) -> Result<Volume, Refusal> {
-        let engine = self.clone();
+impl Volumes {
+    pub async fn create(&self, request: VolumeCreate) -> Result<Volume, Refusal> {
+        let volumes = self.clone();
         blocking(move || {
             let mut wanted = match request.name.as_str() {
                 "" => NewVolume::anonymous(clock::new_id()),
@@ -158,21 +158,21 @@ impl Engine {
             wanted.driver = request.driver;
             wanted.labels.extend(request.labels.unwrap_or_default());
             wanted.options = request.driver_opts.unwrap_or_default();
-            let (record, made) = engine.volumes().create(wanted)?;
+            let (record, made) = volumes.keeper().create(wanted)?;
             if made {
-                engine.emit_volume("create", &record.name, &[]);
+                volumes.emit("create", &record.name, &[]);
             }
-            Ok(engine.volumes().answer(&record))
+            Ok(volumes.keeper().answer(&record))
         })
         .await
     }
 
-    pub fn volume_list(&self, filters: &str) -> Result<VolumeList, Refusal> {
+    pub fn list(&self, filters: &str) -> Result<VolumeList, Refusal> {
         let filters = Filters::parse(filters, &rules::LIST_KEYS)?;
         let mut volumes = Vec::new();
-        for (record, users) in self.volumes().all() {
+        for (record, users) in self.keeper().all() {
             if rules::passes(&record, users > 0, &filters, &matches)? {
-                volumes.push(self.volumes().answer(&record));
+                volumes.push(self.keeper().answer(&record));
             }
         }
         if volumes.is_empty() {
@@ -182,17 +182,17 @@ impl Engine {
         Ok(VolumeList { volumes, warnings: None })
     }
 
-    pub fn volume_inspect(&self, name: &str) -> Result<Volume, Refusal> {
-        let record = self.volumes().get(name).ok_or_else(|| rules::not_found(name))?;
-        Ok(self.volumes().answer(&record))
+    pub fn inspect(&self, name: &str) -> Result<Volume, Refusal> {
+        let record = self.keeper().get(name).ok_or_else(|| rules::not_found(name))?;
+        Ok(self.keeper().answer(&record))
     }
 
-    pub async fn volume_remove(&self, name: &str, force: bool) -> Result<(), Refusal> {
-        let (engine, name) = (self.clone(), name.to_string());
+    pub async fn remove(&self, name: &str, force: bool) -> Result<(), Refusal> {
+        let (volumes, name) = (self.clone(), name.to_string());
         blocking(move || {
-            if let Some(gone) = engine.volumes().remove(&name, force)? {
-                engine.emit_volume("destroy", &name, &[]);
-                engine.in_background(move |_| drop(gone));
+            if let Some(gone) = volumes.keeper().remove(&name, force)? {
+                volumes.emit("destroy", &name, &[]);
+                volumes.0.in_background(move |_| drop(gone));
             }
             Ok(())
         })
@@ -200,23 +200,23 @@ impl Engine {
     }
 
     /// Removes volumes that no container has: those without a name, or `all`.
-    pub async fn volume_prune(&self, filters: &str, all_by_default: bool) -> Result<VolumesPrune, Refusal> {
+    pub async fn prune(&self, filters: &str, all_by_default: bool) -> Result<VolumesPrune, Refusal> {
         let filters = Filters::parse(filters, &rules::PRUNE_KEYS)?;
         let all = filters.flag("all")?.unwrap_or(all_by_default);
-        let engine = self.clone();
+        let volumes = self.clone();
         blocking(move || {
             let (mut deleted, mut reclaimed) = (Vec::new(), 0);
-            for (record, users) in engine.volumes().all() {
+            for (record, users) in volumes.keeper().all() {
                 let wanted = (all || record.is_anonymous()) && filters.labels(&record.labels);
                 if users > 0 || !wanted {
                     continue;
                 }
-                let size = engine.volumes().usage(&record.name).unwrap_or(0);
+                let size = volumes.keeper().usage(&record.name).unwrap_or(0);
                 // One that came into use or went meanwhile is passed by.
-                match engine.volumes().remove(&record.name, false) {
+                match volumes.keeper().remove(&record.name, false) {
                     Ok(Some(gone)) => {
-                        engine.emit_volume("destroy", &record.name, &[]);
-                        engine.in_background(move |_| drop(gone));
+                        volumes.emit("destroy", &record.name, &[]);
+                        volumes.0.in_background(move |_| drop(gone));
                         deleted.push(record.name.clone());
                         reclaimed += size;
                     }
@@ -228,7 +228,7 @@ impl Engine {
                 }
             }
             let attributes = [("reclaimed".to_string(), reclaimed.to_string())];
-            engine.events().emit("volume", "prune", "", attributes.into());
+            volumes.0.events().emit("volume", "prune", "", attributes.into());
             Ok(VolumesPrune { volumes_deleted: Some(deleted), space_reclaimed: reclaimed })
         })
         .await

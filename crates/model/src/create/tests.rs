@@ -71,6 +71,18 @@ fn decide(request: ContainerCreate) -> Result<(Record, Vec<String>), Refusal> {
                 "db" => Ok("dbdb".into()),
                 _ => Err(Refusal::not_found(format!("No such container: {name}"))),
             },
+            link_target: &|name| match name {
+                "db" => Ok(LinkTarget { id: "dbdb".into(), name: "db".into(), network: NetworkChoice::None }),
+                "side" => Ok(LinkTarget {
+                    id: "side".into(),
+                    name: "side".into(),
+                    network: NetworkChoice::Container("db".into()),
+                }),
+                "bare" => {
+                    Ok(LinkTarget { id: "bare".into(), name: "bare".into(), network: NetworkChoice::Host })
+                }
+                _ => Err(Refusal::not_found(format!("No such container: {name}"))),
+            },
             level_taken: &|_| false,
         },
     )

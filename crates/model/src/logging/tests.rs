@@ -152,6 +152,7 @@ fn record(options: &[(&str, &str)]) -> Record {
         host_config: Default::default(),
         mounts: Vec::new(),
         network: crate::create::NetworkChoice::None,
+        links: Vec::new(),
         no_new_privileges: false,
         labels: Default::default(),
     };

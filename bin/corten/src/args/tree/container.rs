@@ -346,8 +346,8 @@ pub const TOP_RUN: Command = Command { section: Section::Common, ..RUN };
 
 const START_FLAGS: &[Flag] = &[
     flag("attach", Bool, "Attach STDOUT/STDERR and forward signals").short('a'),
-    flag("checkpoint", Str, "Restore from this checkpoint"),
-    flag("checkpoint-dir", Str, "Use a custom checkpoint storage directory"),
+    flag("checkpoint", Str, "Restore from this checkpoint").hidden(),
+    flag("checkpoint-dir", Str, "Use a custom checkpoint storage directory").hidden(),
     flag("detach-keys", Str, "Override the key sequence for detaching a container"),
     flag("interactive", Bool, "Attach container's STDIN").short('i'),
 ];

@@ -33,7 +33,7 @@ const BUILD_FLAGS: &[Flag] = &[
     flag("rm", Bool, "Remove intermediate containers after a successful build").default("true"),
     flag("security-opt", Strings, "Security options"),
     flag("shm-size", Bytes, "Size of \"/dev/shm\""),
-    flag("squash", Bool, "Squash newly built layers into a single new layer"),
+    flag("squash", Bool, "Squash newly built layers into a single new layer").hidden(),
     flag("tag", List("list"), "Name and optionally a tag in the \"name:tag\" format")
         .short('t')
         .check(check::tag),

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use api_client::Body;
+use archive::handover::{Inlet, Outlet};
 use archive::{Limits, Ownership, PackOptions, Packer, Root, UnpackOptions};
 use bytes::Bytes;
 use rustix::fs::{FileType, Mode, OFlags};
@@ -131,6 +132,12 @@ impl Local {
         Some(if found.is_dir() { below(Path::new(&self.path)) } else { found.len() })
     }
 
+    /// Packs it under a name for a daemon of this machine. Blocks.
+    pub fn hand_over(self, name: &str, outlet: Outlet) -> Result<Outlet, archive::Error> {
+        let mut packer = Packer::handing(outlet, PackOptions::default());
+        packer.add_handle(&self.handle, name.as_bytes()).and_then(|()| packer.finish())
+    }
+
     /// Starts to pack it under a name, on a thread of its own.
     pub fn pack(self, name: String) -> (Body, Packing) {
         let (sender, receiver) = mpsc::channel(AHEAD);
@@ -202,7 +209,7 @@ pub struct Unpack {
 }
 
 impl Unpack {
-    pub fn run(self, stream: impl Read) -> Result<(), Fail> {
+    pub fn run(self, stream: impl Read, inlet: Option<&Inlet>) -> Result<(), Fail> {
         let directory = Path::new(OsStr::from_bytes(self.directory.as_bytes()));
         let root = Root::open_path(directory).map_err(|error| failed("open", &self.directory, &error))?;
         let keep = self.keep_owners && rustix::process::geteuid().is_root();
@@ -212,6 +219,7 @@ impl Unpack {
             keep_kinds: true,
             keep_destination: true,
             rename: self.rename.as_ref().map(|(old, new)| (old.as_slice(), new.as_slice())),
+            inlet,
             ..UnpackOptions::default()
         };
         archive::unpack(stream, &root, &options).map(drop).map_err(|error| match error {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use api_client::Body;
 use tokio::sync::mpsc;
 
+use crate::fail::Fail;
 use crate::units::human_size;
 
 /// How often the number on the terminal changes.
@@ -30,6 +31,29 @@ impl Progress {
         let total = self.bytes.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
         if !self.quiet {
             show(self.head, total, &mut self.shown);
+        }
+    }
+
+    /// What is counted, for somebody else to count.
+    pub fn counter(&self) -> Arc<AtomicU64> {
+        self.bytes.clone()
+    }
+
+    /// Runs what blocks, and shows how far it is.
+    pub async fn during<T: Send + 'static>(
+        &mut self,
+        copy: impl FnOnce() -> Result<T, Fail> + Send + 'static,
+    ) -> Result<T, Fail> {
+        let mut copying = tokio::task::spawn_blocking(copy);
+        loop {
+            tokio::select! {
+                copied = &mut copying => {
+                    return copied.map_err(|error| Fail::text(error.to_string()))?;
+                }
+                () = tokio::time::sleep(EVERY), if !self.quiet => {
+                    show(self.head, self.bytes.load(Ordering::Relaxed), &mut self.shown);
+                }
+            }
         }
     }
 

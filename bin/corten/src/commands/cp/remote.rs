@@ -1,19 +1,27 @@
 //! The container's side: what the daemon says of a path, archives from it and to it.
 
 use std::io::Read;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
-use api_client::{Body, Client, Request, Response, segment};
+use api_client::{Body, Client, Request, Response, Switched, segment};
 use api_types::container::PathStat;
+use archive::handover::{Inlet, Outlet};
 use bytes::{Buf, Bytes};
 use tokio::sync::mpsc;
 
-use super::local::Unpack;
+use super::local::{Local, Unpack};
 use super::progress::Progress;
 use super::{End, clean, split};
 use crate::fail::Fail;
 use crate::output::{self, Which};
 
 const STAT: &str = "x-docker-container-path-stat";
+/// How a daemon on this machine is asked to take part in a copy by descriptors.
+const PROTOCOL: &str = "corten-handover";
+/// Longest answer to what was handed over, in bytes.
+const ANSWER_MAX: u64 = 1 << 20;
 /// Pieces of an archive that wait to be unpacked.
 const AHEAD: usize = 16;
 
@@ -90,19 +98,91 @@ impl Remote<'_> {
         Ok(end)
     }
 
+    /// What is at a path, and an archive of it.
     pub async fn get(&self, path: &str) -> Result<(Stat, Response), Fail> {
         let answer = self.client.send(self.request(http::Method::GET, path)).await?;
-        let stat = answer.header(STAT).and_then(Stat::from_header);
-        let stat = stat.ok_or_else(|| Fail::text("unable to get resource stat from response"))?;
-        Ok((stat, answer))
+        Ok((stat_of(answer.headers())?, answer))
+    }
+
+    /// The same, handed over by a daemon on this machine that can do so.
+    pub async fn take(&self, path: &str) -> Result<(Stat, Incoming), Fail> {
+        if !self.client.is_local() {
+            return self.get(path).await.map(|(stat, answer)| (stat, Incoming::Archive(answer)));
+        }
+        match self.client.switch(self.request(http::Method::GET, path), PROTOCOL).await? {
+            Switched::Socket { socket, early, headers } if early.is_empty() => {
+                Ok((stat_of(&headers)?, Incoming::Handed(socket)))
+            }
+            Switched::Socket { .. } => Err(Fail::text("the daemon did not wait for its turn")),
+            Switched::Answer(answer) => Ok((stat_of(answer.headers())?, Incoming::Archive(answer))),
+        }
+    }
+
+    fn put_request(&self, directory: &str, to_user: bool) -> Request {
+        let request = self.request(http::Method::PUT, directory).query("noOverwriteDirNonDir", "true");
+        if to_user { request.query("copyUIDGID", "true") } else { request }
     }
 
     pub async fn put(&self, directory: &str, body: Body, to_user: bool) -> Result<(), Fail> {
-        let mut request = self.request(http::Method::PUT, directory).query("noOverwriteDirNonDir", "true");
-        if to_user {
-            request = request.query("copyUIDGID", "true");
-        }
+        let request = self.put_request(directory, to_user);
         Ok(self.client.done(request.body("application/x-tar", body)).await?)
+    }
+
+    /// The way to hand something over to a daemon on this machine; none if it cannot take it so. Such a daemon has seen
+    /// an empty archive, which changes nothing.
+    pub async fn offer(&self, directory: &str, to_user: bool) -> Result<Option<Offered>, Fail> {
+        if !self.client.is_local() {
+            return Ok(None);
+        }
+        match self.client.switch(self.put_request(directory, to_user), PROTOCOL).await? {
+            Switched::Socket { socket, early, .. } => Ok(Some(Offered { socket, early })),
+            Switched::Answer(answer) => {
+                answer.discard().await;
+                Ok(None)
+            }
+        }
+    }
+}
+
+fn stat_of(headers: &http::HeaderMap) -> Result<Stat, Fail> {
+    let text = headers.get(STAT).and_then(|value| value.to_str().ok());
+    text.and_then(Stat::from_header).ok_or_else(|| Fail::text("unable to get resource stat from response"))
+}
+
+/// What comes out of a container.
+pub enum Incoming {
+    Archive(Response),
+    Handed(UnixStream),
+}
+
+/// A daemon that waits to be handed something.
+pub struct Offered {
+    socket: UnixStream,
+    early: Bytes,
+}
+
+impl Offered {
+    /// Hands it over, and waits for what the daemon says. Blocks.
+    pub fn send(self, source: Local, name: &str, sent: Arc<AtomicU64>) -> Result<(), Fail> {
+        let outlet = Outlet::greet(self.socket.try_clone()?, &self.early)?.counting(sent);
+        let mut socket = match source.hand_over(name, outlet) {
+            Ok(outlet) => outlet.close()?,
+            // The daemon has ended it, and says why.
+            Err(archive::Error::Write(_)) => self.socket,
+            Err(error) => return Err(Fail::text(error.to_string())),
+        };
+        socket.set_read_timeout(None)?;
+        let mut answer = Vec::new();
+        (&mut socket).take(ANSWER_MAX).read_to_end(&mut answer)?;
+        let (status, body) = match answer.iter().position(|&byte| byte == b'\n') {
+            Some(end) => (&answer[..end], &answer[end + 1..]),
+            None => (&answer[..], &[][..]),
+        };
+        match std::str::from_utf8(status).ok().and_then(|status| status.parse::<u16>().ok()) {
+            Some(200) => Ok(()),
+            Some(status) => Err(Client::told(status, body).into()),
+            None => Err(Fail::text("unexpected EOF")),
+        }
     }
 }
 
@@ -118,10 +198,23 @@ pub async fn to_stdout(mut answer: Response) -> Result<(), Fail> {
     Ok(())
 }
 
-/// Unpacks an answer on a thread of its own while it comes.
-pub async fn receive(mut answer: Response, unpack: Unpack, progress: &mut Progress) -> Result<(), Fail> {
+/// Unpacks what comes on a thread of its own.
+pub async fn receive(incoming: Incoming, unpack: Unpack, progress: &mut Progress) -> Result<(), Fail> {
+    let mut answer = match incoming {
+        Incoming::Archive(answer) => answer,
+        Incoming::Handed(socket) => {
+            let came = progress.counter();
+            return progress
+                .during(move || {
+                    let inlet = Inlet::greet(socket)?.counting(came);
+                    unpack.run(&inlet, Some(&inlet))
+                })
+                .await;
+        }
+    };
     let (sender, receiver) = mpsc::channel(AHEAD);
-    let unpacking = tokio::task::spawn_blocking(move || unpack.run(Pieces { receiver, piece: Bytes::new() }));
+    let unpacking =
+        tokio::task::spawn_blocking(move || unpack.run(Pieces { receiver, piece: Bytes::new() }, None));
     let mut broken = None;
     loop {
         match answer.chunk().await {
