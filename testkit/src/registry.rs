@@ -16,6 +16,8 @@ use serde_json::{Value, json};
 use crate::host::Host;
 use crate::image::hex_digest;
 
+mod upload;
+
 /// What is wrong with an answer.
 #[derive(Debug, Clone)]
 pub enum Fault {
@@ -49,8 +51,10 @@ pub struct Asked {
     pub path: String,
     /// Names in lower case.
     pub headers: BTreeMap<String, String>,
-    /// What was sent with it; not that of uploads.
+    /// What came with it. Of what is written down, only what is no blob.
     pub body: Vec<u8>,
+    /// The connection is to break where the body ends.
+    cut: bool,
 }
 
 #[derive(Default)]
@@ -61,10 +65,10 @@ struct State {
     asked: Vec<Asked>,
     /// Bytes of bodies that went out, by path.
     sent: BTreeMap<String, u64>,
-    /// What has come of blobs, by the path of their upload.
-    uploads: BTreeMap<String, Vec<u8>>,
     /// If set, who asks without this header gets a challenge with it.
     authorization: Option<(String, String)>,
+    /// What has come of blobs that are being sent, by their numbers.
+    uploads: BTreeMap<u64, Vec<u8>>,
 }
 
 /// The registry. It ends when this is dropped.
@@ -189,11 +193,6 @@ impl Registry {
         self.lock().authorization = Some((authorization.to_owned(), challenge.to_owned()));
     }
 
-    /// What is served at a path.
-    pub fn served(&self, path: &str) -> Option<Vec<u8>> {
-        self.lock().served.get(path).map(|(_, bytes)| bytes.clone())
-    }
-
     /// Serves a document at any path.
     pub fn serve_at(&self, path: &str, media_type: &str, bytes: &[u8]) {
         self.lock().served.insert(path.to_owned(), (media_type.to_owned(), bytes.to_vec()));
@@ -207,6 +206,19 @@ impl Registry {
     /// Bytes of bodies that went out under a path.
     pub fn sent(&self, path: &str) -> u64 {
         self.lock().sent.get(path).copied().unwrap_or(0)
+    }
+
+    /// The document under a tag or a digest.
+    pub fn manifest(&self, name: &str, reference: &str) -> Option<Value> {
+        let state = self.lock();
+        let (_, bytes) = state.served.get(&format!("/v2/{name}/manifests/{reference}"))?;
+        serde_json::from_slice(bytes).ok()
+    }
+
+    /// Forgets everything under a repository.
+    pub fn forget(&self, name: &str) {
+        let start = format!("/v2/{name}/");
+        self.lock().served.retain(|path, _| !path.starts_with(&start));
     }
 
     /// Breaks all connections, as a restart does.
@@ -229,19 +241,8 @@ fn serve(state: &Arc<Mutex<State>>, stream: TcpStream) {
     let Ok(reading) = stream.try_clone() else { return };
     let mut reader = BufReader::new(reading);
     let mut writer = stream;
-    while let Some(mut asked) = read_request(&mut reader) {
-        let keep = match upload(state, &asked, &mut reader, &mut writer) {
-            Some(answered) => answered.unwrap_or(false),
-            None => {
-                let mut body = Vec::new();
-                let read = read_body(&mut reader, &asked, |piece| {
-                    body.extend_from_slice(piece);
-                    true
-                });
-                asked.body = body;
-                read.is_ok() && answer(state, &asked, &mut writer).unwrap_or(false)
-            }
-        };
+    while let Some(asked) = read_request(state, &mut reader) {
+        let keep = answer(state, &asked, &mut writer).unwrap_or(false);
         if !keep {
             break;
         }
@@ -250,7 +251,7 @@ fn serve(state: &Arc<Mutex<State>>, stream: TcpStream) {
 }
 
 /// A request's head. What is not HTTP (a try with TLS) ends the connection.
-fn read_request(reader: &mut impl BufRead) -> Option<Asked> {
+fn read_request(state: &Mutex<State>, reader: &mut impl BufRead) -> Option<Asked> {
     let mut line = Vec::new();
     reader.read_until(b'\n', &mut line).ok()?;
     let line = String::from_utf8(line).ok()?;
@@ -267,144 +268,45 @@ fn read_request(reader: &mut impl BufRead) -> Option<Asked> {
         let (name, value) = line.split_once(':')?;
         headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
     }
-    Some(Asked { method, path, headers, body: Vec::new() })
+    let limit = cut_at(state, &method, &path);
+    let body = read_body(reader, &headers, limit.unwrap_or(u64::MAX))?;
+    let cut = limit.is_some_and(|limit| body.len() as u64 >= limit);
+    Some(Asked { method, path, headers, body, cut })
 }
 
-/// Hands a request's body over piece by piece, until it ends or is not wanted any more.
-fn read_body(
-    reader: &mut impl BufRead,
-    asked: &Asked,
-    mut take: impl FnMut(&[u8]) -> bool,
-) -> std::io::Result<()> {
-    let mut buffer = vec![0; 64 << 10];
-    let mut piece = |reader: &mut dyn Read, length: u64| -> std::io::Result<bool> {
-        let mut left = length;
-        while left > 0 {
-            let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-            let count = reader.read(&mut buffer[..most])?;
-            if count == 0 {
-                return Err(std::io::ErrorKind::UnexpectedEof.into());
-            }
-            if !take(&buffer[..count]) {
-                return Ok(false);
-            }
-            left -= count as u64;
-        }
-        Ok(true)
-    };
-    if asked.headers.get("transfer-encoding").is_none_or(|coding| coding != "chunked") {
-        let length = asked.headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
-        return piece(reader, length).map(drop);
+/// After how many bytes of a body its connection is to break, if it is.
+fn cut_at(state: &Mutex<State>, method: &str, path: &str) -> Option<u64> {
+    let end = path.find("/blobs/uploads/").filter(|_| method == "PATCH")? + "/blobs/uploads/".len();
+    let state = state.lock().unwrap_or_else(PoisonError::into_inner);
+    match state.faults.get(&path[..end]) {
+        Some(Fault::CutUpload(bytes)) => Some(*bytes as u64),
+        _ => None,
+    }
+}
+
+fn read_body(reader: &mut impl BufRead, headers: &BTreeMap<String, String>, limit: u64) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    if headers.get("transfer-encoding").is_none_or(|coding| coding != "chunked") {
+        let length = headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+        reader.take(length.min(limit)).read_to_end(&mut body).ok()?;
+        return Some(body);
     }
     loop {
         let mut line = String::new();
-        reader.read_line(&mut line)?;
-        let length = u64::from_str_radix(line.trim(), 16).map_err(|_| std::io::ErrorKind::InvalidData)?;
-        if !piece(reader, length)? {
-            return Ok(());
+        reader.read_line(&mut line).ok()?;
+        let length = u64::from_str_radix(line.trim(), 16).ok()?;
+        let room = limit - body.len() as u64;
+        reader.take(length.min(room)).read_to_end(&mut body).ok()?;
+        if length >= room {
+            return Some(body);
         }
-        reader.read_line(&mut line)?;
+        // The end of the line behind each piece.
+        line.clear();
+        reader.read_line(&mut line).ok()?;
         if length == 0 {
-            return Ok(());
+            return Some(body);
         }
     }
-}
-
-/// Uploads of blobs and manifests. None: it is none of those, or not allowed.
-fn upload(
-    state: &Mutex<State>,
-    asked: &Asked,
-    reader: &mut impl BufRead,
-    out: &mut TcpStream,
-) -> Option<std::io::Result<bool>> {
-    let lock = || state.lock().unwrap_or_else(PoisonError::into_inner);
-    let (path, query) = asked.path.split_once('?').unwrap_or((&asked.path, ""));
-    let parameter = |name: &str| {
-        let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-        pairs.find(|(key, _)| *key == name).map(|(_, value)| value.replace("%3A", ":").replace("%2F", "/"))
-    };
-    let wanted = lock().authorization.clone();
-    if wanted.is_some_and(|(wanted, _)| asked.headers.get("authorization") != Some(&wanted)) {
-        return None;
-    }
-    if let (Some((front, reference)), "PUT") = (path.split_once("/manifests/"), asked.method.as_str()) {
-        let mut bytes = Vec::new();
-        let read = read_body(reader, asked, |piece| {
-            bytes.extend_from_slice(piece);
-            true
-        });
-        let digest = digest(&bytes);
-        let media_type = asked.headers.get("content-type").cloned().unwrap_or_default();
-        for reference in [reference, &digest] {
-            lock()
-                .served
-                .insert(format!("{front}/manifests/{reference}"), (media_type.clone(), bytes.clone()));
-        }
-        let headers = [("Docker-Content-Digest".into(), digest), ("Location".into(), path.to_owned())];
-        return Some(read.and_then(|()| status(out, asked, 201, &headers, "")));
-    }
-    let (front, id) = path.split_once("/blobs/uploads/")?;
-    let begun = |place: &str, length: usize| {
-        [("Location".into(), place.to_owned()), ("Range".into(), format!("0-{}", length.saturating_sub(1)))]
-    };
-    if asked.method == "POST" {
-        let mut state = lock();
-        state.asked.push(asked.clone());
-        if let (Some(mount), Some(from)) = (parameter("mount"), parameter("from"))
-            && let Some(blob) = state.served.get(&format!("/v2/{from}/blobs/{mount}")).cloned()
-        {
-            state.served.insert(format!("{front}/blobs/{mount}"), blob);
-            return Some(status(out, asked, 201, &[("Location".into(), path.to_owned())], ""));
-        }
-        let place = format!("{path}{}", state.asked.len() + state.uploads.len());
-        state.uploads.insert(place.clone(), Vec::new());
-        return Some(status(out, asked, 202, &begun(&place, 0), ""));
-    }
-    if id.is_empty() || !lock().uploads.contains_key(path) {
-        return None;
-    }
-    let limit = match lock().faults.get(&format!("{front}/blobs/uploads/")) {
-        Some(Fault::CutUpload(bytes)) => *bytes,
-        _ => usize::MAX,
-    };
-    let mut cut = false;
-    let read = read_body(reader, asked, |piece| {
-        let mut state = lock();
-        let Some(upload) = state.uploads.get_mut(path) else { return false };
-        upload.extend_from_slice(piece);
-        cut = upload.len() >= limit;
-        !cut
-    });
-    let mut state = lock();
-    state.asked.push(asked.clone());
-    if cut {
-        state.faults.remove(&format!("{front}/blobs/uploads/"));
-        return Some(Ok(false));
-    }
-    if let Err(error) = read {
-        return Some(Err(error));
-    }
-    let length = state.uploads.get(path).map_or(0, Vec::len);
-    Some(match asked.method.as_str() {
-        "PATCH" => status(out, asked, 202, &begun(path, length), ""),
-        "PUT" => {
-            let bytes = state.uploads.remove(path).unwrap_or_default();
-            let digest = digest(&bytes);
-            if parameter("digest").as_ref() != Some(&digest) {
-                return Some(status(
-                    out,
-                    asked,
-                    400,
-                    &[],
-                    r#"{"errors":[{"code":"DIGEST_INVALID","message":"x"}]}"#,
-                ));
-            }
-            let place = format!("{front}/blobs/{digest}");
-            state.served.insert(place.clone(), ("application/octet-stream".to_owned(), bytes));
-            status(out, asked, 201, &[("Location".into(), place)], "")
-        }
-        _ => status(out, asked, 204, &begun(path, length), ""),
-    })
 }
 
 /// Answers one request. False: the connection ends with it.
@@ -412,7 +314,12 @@ fn answer(state: &Arc<Mutex<State>>, asked: &Asked, out: &mut TcpStream) -> std:
     let path = asked.path.split('?').next().unwrap_or_default().to_owned();
     let (found, fault, challenge) = {
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.asked.push(asked.clone());
+        let is_blob = path.contains("/blobs/");
+        let body = if is_blob { Vec::new() } else { asked.body.clone() };
+        state.asked.push(Asked { body, ..asked.clone() });
+        if asked.cut {
+            state.faults.retain(|_, fault| !matches!(fault, Fault::CutUpload(_)));
+        }
         let fault = state.faults.get(&path).cloned();
         if matches!(fault, Some(Fault::CutOnce(_) | Fault::StatusOnce(..))) {
             state.faults.remove(&path);
@@ -433,6 +340,15 @@ fn answer(state: &Arc<Mutex<State>>, asked: &Asked, out: &mut TcpStream) -> std:
             return status(out, asked, 307, &[("Location".into(), to.clone())], "");
         }
         _ => {}
+    }
+    if path == "/v2/" {
+        return status(out, asked, 200, &[], "{}");
+    }
+    if let Some(stored) = upload::answer(&mut state.lock().unwrap_or_else(PoisonError::into_inner), asked) {
+        if asked.cut {
+            return Ok(false);
+        }
+        return status(out, asked, stored.status, &stored.headers, &stored.body);
     }
     let Some((media_type, bytes)) = found else {
         let code = if path.contains("/blobs/") { "BLOB_UNKNOWN" } else { "MANIFEST_UNKNOWN" };

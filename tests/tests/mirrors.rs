@@ -111,7 +111,7 @@ fn hosts_files_say_who_stands_in_for_a_registry() {
         bed.cli(client, &["tag", small, &own]).ok();
         near.asked();
         has(bed.cli(client, &["push", &own]).ok(), &["1: digest: sha256:"]);
-        assert!(origin.served(&format!("/v2/lib/{name}/manifests/1")).is_some());
+        assert!(origin.manifest(&format!("lib/{name}"), "1").is_some());
         assert!(!paths(&near).iter().any(|path| path.starts_with("P")));
         bed.cli(client, &["rmi", "-f", small, far, &own]).ok();
     });
@@ -130,7 +130,6 @@ fn lasting_tokens_stand_for_passwords() {
         push(&registry, "lib/small", "small");
         let challenge = format!("Bearer realm=\"http://{}/token\",service=\"reg\"", tokens.address());
         registry.require("Bearer t1", &challenge);
-        registry.serve_at("/v2/", "application/json", b"{}");
         let granted = br#"{"access_token":"t1","refresh_token":"lasting","expires_in":1}"#;
         tokens.serve_at("/token", "application/json", granted);
         let name = format!("{}/lib/small:1", registry.address());

@@ -4,7 +4,9 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use sandbox::{ExecPlan, Plan, RootfsSource};
 use shim_protocol::{
     Attach, Attached, Command, Create, Exec, Failure, FailureKind, Reply, Rootfs, StdinMode,
@@ -277,7 +279,14 @@ impl Shim {
                     cgroup: &container.cgroup,
                     preserved_descriptors: 0,
                 });
-                executed.map(|executed| (executed.pid, executed.terminal)).map_err(failure)?
+                executed.map(|executed| (executed.pid, executed.terminal)).map_err(|error| {
+                    // It may have ended in the middle of that, whatever the step was that found out.
+                    if has_ended(running.pid) {
+                        not_running("the container is not running")
+                    } else {
+                        failure(error)
+                    }
+                })?
             }
         };
         if let Some(terminal) = terminal {
@@ -408,6 +417,15 @@ pub fn failure(error: sandbox::Error) -> Failure {
         sandbox::Error::System { .. } => FailureKind::System,
     };
     Failure { kind, message: error.to_string() }
+}
+
+/// Whether a child has ended, seen yet or not.
+fn has_ended(pid: i32) -> bool {
+    let process = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    process.is_none_or(|process| {
+        let mut set = [PollFd::new(&process, PollFlags::IN)];
+        poll(&mut set, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    })
 }
 
 fn invalid(message: impl Into<String>) -> Failure {

@@ -86,6 +86,26 @@ impl List {
         format.contains(&format!(".{column}"))
     }
 
+    /// The default table of a list that may be long: only the cells that show are made.
+    pub fn default_table<T>(&self, rows: &[T], cell: impl Fn(&T, &str) -> String) -> String {
+        let columns: Vec<&str> =
+            self.default.split('\t').map(|column| column.trim_matches(['{', '}', '.'])).collect();
+        let heading = |column: &&str| {
+            self.headings.iter().find(|(name, _)| name == column).map_or("", |(_, text)| *text)
+        };
+        let mut out = columns.iter().map(heading).collect::<Vec<_>>().join("\t") + "\n";
+        for row in rows {
+            for (index, column) in columns.iter().enumerate() {
+                if index > 0 {
+                    out.push('\t');
+                }
+                out.push_str(&cell(row, column));
+            }
+            out.push('\n');
+        }
+        tabwriter::align(&out)
+    }
+
     /// The whole output.
     pub fn render(&self, format: &str, rows: &[Row]) -> Result<String, Fail> {
         let template = self.parse(format)?;
@@ -216,6 +236,8 @@ mod tests {
     #[test]
     fn formats() {
         assert_eq!(render(""), "THING ID   NAME\nabc        web\n");
+        let cell = |row: &Row, name: &str| row.fields[name].as_str().unwrap().to_owned();
+        assert_eq!(LIST.default_table(&rows(), cell), render(""));
         assert_eq!(render("table {{.Name}}\\t{{.ID}}"), "NAME      THING ID\nweb       abc\n");
         assert_eq!(render("json"), "{\"ID\":\"abc\",\"Name\":\"web\"}\n");
         assert_eq!(render("{{.Name}}:{{.Label \"com.x.some-label\"}}"), "web:v\n");

@@ -14,6 +14,8 @@ use crate::Error;
 
 /// The longest answer that is read into memory at once.
 const MAX_ANSWER: usize = 256 << 20;
+/// Most memory that an answer gets before it comes.
+const AHEAD_MAX: usize = 8 << 20;
 /// The longest single message of a stream of JSON messages.
 const MAX_LINE: usize = 16 << 20;
 
@@ -132,7 +134,8 @@ impl Response {
 
     /// The whole body, and the connection, which is free again.
     pub async fn bytes_and_sender(mut self) -> Result<(Bytes, SendRequest<Body>), Error> {
-        let mut whole = BytesMut::new();
+        let told = self.header("content-length").and_then(|text| text.parse::<usize>().ok());
+        let mut whole = BytesMut::with_capacity(told.unwrap_or(0).min(AHEAD_MAX));
         while let Some(chunk) = self.chunk().await? {
             if whole.len() + chunk.len() > MAX_ANSWER {
                 return Err(Error::Http(format!("the daemon's answer is longer than {MAX_ANSWER} bytes")));

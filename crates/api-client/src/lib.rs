@@ -300,7 +300,7 @@ impl Client {
     pub async fn json<T: serde::de::DeserializeOwned>(&self, request: Request) -> Result<T, Error> {
         let response = self.send(request).await?;
         let body = self.read(response).await?;
-        Ok(api_types::from_json(&body)?)
+        Ok(api_types::from_answer(&body)?)
     }
 
     /// Sends a request and reads a JSON answer as it is.

@@ -55,6 +55,11 @@ pub fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::Erro
     serde_json::from_value(value)
 }
 
+/// Parses an answer: at once where all members have values of their types, else like [`from_json`].
+pub fn from_answer<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::Error> {
+    serde_json::from_slice(body).or_else(|_| from_json(body))
+}
+
 /// Parses a request body as Go does: like [`from_json`], and names of members count in any case of their letters.
 pub fn from_request<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::Error> {
     let mut value: Value = serde_json::from_slice(body)?;

@@ -7,7 +7,7 @@ use api_types::{ObjectSet, StringMap};
 use images::{Images, StoredImage};
 use model::create::ImageFacts;
 use model::{Kind, Refusal};
-use oci::{Config, Digest, Healthcheck};
+use oci::{Config, Digest, Healthcheck, Platform};
 use snapshots::Form;
 
 use crate::Engine;
@@ -149,10 +149,14 @@ pub fn refusal(error: &images::Error) -> Refusal {
     refusal
 }
 
-/// The image that a create request names, and the chain ID of its topmost layer; blocks.
-pub fn facts(images: &Images, name: &str) -> Result<(ImageFacts, Option<Digest>), Refusal> {
-    let image = images.resolve(name).map_err(|error| refusal(&error))?;
-    images.unpack_missing(&image).map_err(|error| refusal(&error))?;
+/// The image that a create request names, for its platform, and the chain ID of its topmost layer; blocks.
+pub fn facts(images: &Images, name: &str, platform: &str) -> Result<(ImageFacts, Option<Digest>), Refusal> {
+    let platform = match platform {
+        "" => None,
+        text => Some(Platform::parse(text).map_err(|error| Refusal::invalid(error.to_string()))?),
+    };
+    let image = images.find(name, platform.as_ref()).map_err(|error| refusal(&error))?.image;
+    images.layers().unpack_missing(&image).map_err(|error| refusal(&error))?;
     let facts = ImageFacts { id: image.id.to_string(), config: api_config(&image.config.config) };
     Ok((facts, image.chain().cloned()))
 }

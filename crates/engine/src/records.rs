@@ -25,6 +25,8 @@ pub struct Records {
     store: Store,
     /// States to be written with the next lazy commit.
     noted: Mutex<BTreeMap<String, Remembered>>,
+    /// Held while they are written.
+    writing: Mutex<()>,
     wake: Notify,
 }
 
@@ -34,7 +36,7 @@ fn encode(record: &Record) -> Result<Vec<u8>, Refusal> {
 
 impl Records {
     pub fn new(store: Store) -> Records {
-        Records { store, noted: Mutex::default(), wake: Notify::new() }
+        Records { store, noted: Mutex::default(), writing: Mutex::default(), wake: Notify::new() }
     }
 
     fn noted(&self) -> MutexGuard<'_, BTreeMap<String, Remembered>> {
@@ -85,8 +87,20 @@ impl Records {
         self.wake.notify_one();
     }
 
+    /// Waits until a container's state is on disk if it was noted; blocks.
+    pub fn settle(&self, id: &str, registry: &Registry) {
+        let written = {
+            let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            !self.noted().contains_key(id)
+        };
+        if !written {
+            self.write_noted(registry);
+        }
+    }
+
     /// Writes the noted states; blocks.
     pub fn write_noted(&self, registry: &Registry) {
+        let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let noted = std::mem::take(&mut *self.noted());
         let mut batch = Batch::default();
         let mut ended = Vec::new();

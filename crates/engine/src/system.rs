@@ -94,7 +94,7 @@ impl System {
             running: count(&["running"]),
             paused: count(&["paused"]),
             stopped: count(&["created", "exited", "removing", "restarting"]),
-            images: self.0.images().all().len() as i64,
+            images: self.0.images().catalog().count() as i64,
             driver: self.0.snapshots().driver().into(),
             driver_status: self.driver_status(),
             cgroup_v2: self.0.facts().cgroup_v2,
@@ -166,6 +166,14 @@ impl System {
             *users.entry(handle.view().record.image_id.clone()).or_default() += 1;
         }
         users
+    }
+
+    /// Looks whether the image store is whole, and repairs it if that is wanted; reads all of it.
+    pub fn check_images(&self, repair: bool) -> Result<images::CheckReport, model::Refusal> {
+        let all: Vec<String> =
+            self.0.registry().all().iter().map(|handle| handle.view().id().to_string()).collect();
+        let containers = images::Containers { exists: &|id: &str| self.0.registry().knows(id), all: &all };
+        self.0.images().checkup().run(containers, repair).map_err(|error| crate::images_refusal(&error))
     }
 
     pub fn container_count(&self) -> usize {

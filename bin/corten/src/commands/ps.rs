@@ -70,6 +70,10 @@ pub async fn ps(app: &App, matches: &Matches) -> Result<(), Fail> {
         return Ok(());
     }
     let now = time::now();
+    if matches!(format, "" | "table") {
+        out(&list.default_table(&containers, |container, name| cell(container, name, truncate, now)));
+        return Ok(());
+    }
     let rows: Vec<Row> = containers.iter().map(|container| row(container, truncate, now)).collect();
     out(&list.render(format, &rows)?);
     Ok(())
@@ -79,33 +83,43 @@ fn id(container: &ContainerSummary, truncate: bool) -> String {
     if truncate { short_id(&container.id) } else { container.id.clone() }
 }
 
-pub fn row(container: &ContainerSummary, truncate: bool, now: i64) -> Row {
-    let command = if truncate { ellipsis(&container.command, 20) } else { container.command.clone() };
-    let mounts: Vec<String> = container
+/// What a column says.
+fn cell(container: &ContainerSummary, name: &str, truncate: bool, now: i64) -> String {
+    match name {
+        "ID" => id(container, truncate),
+        "Names" => names(&container.names, truncate),
+        "Image" => image(container, truncate),
+        "Command" if truncate => template::quote(&ellipsis(&container.command, 20)),
+        "Command" => template::quote(&container.command),
+        "CreatedAt" => time::format_long(container.created),
+        "RunningFor" => format!("{} ago", human_duration(now - container.created)),
+        "Ports" => ports(&container.ports),
+        "State" => container.state.clone(),
+        "Status" => container.status.clone(),
+        "Size" => size(container),
+        "Labels" => join_labels(&container.labels),
+        "Mounts" => mounts(container, truncate),
+        "LocalVolumes" => container.mounts.iter().filter(|mount| mount.driver == "local").count().to_string(),
+        "Networks" => {
+            let names = container.network_settings.networks.keys();
+            names.map(String::as_str).collect::<Vec<_>>().join(",")
+        }
+        _ => String::new(),
+    }
+}
+
+fn mounts(container: &ContainerSummary, truncate: bool) -> String {
+    let names = container
         .mounts
         .iter()
         .map(|mount| if mount.name.is_empty() { &mount.source } else { &mount.name })
-        .map(|name| if truncate { ellipsis(name, 15) } else { name.clone() })
-        .collect();
-    let local = container.mounts.iter().filter(|mount| mount.driver == "local").count();
-    let networks: Vec<&str> = container.network_settings.networks.keys().map(String::as_str).collect();
-    let mut row = Row::new([
-        ("ID", id(container, truncate)),
-        ("Names", names(&container.names, truncate)),
-        ("Image", image(container, truncate)),
-        ("Command", template::quote(&command)),
-        ("CreatedAt", time::format_long(container.created)),
-        ("RunningFor", format!("{} ago", human_duration(now - container.created))),
-        ("Ports", ports(&container.ports)),
-        ("State", container.state.clone()),
-        ("Status", container.status.clone()),
-        ("Size", size(container)),
-        ("Labels", join_labels(&container.labels)),
-        ("Mounts", mounts.join(",")),
-        ("LocalVolumes", local.to_string()),
-        ("Networks", networks.join(",")),
-    ])
-    .labels(container.labels.clone());
+        .map(|name| if truncate { ellipsis(name, 15) } else { name.clone() });
+    names.collect::<Vec<_>>().join(",")
+}
+
+pub fn row(container: &ContainerSummary, truncate: bool, now: i64) -> Row {
+    let cells = HEADINGS.iter().map(|(name, _)| (*name, cell(container, name, truncate, now)));
+    let mut row = Row::new(cells).labels(container.labels.clone());
     // Only newer daemons tell, and only for images of other platforms.
     row.fields.insert("Platform".to_owned(), serde_json::Value::Null);
     row.fields.sort_keys();

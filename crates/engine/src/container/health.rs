@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use api_types::container::ContainerConfig;
-use model::Refusal;
 use model::health::{Check, Health, OUTPUT_MAX, Outcome, Status};
 use model::time::UnixNanos;
+use model::{Kind, Refusal};
 use shim_protocol::{Capture, Captured, Command as ToShim, Reply};
 use tokio::time::Instant;
 
@@ -15,6 +15,9 @@ use crate::{blocking, clock};
 
 /// The health of a container in its run directory, for the next daemon.
 const HEALTH_NAME: &str = "health.json";
+
+/// How long a probe is put off for a container that may just have ended.
+const PUT_OFF: Duration = Duration::from_millis(100);
 
 /// What a container's task knows of its health.
 #[derive(Debug, Default)]
@@ -111,6 +114,13 @@ impl Care {
         }
     }
 
+    /// Tries again a moment later.
+    fn put_off(&mut self) {
+        if let Some(watch) = &mut self.watch {
+            watch.next = Next::Probe(Instant::now() + PUT_OFF);
+        }
+    }
+
     /// The running probe's outcome, if it was that exec which ended.
     fn outcome(&self, exec: &str, code: i32, captured: Option<&Captured>) -> Option<Outcome> {
         let Watch { next: Next::Result { exec: probe, began }, check, .. } = self.watch.as_ref()? else {
@@ -164,8 +174,13 @@ impl Task {
         let (command, timeout) = (watch.check.command.clone(), watch.check.timeout);
         let (exec, began) = (clock::new_id(), clock::now());
         self.emit_exec("exec_create", &command, &exec);
-        if let Err(refusal) = self.start_probe(&exec, &command, timeout).await {
-            return self.looked(Outcome::failed(began, clock::now(), &refusal.message)).await;
+        match self.start_probe(&exec, &command, timeout).await {
+            Ok(()) => {}
+            // It has just ended, and the news is on its way: that says nothing of its health.
+            Err(refusal) if refusal.kind == Kind::Conflict => return self.care.put_off(),
+            Err(refusal) => {
+                return self.looked(Outcome::failed(began, clock::now(), &refusal.message)).await;
+            }
         }
         self.emit_exec("exec_start", &command, &exec);
         if let Some(watch) = &mut self.care.watch {

@@ -311,8 +311,12 @@ impl Handle {
                 return Ok(());
             }
             let killed = self.ask(|answer| Command::Signal { signal: model::signal::KILL, answer }).await;
-            if killed.is_err() && !ended(&self.view()) {
-                return killed;
+            match killed {
+                // Who has no process any more has ended; the news of it may still be on its way.
+                Err(refusal) if refusal.kind != Kind::Conflict && !ended(&self.view()) => {
+                    return Err(refusal);
+                }
+                _ => {}
             }
         }
         self.until(ended).await;

@@ -38,7 +38,8 @@ impl Plan<'_> {
         };
         if let Err(error) = std::fs::create_dir(&run_directory) {
             if error.kind() == std::io::ErrorKind::AlreadyExists {
-                // What an earlier end left there must not be taken for this one's.
+                // What an earlier end left there must not be taken for this one's, and not go before it is known.
+                self.engine.records().settle(&record.id, self.engine.registry());
                 paths.discard_task(&record.id);
             }
             std::fs::create_dir_all(&run_directory).map_err(io)?;

@@ -1,21 +1,25 @@
 //! What is done to a container's running process: signals, freezing, attaching, resizing.
 
 use model::{Phase, Refusal};
-use shim_protocol::{Command as ToShim, Reply};
+use shim_protocol::{Command as ToShim, FailureKind, Reply};
 
 use super::task::Task;
 use super::{Client, Held};
+use crate::shim::CallError;
 
 impl Task {
     pub(super) async fn signal(&mut self, signal: i32) -> Result<(), Refusal> {
-        let id = self.record.id.clone();
-        let Some(shim) = self.running_shim() else {
-            return Err(Refusal::conflict(format!(
-                "cannot kill container: {}: container {id} is not running",
-                self.record.name
-            )));
+        let (id, name) = (&self.record.id, &self.record.name);
+        let not_running =
+            || Refusal::conflict(format!("cannot kill container: {name}: container {id} is not running"));
+        let shim = self.running_shim().ok_or_else(not_running)?;
+        match shim.call(ToShim::Signal { signal, all: false }, &[], Vec::new()).await {
+            // It has just ended, and the news is on its way.
+            Err(CallError::Failed(failure)) if failure.kind == FailureKind::NotRunning => {
+                return Err(not_running());
+            }
+            other => other?,
         };
-        shim.call(ToShim::Signal { signal, all: false }, &[], Vec::new()).await?;
         self.emit("kill", &[("signal", signal.to_string())]);
         Ok(())
     }
@@ -48,7 +52,12 @@ impl Task {
             _ => {}
         }
         let shim = self.link.answering()?;
-        shim.call(how, &[], Vec::new()).await?;
+        match shim.call(how, &[], Vec::new()).await {
+            Err(CallError::Failed(failure)) if failure.kind == FailureKind::NotRunning => {
+                return Err(Refusal::conflict(format!("Container {id} is not running")));
+            }
+            other => other?,
+        };
         if let Phase::Running { frozen: place, .. } = &mut self.phase {
             *place = frozen;
         }
