@@ -8,7 +8,8 @@ use model::{Kind, Refusal};
 use crate::App;
 use crate::authorization::{Content, Peer, Question};
 use crate::handlers::{
-    attach, build, containers, debug, execs, files, images, networks, registry, stats, system, usage, volumes,
+    archives, attach, build, check, containers, debug, execs, files, images, networks, registry, stats,
+    system, usage, volumes,
 };
 use crate::query::{Query, decode};
 use crate::request::{Drained, Request};
@@ -151,6 +152,8 @@ async fn system_route(app: &App, mut request: Request, method: &Method, parts: &
         (&Method::GET, ["info"]) => system::info(app).await,
         (&Method::GET, ["events"]) => system::events(app, &request),
         (&Method::GET, ["debug", rest @ ..]) => debug::debug(app, rest),
+        (&Method::GET, ["corten", "check"]) => check::check(app, false).await,
+        (&Method::POST, ["corten", "check"]) => check::check(app, true).await,
         (&Method::GET, ["system", "df"]) => usage::df(app, &request).await,
         (&Method::POST, ["auth"]) => registry::auth(app, &mut request).await,
         (&Method::POST, ["commit"]) => files::commit(app, request).await,
@@ -230,10 +233,10 @@ async fn container_route(app: &App, request: Request, method: &Method, parts: &[
 async fn image_route(app: &App, request: Request, method: &Method, parts: &[&str]) -> Outcome {
     match (method, parts) {
         (&Method::GET, ["json"]) => return images::list(app, &request).await,
-        (&Method::POST, ["load"]) => return images::load(app, request).await,
-        (&Method::POST, ["create"]) => return images::create(app, request).await,
+        (&Method::POST, ["load"]) => return archives::load(app, request).await,
+        (&Method::POST, ["create"]) => return archives::create(app, request).await,
         (&Method::POST, ["prune"]) => return images::prune(app, &request).await,
-        (&Method::GET, ["get"]) => return images::save(app, request.query.all("names"), &request),
+        (&Method::GET, ["get"]) => return archives::save(app, request.query.all("names"), &request),
         (&Method::GET, ["search"]) => return registry::search(app, &request).await,
         _ => {}
     }
@@ -242,11 +245,11 @@ async fn image_route(app: &App, request: Request, method: &Method, parts: &[&str
     match (method, *verb) {
         (&Method::DELETE, _) => images::remove(app, &request, &parts.join("/")).await,
         (&Method::GET, "json") => images::inspect(app, &request, &name).await,
-        (&Method::GET, "history") => images::history(app, &name).await,
-        (&Method::GET, "get") => images::save(app, vec![name], &request),
+        (&Method::GET, "history") => images::history(app, &request, &name).await,
+        (&Method::GET, "get") => archives::save(app, vec![name], &request),
         (&Method::POST, "tag") => images::tag(app, &request, &name).await,
         (&Method::POST, "push") => registry::push(app, &request, &name),
-        (&Method::GET, "attestations") => Err(Refusal::not_implemented("attestations")),
+        (&Method::GET, "attestations") => images::attestations(app, &request, &name).await,
         _ => Err(not_found()),
     }
 }

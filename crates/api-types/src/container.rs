@@ -92,6 +92,9 @@ pub struct ContainerCreate {
     /// stays.
     #[serde(skip)]
     pub no_image_volumes: bool,
+    /// Not in the body but in the query: which of the image's platforms; empty for the host's.
+    #[serde(skip)]
+    pub platform: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

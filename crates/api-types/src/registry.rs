@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::StringMap;
+
 /// Credentials, as `X-Registry-Auth` (in base64) and `POST /auth` have them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -46,6 +48,14 @@ pub struct Descriptor {
     pub media_type: String,
     pub digest: String,
     pub size: i64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub urls: Vec<String>,
+    #[serde(skip_serializing_if = "StringMap::is_empty")]
+    pub annotations: StringMap,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub artifact_type: String,
 }
 
 /// An OCI platform, as the API answers it.

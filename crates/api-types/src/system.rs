@@ -227,3 +227,30 @@ pub struct Usage<T> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub items: Option<Vec<T>>,
 }
+
+/// The answer of `/corten/check`: whether the image store is whole.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct SystemCheck {
+    pub images: i64,
+    pub indexes: i64,
+    pub blobs: i64,
+    /// Bytes of all blobs.
+    pub size: i64,
+    pub layers: i64,
+    pub containers: i64,
+    pub findings: Vec<CheckFinding>,
+    /// Nothing is wrong, or nothing is any more.
+    pub clean: bool,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct CheckFinding {
+    /// One word for programs.
+    pub kind: String,
+    /// What is wrong, for people.
+    pub problem: String,
+    /// What was done about it; empty if nothing was.
+    pub repair: String,
+}

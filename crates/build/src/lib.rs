@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use images::{Images, StoredImage};
+use images::{Images, StoredImage, Target};
 use oci::{Config, Digest, Platform, Reference, Timestamp};
 
 pub use context::Context;
@@ -261,7 +261,7 @@ impl Builder {
         build.text(&format!("Successfully built {}\n", image.id.short()));
         for tag in &options.tags {
             let tag = tag.clone().or_latest();
-            self.images.tag(&image.id, &tag, clock())?;
+            self.images.names().tag(&Target::Image(image.id.clone()), &tag, clock())?;
             build.event(Event::Tagged(&image.id, &tag));
             build.text(&format!("Successfully tagged {}\n", tag.familiar()));
         }

@@ -73,9 +73,9 @@ fn in_container(
     // A container that is kept needs its layer; one that goes gives it away.
     let keeps_layer = !build.options.remove && !build.options.force_remove;
     let layer = if keeps_layer {
-        images.pack_container(container, &mut build.pins)?
+        images.maker().pack_container(container, &mut build.pins)?
     } else {
-        images.adopt_container(container, parent.as_deref(), &mut build.pins)?
+        images.maker().adopt_container(container, parent.as_deref(), &mut build.pins)?
     };
     build.commit(created_by.to_owned(), Some(layer))
 }

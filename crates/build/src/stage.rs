@@ -268,13 +268,7 @@ impl<'a> Build<'a> {
         fetch: bool,
     ) -> Result<Arc<StoredImage>, Error> {
         let images = &self.builder.images;
-        let serves =
-            |image: &StoredImage| platform.is_none_or(|wanted| image.config.platform().serves(wanted));
-        let local = match images.resolve(name) {
-            Ok(image) if serves(&image) => Ok(image),
-            Ok(_) => Err(images::Error::NoSuchImage(name.to_owned())),
-            Err(error) => Err(error),
-        };
+        let local = images.find(name, platform).map(|found| found.image);
         match local {
             Ok(image) if !fetch => return Ok(image),
             Ok(_) => {}
@@ -287,7 +281,7 @@ impl<'a> Build<'a> {
         self.executor
             .fetch(&reference, platform.unwrap_or(&host), &mut |text| on_event(Event::Text(text)))
             .map_err(Error::Executor)?;
-        Ok(self.builder.images.resolve(name)?)
+        Ok(self.builder.images.find(name, platform)?.image)
     }
 
     /// What the base image wants to be done first in every image that is built on it.
@@ -315,17 +309,18 @@ impl<'a> Build<'a> {
             return None;
         }
         let parent = self.state.image.as_ref();
-        let found = self.builder.images.children(parent.map(|image| &image.id)).into_iter().find(|child| {
-            // An image that came from elsewhere has no parent either; one step from scratch is one step long.
-            let from_here = parent.is_some() || child.config.history.len() == 1;
-            let step = child.config.history.last();
-            from_here
-                && self.cache.as_ref().is_none_or(|allowed| allowed.contains(&child.id))
-                && step.is_some_and(|step| step.created_by == created_by)
-                && child.config.config == *config
-                && child.config.author == self.state.author
-                && child.config.platform() == self.state.platform
-        });
+        let found =
+            self.builder.images.catalog().children(parent.map(|image| &image.id)).into_iter().find(|child| {
+                // An image that came from elsewhere has no parent either; one step from scratch is one step long.
+                let from_here = parent.is_some() || child.config.history.len() == 1;
+                let step = child.config.history.last();
+                from_here
+                    && self.cache.as_ref().is_none_or(|allowed| allowed.contains(&child.id))
+                    && step.is_some_and(|step| step.created_by == created_by)
+                    && child.config.config == *config
+                    && child.config.author == self.state.author
+                    && child.config.platform() == self.state.platform
+            });
         if found.is_none() {
             self.state.cache_missed = true;
         }
@@ -351,7 +346,7 @@ impl<'a> Build<'a> {
             references: Vec::new(),
             now: self.now(),
         };
-        let created = self.builder.images.create(new, &mut self.pins)?;
+        let created = self.builder.images.maker().create(new, &mut self.pins)?;
         self.state.image = Some(created.image);
         Ok(())
     }

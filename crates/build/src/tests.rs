@@ -124,7 +124,7 @@ impl Fixture {
             platform: Platform::host(),
             now: Timestamp { seconds: 1_600_000_000, nanos: 0 },
         };
-        fixture.images.import(&base[..], import).unwrap();
+        fixture.images.maker().import(&base[..], import).unwrap();
         fixture
     }
 
@@ -359,10 +359,10 @@ fn removed_files_stay_removed() {
     assert!(fixture.read(&image, "/etc/passwd").is_none());
     assert!(fixture.read(&image, "/etc/group").is_some());
     // And after a journey through an archive.
-    let saved = fixture.images.save(&[image.id.to_string()], Vec::new()).unwrap();
+    let saved = fixture.images.archives().save(&[image.id.to_string()], &[], Vec::new()).unwrap();
     let other = Fixture::new();
-    let load = images::LoadOptions { platform: None, now: Timestamp::default() };
-    let loaded = other.images.load(&saved[..], &load, &mut |_| {}).unwrap();
+    let load = images::LoadOptions { platforms: Vec::new(), now: Timestamp::default() };
+    let loaded = other.images.archives().load(&saved[..], &load, &mut |_| {}).unwrap();
     assert!(other.read(&loaded[0].image, "/etc/passwd").is_none());
     assert!(other.read(&loaded[0].image, "/etc/new").is_some());
 }
@@ -413,7 +413,15 @@ fn configurations_are_changed() {
     assert_eq!((config.user.as_str(), config.stop_signal.as_str()), ("web", "SIGINT"));
     assert_eq!(config.healthcheck.as_ref().unwrap().test, ["CMD-SHELL", "check"]);
     assert!(outcome.text.contains("Step 12/12 : LABEL z=it's\n"));
-    fixture.images.tag(&image.id, &Reference::parse("parent").unwrap(), Timestamp::default()).unwrap();
+    fixture
+        .images
+        .names()
+        .tag(
+            &images::Target::Image(image.id.clone()),
+            &Reference::parse("parent").unwrap(),
+            Timestamp::default(),
+        )
+        .unwrap();
     let child = fixture.build("FROM parent\nCMD [\"y\"]\n");
     let child_image = fixture.image(&child);
     assert!(child.text.contains("# Executing 1 build trigger\n"));

@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -50,23 +50,40 @@ impl Store {
         Error::Io { operation, path: self.root.join(name(digest)), source }
     }
 
-    /// Removes what nobody went on with for a week, and what the store has whole.
-    pub(crate) fn sweep_partial(&self) -> Result<(), Error> {
+    /// What nobody went on with for a week, and what the store has whole: names and bytes on disk.
+    pub fn stale_partials(&self) -> Result<Vec<(String, u64)>, Error> {
         let path = self.root.join(DIRECTORY);
-        let io = |source| Error::Io { operation: "sweep", path: path.clone(), source };
+        let io = |source| Error::Io { operation: "list", path: path.clone(), source };
+        let mut stale = Vec::new();
         for entry in std::fs::read_dir(&path).map_err(io)? {
             let entry = entry.map_err(io)?;
-            let old = entry
-                .metadata()
-                .and_then(|found| found.modified())
+            // Whoever has just made it whole takes it away.
+            let Ok(found) = entry.metadata() else { continue };
+            let old = found
+                .modified()
                 .is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age > KEEP));
-            let text = entry.file_name().to_string_lossy().replacen('-', ":", 1);
-            let known = text.parse::<Digest>().ok();
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let known = name.replacen('-', ":", 1).parse::<Digest>().ok();
             if old || known.is_none_or(|digest| self.contains(&digest)) {
-                std::fs::remove_file(entry.path()).map_err(io)?;
+                stale.push((name, found.blocks() * 512));
             }
         }
-        Ok(())
+        Ok(stale)
+    }
+
+    /// Removes a partial blob by the name that [`Store::stale_partials`] gave.
+    pub fn remove_partial(&self, name: &str) -> Result<(), Error> {
+        let path = self.root.join(DIRECTORY).join(name);
+        match std::fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(Error::Io { operation: "remove", path, source })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn sweep_partial(&self) -> Result<(), Error> {
+        self.stale_partials()?.iter().try_for_each(|(name, _)| self.remove_partial(name))
     }
 }
 

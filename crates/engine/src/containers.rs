@@ -87,7 +87,7 @@ impl Containers {
         name: String,
         request: ContainerCreate,
     ) -> Result<(String, Vec<String>), Refusal> {
-        let (image, top) = image::facts(self.0.images(), &request.config.image)?;
+        let (image, top) = image::facts(self.0.images(), &request.config.image, &request.platform)?;
         let given = Given {
             id: id.clone(),
             name,

@@ -61,6 +61,12 @@ impl Registry {
         self.read().handles.contains_key(id)
     }
 
+    /// Whether a container has this ID, or is about to.
+    pub fn knows(&self, id: &str) -> bool {
+        let tables = self.read();
+        tables.handles.contains_key(id) || tables.names.values().any(|owner| owner == id)
+    }
+
     /// Full ID, name with or without a slash, or the unambiguous beginning of an ID.
     pub fn find(&self, name: &str) -> Result<Handle, Refusal> {
         let tables = self.read();

@@ -1,11 +1,11 @@
 //! Images made here: imported from a plain archive, or from a container's changes.
 
 use std::io::{self, Read, Write};
-use std::path::Path;
 use std::sync::Arc;
 
-use archive::{Compression, Decoder, PackOptions, Root};
+use archive::{Changed, Compression, Decoder, PackOptions, Root};
 use oci::{Algorithm, Config, Digest, History, Image, Platform, Reference, RootFs, Timestamp};
+use snapshots::{Change, ChangeKind, Difference};
 
 use crate::layers::layer_media_type;
 use crate::pins::Pins;
@@ -67,10 +67,20 @@ impl<R: Read> Read for Keep<'_, '_, R> {
     }
 }
 
-impl Images {
+/// Paths of changes have a slash in front, those of archives have not.
+fn changed(change: Change) -> Changed {
+    let removed = change.kind == ChangeKind::Deleted;
+    Changed { path: change.path.get(1..).unwrap_or_default().to_vec(), removed }
+}
+
+/// Makes images here.
+#[derive(Debug, Clone, Copy)]
+pub struct Maker<'a>(pub(crate) &'a Images);
+
+impl Maker<'_> {
     /// Makes an image of a root filesystem's archive, compressed or not.
-    pub fn import(&self, stream: impl Read + Send, import: Import) -> Result<Registered, Error> {
-        let mut pins = self.pins();
+    pub fn import(self, stream: impl Read + Send, import: Import) -> Result<Registered, Error> {
+        let mut pins = self.0.pins();
         let layer = self.import_layer(stream, &mut pins)?;
         let created = Some(import.now.to_string());
         let history = History { created: created.clone(), comment: import.message, ..History::default() };
@@ -89,32 +99,32 @@ impl Images {
             config: &config,
             manifest: None,
             layers: vec![layer.blob],
-            references: import.reference.into_iter().map(Reference::or_latest).collect(),
             parent: None,
             now: import.now,
         };
-        self.register(&mut pins, registration, &mut |_, _, _| {})
+        let references = import.reference.into_iter().map(Reference::or_latest).collect();
+        self.0.registrar().register(&mut pins, registration, references, &mut |_, _, _| {})
     }
 
     /// Keeps an archive as it comes (or plain, if layers have no name for its compression), and unpacks it on the way as
     /// a layer on nothing.
-    fn import_layer(&self, stream: impl Read + Send, pins: &mut Pins<'_>) -> Result<NewLayer, Error> {
-        let mut writer = self.content.writer()?;
+    fn import_layer(self, stream: impl Read + Send, pins: &mut Pins<'_>) -> Result<NewLayer, Error> {
+        let mut writer = self.0.content.writer()?;
         let (compression, stream) = Compression::peek(stream)?;
         let media_type = layer_media_type(compression).to_owned();
         let (stage, diff_id, bytes) = match compression {
             Compression::Bzip2 | Compression::Xz => {
                 let plain = Keep { stream: Decoder::new(stream)?, writer: &mut writer };
-                self.unpack_stream(plain, Algorithm::Sha256, None, &mut || {})?
+                self.0.layers().unpack_stream(plain, Algorithm::Sha256, None, &mut || {})?
             }
             Compression::None | Compression::Gzip | Compression::Zstd => {
                 let decoder = Decoder::new(Keep { stream, writer: &mut writer })?;
-                self.unpack_stream(decoder, Algorithm::Sha256, None, &mut || {})?
+                self.0.layers().unpack_stream(decoder, Algorithm::Sha256, None, &mut || {})?
             }
         };
         // The chain of a lowest layer is its diff ID.
         pins.chain(&diff_id);
-        self.snapshots.commit(stage, &diff_id, bytes)?;
+        self.0.snapshots.commit(stage, &diff_id, bytes)?;
         let ingested = writer.finish()?;
         pins.blob(&ingested.blob().digest);
         let blob = ingested.commit()?;
@@ -125,24 +135,32 @@ impl Images {
 
     /// Writes the changes of a container's read-write layer as a layer's archive into the content store. The layer may
     /// be in use; then the archive has each file as it was at some moment.
-    pub fn pack_container(&self, container: &str, pins: &mut Pins<'_>) -> Result<NewLayer, Error> {
-        let snapshots::Mounts::Overlay { upper, .. } = self.snapshots.mounts(container)?;
-        self.pack_upper(&upper, &[], pins)
+    pub fn pack_container(self, container: &str, pins: &mut Pins<'_>) -> Result<NewLayer, Error> {
+        self.pack_difference(container, &[], pins)
     }
 
-    fn pack_upper(
-        &self,
-        upper: &Path,
+    fn pack_difference(
+        self,
+        container: &str,
         leave_out: &[Vec<u8>],
         pins: &mut Pins<'_>,
     ) -> Result<NewLayer, Error> {
-        let root =
-            Root::open_path(upper).map_err(|source| Error::Io { operation: "open a layer", source })?;
         let leave_out = leave_out.iter().cloned().collect();
-        let options = PackOptions { overlay_upper: true, leave_out, ..PackOptions::default() };
-        let mut writer = self.content.writer()?;
+        let options = PackOptions { leave_out, ..PackOptions::default() };
+        let mut writer = self.0.content.writer()?;
         let mut buffered = io::BufWriter::with_capacity(256 << 10, &mut writer);
-        let (_, bytes) = archive::pack(&root, &options, &mut buffered)?;
+        let (_, bytes) = match self.0.snapshots.difference(container)? {
+            Difference::Upper(upper) => {
+                let root = Root::open_path(&upper)
+                    .map_err(|source| Error::Io { operation: "open a layer", source })?;
+                let options = PackOptions { overlay_upper: true, ..options };
+                archive::pack(&root, &options, &mut buffered)?
+            }
+            Difference::Paths { root, changes } => {
+                let changes: Vec<Changed> = changes.into_iter().map(changed).collect();
+                archive::pack_changes(&Root::from_descriptor(root), &changes, &options, &mut buffered)?
+            }
+        };
         drop(buffered);
         let ingested = writer.finish()?;
         let digest = ingested.blob().digest.clone();
@@ -158,7 +176,7 @@ impl Images {
     /// into the layer on the image that the container ran on. The read-write layer must not be mounted; it is gone
     /// afterwards.
     pub fn adopt_container(
-        &self,
+        self,
         container: &str,
         parent: Option<&StoredImage>,
         pins: &mut Pins<'_>,
@@ -173,24 +191,23 @@ impl Images {
             pins.chain(chain);
         }
         if let Some(chain) = chains.last() {
-            drop(self.snapshots.adopt(container, chain, layer.bytes)?);
+            drop(self.0.snapshots.adopt(container, chain, layer.bytes)?);
         }
         Ok(layer)
     }
 
     /// Makes an image of a container as it is now. `new.layer` is made here, without the paths of `leave_out`; a container
     /// that changed nothing adds none.
-    pub fn commit(&self, container: &str, leave_out: &[Vec<u8>], new: NewImage) -> Result<Registered, Error> {
-        let mut pins = self.pins();
-        let snapshots::Mounts::Overlay { upper, .. } = self.snapshots.mounts(container)?;
-        let layer = self.pack_upper(&upper, leave_out, &mut pins)?;
+    pub fn commit(self, container: &str, leave_out: &[Vec<u8>], new: NewImage) -> Result<Registered, Error> {
+        let mut pins = self.0.pins();
+        let layer = self.pack_difference(container, leave_out, &mut pins)?;
         let layer = Some(layer).filter(|layer| layer.blob.size > EMPTY_ARCHIVE_BYTES);
         self.create(NewImage { layer, ..new }, &mut pins)
     }
 
     /// Makes an image on top of another: the parent's layers and history with one step more. The layer's blob must be
-    /// pinned in `pins`; if its snapshot is there already (see [`Images::adopt_container`]), nothing is unpacked.
-    pub fn create(&self, new: NewImage, pins: &mut Pins<'_>) -> Result<Registered, Error> {
+    /// pinned in `pins`; if its snapshot is there already (see [`Maker::adopt_container`]), nothing is unpacked.
+    pub fn create(self, new: NewImage, pins: &mut Pins<'_>) -> Result<Registered, Error> {
         let created = Some(new.now.to_string());
         let parent = new.parent.as_ref().map(|parent| &*parent.config);
         let mut history: Vec<History> = parent.map(|parent| parent.history.clone()).unwrap_or_default();
@@ -239,10 +256,10 @@ impl Images {
             config: &config,
             manifest: None,
             layers,
-            references: new.references.into_iter().map(Reference::or_latest).collect(),
             parent: new.parent.map(|parent| parent.id.clone()),
             now: new.now,
         };
-        self.register(pins, registration, &mut |_, _, _| {})
+        let references = new.references.into_iter().map(Reference::or_latest).collect();
+        self.0.registrar().register(pins, registration, references, &mut |_, _, _| {})
     }
 }

@@ -1,8 +1,9 @@
 //! How an image came to be, step by step.
 
-use oci::{Digest, Timestamp};
+use oci::{Digest, Platform, Timestamp};
 
-use crate::{Error, Images};
+use crate::filter::{self, ListFilter};
+use crate::{Catalog, Error};
 
 /// One step, youngest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,11 +19,11 @@ pub struct HistoryItem {
     pub comment: String,
 }
 
-impl Images {
-    /// The steps of an image.
-    pub fn history(&self, name: &str) -> Result<Vec<HistoryItem>, Error> {
-        let state = self.read();
-        let (image, _) = state.resolve(name)?;
+impl Catalog<'_> {
+    /// The steps of an image: the one for a platform, or for this host.
+    pub fn history(self, name: &str, platform: Option<&Platform>) -> Result<Vec<HistoryItem>, Error> {
+        let state = self.0.read();
+        let image = state.find(name, platform)?.image;
         let mut layers = image.layers.iter();
         let mut items: Vec<HistoryItem> = Vec::with_capacity(image.config.history.len());
         for step in &image.config.history {
@@ -42,7 +43,9 @@ impl Images {
         for item in &mut items {
             let Some(image) = next else { break };
             item.id = Some(image.id.clone());
-            item.tags = state.summary(&image).repo_tags;
+            let all = ListFilter { all: true, ..ListFilter::default() };
+            let row = filter::row(&state, &image, &state.targets_of(&image.id), &all);
+            item.tags = row.map(|row| row.repo_tags).unwrap_or_default();
             next = image.parent.as_ref().and_then(|parent| state.images.get(parent).cloned());
         }
         Ok(items)

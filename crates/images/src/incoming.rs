@@ -1,19 +1,19 @@
 //! Layers that come in from afar: unpacked while they come, in any order, and put on each other in theirs.
 //!
-//! 1. [`Images::unpack_ahead`] unpacks a layer's stream into a stage, also if the layers below it are not there yet.
+//! 1. [`Layers::unpack_ahead`] unpacks a layer's stream into a stage, also if the layers below it are not there yet.
 //! 2. The caller checks that the archive was what was asked for, and commits it to the content store.
-//! 3. [`Images::settle`] gives the stage its place, once its parent has one.
+//! 3. [`Layers::settle`] gives the stage its place, once its parent has one.
 //!
-//! Images that leave out directories of the layers below (few do) cannot be unpacked ahead; they go through
-//! [`Images::unpack_stored`] once their parents are there.
+//! Images that leave out directories of the layers below (few do) cannot be unpacked ahead, nor can any where layers are
+//! whole trees; they go through [`Layers::unpack_stored`] once their parents are there.
 
 use std::io::Read;
 
 use archive::Decoder;
 use oci::Digest;
-use snapshots::Stage;
+use snapshots::{Form, Stage};
 
-use crate::{Error, Images};
+use crate::{Error, Layers, StoredImage};
 
 /// Where a layer belongs.
 #[derive(Debug, Clone)]
@@ -51,19 +51,22 @@ pub struct Ahead {
     bytes: u64,
 }
 
-impl Images {
+impl Layers<'_> {
     /// Whether the layer is unpacked and in its place.
-    pub fn has_layer(&self, chain: &Digest) -> bool {
-        self.snapshots.layer(chain).is_some()
+    pub fn has(self, chain: &Digest) -> bool {
+        self.0.snapshots.layer(chain).is_some()
     }
 
     /// Unpacks an archive while it comes, compressed or not, and checks its diff ID. `None` if the archive needs to see
     /// the layers below and they are not there yet; then it has not been read to its end.
-    pub fn unpack_ahead(&self, stream: impl Read + Send, place: &LayerPlace) -> Result<Option<Ahead>, Error> {
-        let parent = place.parent.as_ref().filter(|parent| self.has_layer(parent));
+    pub fn unpack_ahead(self, stream: impl Read + Send, place: &LayerPlace) -> Result<Option<Ahead>, Error> {
+        let parent = place.parent.as_ref().filter(|parent| self.has(parent));
         let ahead = parent.is_none() && place.parent.is_some();
+        if ahead && self.0.snapshots.form() == Form::Whole {
+            return Ok(None);
+        }
         let decoder = Decoder::new(stream)?;
-        let stage = self.snapshots.stage(parent)?;
+        let stage = self.0.snapshots.stage(parent)?;
         let unpacked = self.unpack_into(&stage, decoder, place.diff_id.algorithm(), ahead, &mut || {});
         let (found, bytes) = match unpacked {
             Err(Error::Archive(archive::Error::LowersNeeded)) => return Ok(None),
@@ -77,23 +80,41 @@ impl Images {
     }
 
     /// Gives a layer its place. Its parent must have one.
-    pub fn settle(&self, ahead: Ahead, place: &LayerPlace) -> Result<(), Error> {
+    pub fn settle(self, ahead: Ahead, place: &LayerPlace) -> Result<(), Error> {
         let Ahead { mut stage, bytes } = ahead;
         if let Some(parent) = &place.parent {
-            stage = self.snapshots.reparent(stage, parent)?;
+            stage = self.0.snapshots.reparent(stage, parent)?;
         }
-        Ok(self.snapshots.commit(stage, &place.chain, bytes)?)
+        Ok(self.0.snapshots.commit(stage, &place.chain, bytes)?)
+    }
+
+    /// Sees to it that the layers of an image are unpacked. They are, unless another storage driver did it, or files were
+    /// lost; then they are unpacked again from their archives.
+    pub fn unpack_missing(self, image: &StoredImage) -> Result<(), Error> {
+        let Some(top) = image.chain().filter(|top| !self.has(top)) else { return Ok(()) };
+        let mut pins = self.0.pins();
+        image.chains.iter().for_each(|chain| pins.chain(chain));
+        if self.0.get(&image.id).is_none() {
+            return Err(Error::NoSuchImage(image.id.to_string()));
+        }
+        let diff_ids: Vec<Digest> = image.layers.iter().map(|layer| layer.diff_id.clone()).collect();
+        let places = LayerPlace::all(&diff_ids).into_iter().zip(&image.layers);
+        for (place, layer) in places.filter(|(place, _)| !self.has(&place.chain)) {
+            self.unpack_stored(&layer.blob.digest, &place, &mut |_, _| {})?;
+        }
+        debug_assert!(self.has(top));
+        Ok(self.0.snapshots.sync()?)
     }
 
     /// Unpacks an archive of the content store onto its parent, which must be there. The layer's chain must be pinned.
     /// `on_read` hears how far it has been read, and of how much.
     pub fn unpack_stored(
-        &self,
+        self,
         blob: &Digest,
         place: &LayerPlace,
         on_read: &mut dyn FnMut(u64, u64),
     ) -> Result<(), Error> {
         let LayerPlace { index, diff_id, parent, chain } = place;
-        self.unpack_layer(blob, *index, diff_id, parent.as_ref(), chain, on_read).map(drop)
+        self.unpack_one(blob, *index, diff_id, parent.as_ref(), chain, on_read).map(drop)
     }
 }

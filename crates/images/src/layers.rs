@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use archive::{Compression, Decoder, Root, UnpackOptions, Whiteouts};
 use oci::{Algorithm, Digest, media_type};
-use snapshots::Stage;
+use snapshots::{Form, Stage};
 
 use crate::pipeline::{self, Counting, Received};
 use crate::{Error, Images};
@@ -27,11 +27,15 @@ pub fn layer_media_type(compression: Compression) -> &'static str {
     }
 }
 
-impl Images {
+/// The layers.
+#[derive(Debug, Clone, Copy)]
+pub struct Layers<'a>(pub(crate) &'a Images);
+
+impl Layers<'_> {
     /// Sees to it that the layer of the archive `blob` is unpacked on `parent`, and that the archive is what `diff_id`
     /// says. The layer's chain must be pinned. Returns the bytes of its file content.
-    pub(crate) fn unpack_layer(
-        &self,
+    pub(crate) fn unpack_one(
+        self,
         blob: &Digest,
         index: usize,
         diff_id: &Digest,
@@ -39,11 +43,11 @@ impl Images {
         chain: &Digest,
         on_read: OnRead<'_>,
     ) -> Result<u64, Error> {
-        let size = self.content.size(blob)?;
+        let size = self.0.content.size(blob)?;
         let read = AtomicU64::new(0);
-        let file = self.content.open_blob(blob)?;
+        let file = self.0.content.open_blob(blob)?;
         let decoder = Decoder::new(Counting { inner: file, read: &read })?;
-        let present = self.snapshots.layer(chain);
+        let present = self.0.snapshots.layer(chain);
         // An archive that is not compressed was checked when it came: its digest is its diff ID.
         if let Some(present) = &present
             && decoder.compression() == Compression::None
@@ -70,27 +74,27 @@ impl Images {
         }
         let (stage, found, bytes) = self.unpack_stream(decoder, algorithm, parent, &mut on_piece)?;
         check(found)?;
-        self.snapshots.commit(stage, chain, bytes)?;
+        self.0.snapshots.commit(stage, chain, bytes)?;
         Ok(bytes)
     }
 
     /// Unpacks a plain archive into a new stage. Gives the stage, the digest of the whole stream, and the bytes of file
     /// content.
     pub(crate) fn unpack_stream(
-        &self,
+        self,
         stream: impl Read + Send,
         algorithm: Algorithm,
         parent: Option<&Digest>,
         on_piece: &mut dyn FnMut(),
     ) -> Result<(Stage, Digest, u64), Error> {
-        let stage = self.snapshots.stage(parent)?;
+        let stage = self.0.snapshots.stage(parent)?;
         let (digest, bytes) = self.unpack_into(&stage, stream, algorithm, false, on_piece)?;
         Ok((stage, digest, bytes))
     }
 
     /// Unpacks a plain archive into a stage. `ahead`: what the stage will lie on is not there yet.
     pub(crate) fn unpack_into(
-        &self,
+        self,
         stage: &Stage,
         stream: impl Read + Send,
         algorithm: Algorithm,
@@ -102,28 +106,44 @@ impl Images {
         };
         let root = open(&stage.directory())?;
         let lowers = stage.lowers().iter().map(|lower| open(lower)).collect::<Result<Vec<Root>, Error>>()?;
+        let bytes_max = self.unpack_bytes_max()?;
         let options = UnpackOptions {
-            whiteouts: Whiteouts::Overlay,
-            limits: archive::Limits { bytes: self.unpack_bytes_max()?, entries: self.limits.entries },
+            whiteouts: match stage.form() {
+                Form::Difference => Whiteouts::Overlay,
+                Form::Whole => Whiteouts::Remove,
+            },
+            limits: archive::Limits { bytes: bytes_max, entries: self.0.limits.entries },
             lowers: &lowers,
             lowers_unknown: ahead,
             ..UnpackOptions::default()
         };
         let (unpacked, digest) = pipeline::run(stream, algorithm, on_piece, |stream| {
-            archive::unpack(stream, &root, &options).map_err(Error::from)
+            archive::unpack(stream, &root, &options).map_err(|error| self.too_large(error.into(), bytes_max))
         })?;
         Ok((digest, unpacked.bytes))
     }
 
     /// The set bound, or most of what the disk has left if that is less: a layer that fills the disk of every container
     /// harms more than the one who loads it.
-    pub(crate) fn unpack_bytes_max(&self) -> Result<u64, Error> {
-        Ok(self.limits.bytes.min(self.free_bytes()? / FREE_SHARE.1 * FREE_SHARE.0))
+    pub(crate) fn unpack_bytes_max(self) -> Result<u64, Error> {
+        Ok(self.0.limits.bytes.min(self.free_bytes()? / FREE_SHARE.1 * FREE_SHARE.0))
+    }
+
+    /// What it means that an archive has more than these bytes: is it the archive that is too large, or the disk too full?
+    pub(crate) fn too_large(self, error: Error, bytes_max: u64) -> Error {
+        match error {
+            Error::Archive(archive::Error::Limit { what: "bytes", max })
+                if max == bytes_max && bytes_max < self.0.limits.bytes =>
+            {
+                Error::NoRoom { bytes: bytes_max }
+            }
+            other => other,
+        }
     }
 
     /// Bytes that the disk of images has left.
-    pub fn free_bytes(&self) -> Result<u64, Error> {
-        rustix::fs::statvfs(self.content.root())
+    pub fn free_bytes(self) -> Result<u64, Error> {
+        rustix::fs::statvfs(self.0.content.root())
             .map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
             .map_err(|errno| Error::Io { operation: "measure the free disk", source: errno.into() })
     }

@@ -1,29 +1,54 @@
 //! The verbs of images: list, inspect, tag, remove, load, save, import, commit.
 //!
-//! An image is its configuration document: the image ID is that document's digest. What makes it up lies in three
-//! parts, and this crate alone knows how they belong together:
+//! An image is its configuration document: the image ID is that document's digest. It is for one platform. A name stands
+//! for a [`Target`]: one image, or an index, which has an image for each of several platforms, and statements about
+//! them. What makes all this up lies in three parts, and this crate alone knows how they belong together:
 //!
 //! | part | holds | under |
 //! | --- | --- | --- |
-//! | `content` | configuration, manifest and layer archives, as they came | their digests |
+//! | `content` | indexes, manifests, configurations and layer archives, as they came | their digests |
 //! | `snapshots` | the unpacked layers | their chain IDs |
-//! | `metadata` | which images there are, and what they are called | tables `images` and `tags` |
+//! | `metadata` | which images and indexes there are, and what they are called | tables `images`, `indexes` and `tags` |
 //!
-//! **An image comes in** ([`Images::load`], [`Images::import`], [`Images::create`]): its blobs go into `content`, each
-//! layer is unpacked and checked against its diff ID, both are synced, and only then one commit of the record makes the
-//! image exist. While it comes in, a [`Pins`] guard keeps what it needs from being removed by others.
+//! [`Images`] hands out one type for each group of verbs:
 //!
-//! **An image goes** ([`Images::remove`], [`Images::prune`]): first the record, then what nobody else needs.
+//! | type | does |
+//! | --- | --- |
+//! | [`Names`] | gives names and tells them |
+//! | [`Catalog`] | lists, histories, sizes, what a target has for which platform |
+//! | [`Layers`] | unpacks layers as they come |
+//! | [`Registrar`] | makes what came in exist, with one commit |
+//! | [`Maker`] | makes images of containers, archives and build steps |
+//! | [`Archives`] | `load` and `save` |
+//! | [`Removals`] | removes and prunes |
+//! | [`Pushes`] | what a push needs to know |
+//! | [`Checkup`] | looks whether everything is whole, and repairs |
+//!
+//! **An image comes in**: its blobs go into `content`, each layer is unpacked and checked against its diff ID, both are
+//! synced, and only then one commit of the records makes it exist. While it comes in, a [`Pins`] guard keeps what it
+//! needs from being removed by others.
+//!
+//! **An image goes**: first the record, then what nobody else needs. An index takes those of its images along that have
+//! no other name.
 //!
 //! A crash between the two leaves blobs and layers that no record names; [`Images::open`] removes them.
 
+mod attestation;
+mod catalog;
+mod check;
 mod create;
 mod docker_archive;
+mod error;
+mod failpoint;
 mod filter;
+mod glob;
 mod history;
 mod incoming;
+mod index;
 mod layers;
 mod load;
+mod manifests;
+mod names;
 mod oci_archive;
 mod pins;
 mod pipeline;
@@ -37,117 +62,34 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use oci::{Digest, Reference};
+use oci::{Digest, Platform};
 use snapshots::Snapshotter;
 
-pub use create::{Import, NewImage, NewLayer};
+pub use attestation::{Statement, StatementFilter};
+pub use catalog::Catalog;
+pub use check::{CheckReport, Checkup, Containers, Damage, Finding, Problem};
+pub use create::{Import, Maker, NewImage, NewLayer};
+pub use error::{Error, Kind};
 pub use filter::{ListFilter, PruneFilter};
 pub use history::HistoryItem;
 pub use incoming::{Ahead, LayerPlace};
-pub use load::{LoadOptions, LoadProgress, Loaded};
+pub use index::{Child, ChildKind, Document, StoredIndex, attested, may_run};
+pub use layers::Layers;
+pub use load::{Archives, LoadOptions, LoadProgress, Loaded};
+pub use manifests::ManifestSummary;
+pub use names::Names;
 pub use pins::Pins;
-pub use register::{LayerBlob, OriginalManifest, Registered, Registration};
-pub use remove::{RemoveOptions, Removed, User};
-pub use state::{LayerRecord, StoredImage, Summary};
+pub use pushed::{PushTarget, Pushes};
+pub use register::{Arrival, LayerBlob, OriginalManifest, Registered, Registrar, Registration};
+pub use remove::{Removals, RemoveOptions, Removed, User, Users};
+pub use state::{Found, LayerRecord, StoredImage, Summary, Target};
 
-use state::State;
+use state::{State, Unusable};
 
-/// What sort of failure an [`Error`] is; the API's status follows from it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    NotFound,
-    Invalid,
-    Conflict,
-    /// The archive may be valid, but what it needs is not built yet.
-    NotImplemented,
-    System,
-}
-
-/// Refused or failed operations. The texts are Docker's where its clients match on them.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("No such image: {0}")]
-    NoSuchImage(String),
-    #[error("image ID prefix {prefix:?} is ambiguous: {count} images have it")]
-    Ambiguous { prefix: String, count: usize },
-    #[error(transparent)]
-    Reference(#[from] oci::reference::Error),
-    #[error(
-        "conflict: unable to remove repository reference {reference:?} (must force) - container {container} is using its referenced image {image}"
-    )]
-    ReferenceInUse { reference: String, container: String, image: String },
-    #[error("conflict: unable to delete {image} ({force}) - {reason}")]
-    ImageInUse { image: String, force: &'static str, reason: String },
-    #[error("refusing to create a tag with a digest reference")]
-    TagWithDigest,
-    #[error("invalid tag {0:?}")]
-    InvalidTag(String),
-    #[error("invalid archive: {0}")]
-    InvalidArchive(String),
-    #[error("invalid archive: {what} is not valid: {source}")]
-    Document { what: String, source: serde_json::Error },
-    #[error("invalid manifest, layers length mismatch: expected {expected}, got {found}")]
-    LayerCount { expected: usize, found: usize },
-    #[error("invalid diffID for layer {index}: expected \"{expected}\", got \"{found}\"")]
-    DiffId { index: usize, expected: Digest, found: Digest },
-    #[error("cannot load {0} image on linux")]
-    OperatingSystem(String),
-    #[error(
-        "image with reference {reference} was found but does not provide the specified platform ({platform})"
-    )]
-    Platform { reference: String, platform: String },
-    #[error("invalid filter '{key}={value}'")]
-    Filter { key: &'static str, value: String },
-    #[error(transparent)]
-    Archive(#[from] archive::Error),
-    #[error(transparent)]
-    Content(#[from] content::Error),
-    #[error(transparent)]
-    Snapshot(#[from] snapshots::Error),
-    #[error("cannot store the image's record: {0}")]
-    Metadata(#[from] metadata::Error),
-    #[error("the record of image {id} is not valid: {source}")]
-    Record { id: String, source: serde_json::Error },
-    #[error("cannot write a document: {0}")]
-    Encode(#[source] serde_json::Error),
-    #[error("cannot {operation}: {source}")]
-    Io { operation: &'static str, source: std::io::Error },
-}
-
-impl Error {
-    pub fn kind(&self) -> Kind {
-        match self {
-            Error::NoSuchImage(_) | Error::Platform { .. } => Kind::NotFound,
-            Error::ReferenceInUse { .. } | Error::ImageInUse { .. } => Kind::Conflict,
-            Error::Ambiguous { .. }
-            | Error::Reference(_)
-            | Error::TagWithDigest
-            | Error::InvalidTag(_)
-            | Error::InvalidArchive(_)
-            | Error::Document { .. }
-            | Error::LayerCount { .. }
-            | Error::DiffId { .. }
-            | Error::OperatingSystem(_)
-            | Error::Filter { .. } => Kind::Invalid,
-            Error::Archive(archive::Error::Compression(_) | archive::Error::Unsupported { .. }) => {
-                Kind::NotImplemented
-            }
-            Error::Archive(error) if error.is_invalid_archive() => Kind::Invalid,
-            Error::Content(content::Error::Digest { .. } | content::Error::Size { .. }) => Kind::Invalid,
-            Error::Content(content::Error::TooLarge(..)) => Kind::Invalid,
-            Error::Archive(_)
-            | Error::Content(_)
-            | Error::Snapshot(_)
-            | Error::Metadata(_)
-            | Error::Record { .. }
-            | Error::Encode(_)
-            | Error::Io { .. } => Kind::System,
-        }
-    }
-}
+/// Layers that an image may have: as many as can be mounted on each other.
+pub const LAYERS_MAX: usize = 500;
 
 /// How large an image may be.
 #[derive(Debug, Clone, Copy)]
@@ -179,6 +121,8 @@ pub struct Images {
     change: Mutex<()>,
     state: RwLock<State>,
     pinned: Mutex<pins::Pinned>,
+    /// Records that could not be read when this was opened.
+    unusable: Mutex<Vec<Unusable>>,
 }
 
 impl Images {
@@ -189,7 +133,10 @@ impl Images {
         store: metadata::Store,
         limits: Limits,
     ) -> Result<(Images, Vec<String>), Error> {
-        let (state, warnings) = State::read(&store, &content);
+        let (state, unusable) = State::read(&store, &content);
+        let warnings = unusable.iter().map(ToString::to_string).collect();
+        // With a record that cannot be read, nobody knows what it needs; then nothing is removed.
+        let all_known = unusable.iter().all(|record| record.table == state::TAGS);
         let images = Images {
             content,
             snapshots,
@@ -198,9 +145,9 @@ impl Images {
             change: Mutex::new(()),
             state: RwLock::new(state),
             pinned: Mutex::new(pins::Pinned::default()),
+            unusable: Mutex::new(unusable),
         };
-        if warnings.is_empty() {
-            // With a record that cannot be read, nobody knows what it needs; then nothing is removed.
+        if all_known {
             images.collect_garbage()?;
         }
         images.write_index()?;
@@ -215,9 +162,51 @@ impl Images {
         &self.snapshots
     }
 
-    /// Finds an image by name (`busybox`, `busybox:1.36`, `repo@sha256:…`) or by a whole or shortened ID.
+    pub fn names(&self) -> Names<'_> {
+        Names(self)
+    }
+
+    pub fn catalog(&self) -> Catalog<'_> {
+        Catalog(self)
+    }
+
+    pub fn layers(&self) -> Layers<'_> {
+        Layers(self)
+    }
+
+    pub fn registrar(&self) -> Registrar<'_> {
+        Registrar(self)
+    }
+
+    pub fn maker(&self) -> Maker<'_> {
+        Maker(self)
+    }
+
+    pub fn archives(&self) -> Archives<'_> {
+        Archives(self)
+    }
+
+    pub fn removals(&self) -> Removals<'_> {
+        Removals(self)
+    }
+
+    pub fn pushes(&self) -> Pushes<'_> {
+        Pushes(self)
+    }
+
+    pub fn checkup(&self) -> Checkup<'_> {
+        Checkup(self)
+    }
+
+    /// Finds an image by name (`busybox`, `busybox:1.36`, `repo@sha256:…`) or by a whole or shortened ID: of several
+    /// platforms the one for this host.
     pub fn resolve(&self, name: &str) -> Result<Arc<StoredImage>, Error> {
-        self.read().resolve(name).map(|(image, _)| image)
+        self.find(name, None).map(|found| found.image)
+    }
+
+    /// Finds an image by name or ID, for a platform or for this host, and what the name stands for.
+    pub fn find(&self, name: &str, platform: Option<&Platform>) -> Result<Found, Error> {
+        self.read().find(name, platform)
     }
 
     /// The image with this ID.
@@ -225,93 +214,14 @@ impl Images {
         self.read().images.get(id).cloned()
     }
 
+    /// The index with this digest.
+    pub fn index(&self, digest: &Digest) -> Option<Arc<StoredIndex>> {
+        self.read().indexes.get(digest).cloned()
+    }
+
     /// Every image, in the order of their IDs.
     pub fn all(&self) -> Vec<Arc<StoredImage>> {
         self.read().images.values().cloned().collect()
-    }
-
-    pub fn count(&self) -> usize {
-        self.read().images.len()
-    }
-
-    /// For each image, the bytes of those of its layers that other images have as well.
-    pub fn shared_sizes(&self) -> HashMap<Digest, u64> {
-        let state = self.read();
-        let mut users: HashMap<&Digest, usize> = HashMap::new();
-        for chain in state.images.values().flat_map(|image| &image.chains) {
-            *users.entry(chain).or_default() += 1;
-        }
-        let shared = |image: &StoredImage| {
-            let layers = image.chains.iter().zip(&image.layers);
-            layers.filter(|(chain, _)| users[chain] > 1).map(|(_, layer)| layer.bytes).sum()
-        };
-        state.images.iter().map(|(id, image)| (id.clone(), shared(image))).collect()
-    }
-
-    /// Bytes of file content in all layers of all images, each layer counted once.
-    pub fn layers_size(&self) -> u64 {
-        let state = self.read();
-        let layers = state.images.values().flat_map(|image| image.chains.iter().zip(&image.layers));
-        layers.map(|(chain, layer)| (chain, layer.bytes)).collect::<HashMap<_, _>>().values().sum()
-    }
-
-    /// Images that were made here from this one, or from scratch; youngest first.
-    pub fn children(&self, parent: Option<&Digest>) -> Vec<Arc<StoredImage>> {
-        let state = self.read();
-        let mut children: Vec<Arc<StoredImage>> =
-            state.images.values().filter(|image| image.parent.as_ref() == parent).cloned().collect();
-        children.sort_by_key(|image| std::cmp::Reverse(image.created()));
-        children
-    }
-
-    /// The names of an image: those with a tag, and those with a digest.
-    pub fn references(&self, id: &Digest) -> (Vec<Reference>, Vec<Reference>) {
-        self.read().references(id).into_iter().partition(|reference| reference.digest().is_none())
-    }
-
-    /// When the image last got a name here.
-    pub fn last_tagged(&self, id: &Digest) -> Option<oci::Timestamp> {
-        self.read().tags.values().filter(|tagged| tagged.id == *id).map(|tagged| tagged.at).max()
-    }
-
-    /// The image that has exactly this name, with its tag or digest.
-    pub fn find_name(&self, reference: &Reference) -> Option<Digest> {
-        self.read().tags.get(reference).map(|tagged| tagged.id.clone())
-    }
-
-    /// Gives an image another name. Returns which image lost that name.
-    pub fn tag(
-        &self,
-        id: &Digest,
-        reference: &Reference,
-        now: oci::Timestamp,
-    ) -> Result<Option<Digest>, Error> {
-        if reference.digest().is_some() {
-            return Err(Error::TagWithDigest);
-        }
-        self.name(id, &reference.clone().or_latest(), now)
-    }
-
-    /// Gives an image a name, which may be one with a digest (what a pull leaves).
-    pub fn name(
-        &self,
-        id: &Digest,
-        reference: &Reference,
-        now: oci::Timestamp,
-    ) -> Result<Option<Digest>, Error> {
-        let reference = reference.clone().favouring_digest();
-        let change = self.lock_change();
-        if self.get(id).is_none() {
-            return Err(Error::NoSuchImage(id.to_string()));
-        }
-        let earlier = self.read().tags.get(&reference).map(|tagged| tagged.id.clone());
-        let mut batch = metadata::Batch::default();
-        batch = state::put_tag(batch, &reference, id, now)?;
-        self.store.commit(batch)?;
-        self.write().insert_tag(reference, id.clone(), now);
-        self.write_index()?;
-        drop(change);
-        Ok(earlier.filter(|earlier| earlier != id))
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, State> {

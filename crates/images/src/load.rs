@@ -2,26 +2,25 @@
 //!
 //! 1. The stream is undone of its compression and its files are spooled to disk ([`Spool`]): what a file means may
 //!    only be told by the last one.
-//! 2. `manifest.json`, or else `index.json`, says which images there are ([`Plan`]).
-//! 3. Each image's layers go into the content store and are registered, which unpacks and checks them.
-//!
-//! An archive that fails in step 1 or 2 changes nothing; one that fails in step 3 leaves the images before the bad one.
+//! 2. `index.json` and `manifest.json` say what there is ([`Plan`]).
+//! 3. The layers go into the content store, are unpacked and checked.
+//! 4. One commit makes all of it exist. An archive that fails before leaves the store as it was.
 
 use std::io::Read;
 use std::sync::Arc;
 
-use oci::{Digest, Image, Platform, Reference, Timestamp};
+use oci::{Descriptor, Digest, Image, Platform, Reference, Timestamp};
 
-use crate::register::{OriginalManifest, Registration};
+use crate::register::{Arrival, OriginalManifest, Registration};
 use crate::spool::Spool;
-use crate::state::StoredImage;
-use crate::{Error, Images, docker_archive, oci_archive};
+use crate::state::{StoredImage, Target};
+use crate::{Error, Images, LAYERS_MAX, Pins, docker_archive, failpoint, oci_archive};
 
 /// What to load.
 #[derive(Debug, Clone)]
 pub struct LoadOptions {
-    /// Only the image for this platform; the host's is preferred if there are several and none is asked for.
-    pub platform: Option<Platform>,
+    /// Only the images for these platforms; none means all.
+    pub platforms: Vec<Platform>,
     pub now: Timestamp,
 }
 
@@ -34,9 +33,11 @@ pub struct LoadProgress<'a> {
     pub total: u64,
 }
 
-/// An image that was loaded.
+/// What was loaded.
 #[derive(Debug, Clone)]
 pub struct Loaded {
+    pub target: Target,
+    /// What stands for it.
     pub image: Arc<StoredImage>,
     /// Names it got. For each, Docker says `Loaded image: name:tag`, and without any `Loaded image ID: sha256:…`.
     pub references: Vec<Reference>,
@@ -44,92 +45,196 @@ pub struct Loaded {
     pub replaced: Vec<(Reference, Digest)>,
 }
 
-/// An image as an archive describes it.
+/// What names in an archive stand for.
 #[derive(Debug)]
 pub struct Plan {
-    pub config: Vec<u8>,
-    pub manifest: Option<OriginalManifest>,
-    /// Paths in the archive, lowest layer first.
-    pub layers: Vec<String>,
+    pub images: Vec<ImagePlan>,
+    /// The index that they belong to.
+    pub index: Option<IndexPlan>,
     pub references: Vec<Reference>,
     pub parent: Option<Digest>,
 }
 
+/// An image as an archive describes it.
+#[derive(Debug)]
+pub struct ImagePlan {
+    pub id: Digest,
+    pub config: Vec<u8>,
+    pub manifest: Option<OriginalManifest>,
+    /// Paths in the archive, lowest layer first.
+    pub layers: Vec<String>,
+}
+
+/// An index as an archive has it.
+#[derive(Debug)]
+pub struct IndexPlan {
+    pub descriptor: Descriptor,
+    /// Paths in the archive of all that belongs to it and to none of its images.
+    pub blobs: Vec<String>,
+}
+
 impl Plan {
-    /// Reads the configuration and refuses what could not run here.
-    fn check(&self, wanted: Option<&Platform>) -> Result<(), Error> {
+    pub fn is_of_the_same(&self, other: &Plan) -> bool {
+        match (&self.index, &other.index) {
+            (Some(own), Some(other)) => own.descriptor.digest == other.descriptor.digest,
+            (None, None) => {
+                self.images.iter().map(|image| &image.id).eq(other.images.iter().map(|image| &image.id))
+            }
+            _ => false,
+        }
+    }
+
+    pub fn add_reference(&mut self, reference: Reference) {
+        if !self.references.contains(&reference) {
+            self.references.push(reference);
+        }
+    }
+
+    /// Refuses what could not run here.
+    fn check(&self) -> Result<(), Error> {
         let invalid = |source| Error::Document { what: "the image configuration".into(), source };
-        let config: Image = serde_json::from_slice(&self.config).map_err(invalid)?;
-        if !config.os.is_empty() && config.os != "linux" {
-            return Err(Error::OperatingSystem(config.os));
-        }
-        if let Some(wanted) = wanted
-            && !config.platform().serves(wanted)
-        {
-            let reference = self.references.first().map(Reference::familiar);
-            let reference = reference.unwrap_or_else(|| Digest::of(&self.config).to_string());
-            return Err(Error::Platform { reference, platform: wanted.to_string() });
-        }
-        let expected = config.rootfs.diff_ids.len();
-        if expected != self.layers.len() {
-            return Err(Error::LayerCount { expected, found: self.layers.len() });
+        for image in &self.images {
+            let config: Image = serde_json::from_slice(&image.config).map_err(invalid)?;
+            if !config.os.is_empty() && config.os != "linux" {
+                return Err(Error::OperatingSystem(config.os));
+            }
+            let expected = config.rootfs.diff_ids.len();
+            if image.layers.len() > LAYERS_MAX {
+                return Err(Error::TooManyLayers { found: image.layers.len(), max: LAYERS_MAX });
+            }
+            if expected != image.layers.len() {
+                return Err(Error::LayerCount { expected, found: image.layers.len() });
+            }
         }
         Ok(())
     }
+
+    fn name(&self) -> String {
+        match (self.references.first(), self.images.first()) {
+            (Some(reference), _) => reference.familiar(),
+            (None, Some(image)) => image.id.to_string(),
+            (None, None) => String::new(),
+        }
+    }
 }
 
-impl Images {
-    /// Loads every image of an archive.
+/// Leaves only the images for these platforms. Each of them must be there.
+fn choose(plans: &mut Vec<Plan>, platforms: &[Platform]) -> Result<(), Error> {
+    if platforms.is_empty() {
+        return Ok(());
+    }
+    let name = plans.first().map(Plan::name).unwrap_or_default();
+    let mut missing: Vec<&Platform> = platforms.iter().collect();
+    for plan in &mut *plans {
+        let mut chosen = Vec::new();
+        for image in std::mem::take(&mut plan.images) {
+            let found = image.platform()?;
+            missing.retain(|wanted| !found.serves(wanted));
+            if platforms.iter().any(|wanted| found.serves(wanted)) {
+                chosen.push(image);
+            }
+        }
+        plan.images = chosen;
+    }
+    if let Some(missing) = missing.first() {
+        return Err(Error::Platform { reference: name, platform: missing.to_string() });
+    }
+    plans.retain(|plan| !plan.images.is_empty());
+    Ok(())
+}
+
+/// Images into archives and out of them.
+#[derive(Debug, Clone, Copy)]
+pub struct Archives<'a>(pub(crate) &'a Images);
+
+impl Archives<'_> {
+    /// Loads every image of an archive, or none.
     pub fn load(
-        &self,
+        self,
         stream: impl Read,
         options: &LoadOptions,
         on_progress: &mut dyn FnMut(LoadProgress<'_>),
     ) -> Result<Vec<Loaded>, Error> {
-        let limits = crate::Limits { bytes: self.unpack_bytes_max()?, ..self.limits };
-        let mut spool = Spool::read(&self.content, stream, limits)?;
-        let plans = if spool.contains("manifest.json") {
-            docker_archive::plans(&spool)?
-        } else if spool.contains("index.json") {
-            oci_archive::plans(&spool, options.platform.as_ref())?
-        } else {
-            return Err(Error::InvalidArchive("it has neither a manifest.json nor an index.json".into()));
-        };
-        for plan in &plans {
-            plan.check(options.platform.as_ref())?;
-        }
-        let mut loaded = Vec::with_capacity(plans.len());
+        let Archives(images) = self;
+        let limits = crate::Limits { bytes: images.layers().unpack_bytes_max()?, ..images.limits };
+        failpoint::hit("images.spool")?;
+        let mut spool = Spool::read(&images.content, stream, limits)
+            .map_err(|error| images.layers().too_large(error, limits.bytes))?;
+        let plans = read_plans(&spool, &options.platforms)?;
+        let mut pins = images.pins();
+        let mut arrivals = Vec::with_capacity(plans.len());
+        let mut references = Vec::with_capacity(plans.len());
         for plan in plans {
-            loaded.push(self.load_one(&mut spool, plan, options.now, on_progress)?);
+            references.push(plan.references.clone());
+            arrivals.push(self.load_one(&mut pins, &mut spool, plan, options.now, on_progress)?);
         }
-        Ok(loaded)
+        let registered = images.registrar().record(arrivals, options.now)?;
+        let loaded = registered.into_iter().zip(references).map(|(registered, references)| {
+            let shown = images.read().shown(&registered.target).cloned();
+            Loaded {
+                image: shown.unwrap_or(registered.image),
+                target: registered.target,
+                references,
+                replaced: registered.replaced,
+            }
+        });
+        Ok(loaded.collect())
     }
 
     fn load_one(
-        &self,
+        self,
+        pins: &mut Pins<'_>,
         spool: &mut Spool<'_>,
         plan: Plan,
         now: Timestamp,
         on_progress: &mut dyn FnMut(LoadProgress<'_>),
-    ) -> Result<Loaded, Error> {
-        let mut pins = self.pins();
-        let layers = plan
-            .layers
-            .iter()
-            .map(|path| spool.commit_layer(path, &mut pins))
-            .collect::<Result<Vec<_>, Error>>()?;
-        let parent = plan.parent.filter(|parent| self.get(parent).is_some());
-        let registration = Registration {
-            config: &plan.config,
-            manifest: plan.manifest,
-            layers,
-            references: plan.references.clone(),
-            parent,
-            now,
+    ) -> Result<Arrival, Error> {
+        let Archives(images) = self;
+        let parent = plan.parent.filter(|parent| images.get(parent).is_some());
+        let index = match plan.index {
+            Some(index) => {
+                for path in &index.blobs {
+                    spool.commit(path, pins)?;
+                }
+                Some(index.descriptor)
+            }
+            None => None,
         };
-        let registered = self.register(&mut pins, registration, &mut |diff_id, current, total| {
-            on_progress(LoadProgress { diff_id, current, total });
-        })?;
-        Ok(Loaded { image: registered.image, references: plan.references, replaced: registered.replaced })
+        let mut prepared = Vec::with_capacity(plan.images.len());
+        for image in plan.images {
+            failpoint::hit("images.layer")?;
+            let layers = image.layers.iter().map(|path| spool.commit_layer(path, pins));
+            let layers = layers.collect::<Result<Vec<_>, Error>>()?;
+            let registration = Registration {
+                config: &image.config,
+                manifest: image.manifest,
+                layers,
+                parent: parent.clone(),
+                now,
+            };
+            let image = images.registrar().prepare(pins, registration, &mut |diff_id, current, total| {
+                on_progress(LoadProgress { diff_id, current, total });
+            })?;
+            prepared.push(image);
+        }
+        Ok(Arrival { images: prepared, index, references: plan.references })
     }
+}
+
+fn read_plans(spool: &Spool<'_>, platforms: &[Platform]) -> Result<Vec<Plan>, Error> {
+    let (layout, docker) = (spool.contains("index.json"), spool.contains("manifest.json"));
+    if !layout && !docker {
+        return Err(Error::InvalidArchive("it has neither a manifest.json nor an index.json".into()));
+    }
+    let mut plans = if layout { oci_archive::plans(spool, platforms)? } else { Vec::new() };
+    if docker {
+        docker_archive::add_plans(spool, &mut plans)?;
+    } else if plans.is_empty() {
+        return Err(Error::InvalidArchive("it has no image for this platform".into()));
+    }
+    choose(&mut plans, platforms)?;
+    for plan in &plans {
+        plan.check()?;
+    }
+    Ok(plans)
 }

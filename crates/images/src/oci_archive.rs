@@ -1,92 +1,128 @@
-//! An OCI image layout in an archive: `index.json` names manifests, which may be lists of others.
+//! An OCI image layout in an archive: `index.json` names manifests, and lists of them.
 
 use oci::image::{CONFIG_BYTES_MAX, MANIFEST_BYTES_MAX};
-use oci::{Descriptor, Digest, Index, Manifest, Platform, Reference, media_type};
+use oci::{Descriptor, Digest, Image, Index, Manifest, Platform, Reference, Timestamp, media_type};
 
 use crate::Error;
-use crate::load::Plan;
+use crate::index::{self, Child, ChildKind, Document};
+use crate::load::{ImagePlan, IndexPlan, Plan};
 use crate::register::OriginalManifest;
 use crate::spool::Spool;
 
-/// Lists within lists.
-const DEPTH_MAX: usize = 4;
-
-pub fn plans(spool: &Spool<'_>, platform: Option<&Platform>) -> Result<Vec<Plan>, Error> {
-    let index: Index = parse("index.json", &spool.document("index.json", MANIFEST_BYTES_MAX)?)?;
+/// What the archive's `index.json` names. Of an index, the images for the wanted platforms; none means all.
+pub fn plans(spool: &Spool<'_>, platforms: &[Platform]) -> Result<Vec<Plan>, Error> {
+    let bytes = spool.document("index.json", MANIFEST_BYTES_MAX)?;
+    let invalid = |source| Error::Document { what: "index.json".into(), source };
+    let index: Index = serde_json::from_slice(&bytes).map_err(invalid)?;
     let mut plans: Vec<Plan> = Vec::new();
     for descriptor in &index.manifests {
-        let Some((descriptor_bytes, media)) = select(spool, descriptor, platform, 0)? else { continue };
-        let manifest: Manifest = parse("a manifest", &descriptor_bytes)?;
-        if !media_type::is_config(&manifest.config.media_type) {
-            continue;
+        let plan = if media_type::is_index(&descriptor.media_type) {
+            of_index(spool, descriptor, platforms)?
+        } else if media_type::is_manifest(&descriptor.media_type) {
+            of_manifest(spool, descriptor)?
+        } else {
+            None
+        };
+        let (Some(mut plan), reference) = (plan, name(descriptor)?) else { continue };
+        // The same under several names comes once.
+        match plans.iter_mut().find(|earlier| earlier.is_of_the_same(&plan)) {
+            Some(earlier) => earlier.references.extend(reference),
+            None => {
+                plan.references.extend(reference);
+                plans.push(plan);
+            }
         }
-        let config = spool.document(&blob_path(&manifest.config.digest), CONFIG_BYTES_MAX)?;
-        let reference = name(descriptor)?;
-        // The same image under several names comes once.
-        let id = Digest::of(&config);
-        if let Some(earlier) = plans.iter_mut().find(|plan| Digest::of(&plan.config) == id) {
-            earlier.references.extend(reference);
-            continue;
-        }
-        plans.push(Plan {
-            config,
-            layers: manifest.layers.iter().map(|layer| blob_path(&layer.digest)).collect(),
-            manifest: Some(OriginalManifest { media_type: media, bytes: descriptor_bytes }),
-            references: reference.into_iter().collect(),
-            parent: None,
-        });
-    }
-    if plans.is_empty() {
-        return Err(Error::InvalidArchive("it has no image for this platform".into()));
     }
     Ok(plans)
 }
 
-fn parse<'a, T: serde::Deserialize<'a>>(what: &str, bytes: &'a [u8]) -> Result<T, Error> {
-    serde_json::from_slice(bytes).map_err(|source| Error::Document { what: what.to_owned(), source })
-}
-
-fn blob_path(digest: &Digest) -> String {
+pub fn blob_path(digest: &Digest) -> String {
     format!("blobs/{}/{}", digest.algorithm().as_str(), digest.hex())
 }
 
-/// The bytes and media type of the manifest that a descriptor means on the wanted platform.
-fn select(
-    spool: &Spool<'_>,
-    descriptor: &Descriptor,
-    platform: Option<&Platform>,
-    depth: usize,
-) -> Result<Option<(Vec<u8>, String)>, Error> {
-    if depth > DEPTH_MAX {
-        return Err(Error::InvalidArchive("its index is nested too deep".into()));
-    }
+fn has(spool: &Spool<'_>, descriptor: &Descriptor) -> bool {
+    spool.contains(&blob_path(&descriptor.digest))
+}
+
+fn of_manifest(spool: &Spool<'_>, descriptor: &Descriptor) -> Result<Option<Plan>, Error> {
     let bytes = spool.document(&blob_path(&descriptor.digest), MANIFEST_BYTES_MAX)?;
-    if media_type::is_manifest(&descriptor.media_type) {
-        return Ok(Some((bytes, descriptor.media_type.clone())));
-    }
-    if !media_type::is_index(&descriptor.media_type) {
+    let invalid = |source| Error::Document { what: "a manifest".into(), source };
+    let manifest: Manifest = serde_json::from_slice(&bytes).map_err(invalid)?;
+    if !media_type::is_config(&manifest.config.media_type) || !index::may_run(descriptor) {
         return Ok(None);
     }
-    let index: Index = parse("an index", &bytes)?;
-    let host = Platform::host();
-    let wanted = platform.unwrap_or(&host);
-    let distance = |found: &Descriptor| match &found.platform {
-        // Statements about images, not images.
-        Some(platform) if platform.os == "unknown" => None,
-        Some(platform) => platform.distance(wanted),
-        None => Some(u32::MAX),
-    };
+    let image = image(spool, descriptor, &manifest.config, &manifest.layers)?;
+    Ok(Some(Plan { images: vec![image], index: None, references: Vec::new(), parent: None }))
+}
+
+fn image(
+    spool: &Spool<'_>,
+    descriptor: &Descriptor,
+    config: &Descriptor,
+    layers: &[Descriptor],
+) -> Result<ImagePlan, Error> {
+    let bytes = spool.document(&blob_path(&descriptor.digest), MANIFEST_BYTES_MAX)?;
+    let config = spool.document(&blob_path(&config.digest), CONFIG_BYTES_MAX)?;
+    Ok(ImagePlan {
+        id: Digest::of(&config),
+        config,
+        manifest: Some(OriginalManifest { media_type: descriptor.media_type.clone(), bytes }),
+        layers: layers.iter().map(|layer| blob_path(&layer.digest)).collect(),
+    })
+}
+
+fn of_index(
+    spool: &Spool<'_>,
+    descriptor: &Descriptor,
+    platforms: &[Platform],
+) -> Result<Option<Plan>, Error> {
+    let read = index::read(descriptor, Timestamp::default(), &|entry| {
+        if !has(spool, entry) {
+            return Ok(None);
+        }
+        spool.document(&blob_path(&entry.digest), MANIFEST_BYTES_MAX).map(Some)
+    })?;
     // An archive may carry only some of what its index lists.
-    let best = index
-        .manifests
-        .iter()
-        .filter(|found| spool.contains(&blob_path(&found.digest)))
-        .filter_map(|found| Some((distance(found)?, found)))
-        .min_by_key(|(distance, _)| *distance);
-    match best {
-        Some((_, best)) => select(spool, best, platform, depth + 1),
-        None => Ok(None),
+    let whole = |child: &&Child| match &child.document {
+        Document::Image { config, layers } => {
+            std::iter::once(config.as_ref()).chain(layers).all(|blob| has(spool, blob))
+        }
+        Document::Absent | Document::Other { .. } => false,
+    };
+    let mut chosen: Vec<&Child> = read.children.iter().filter(whole).collect();
+    if chosen.is_empty() {
+        // Then what is missing is told by who looks for it.
+        chosen.extend(read.children.iter().find(|child| child.image().is_some()));
     }
+    let mut images: Vec<ImagePlan> = Vec::new();
+    let mut kept: Vec<String> = Vec::new();
+    for child in chosen {
+        let Document::Image { config, layers } = &child.document else { continue };
+        let plan = image(spool, &child.descriptor, config, layers)?;
+        let platform = child.descriptor.platform.clone().map_or_else(|| plan.platform(), Ok)?;
+        // Images of other systems cannot be unpacked here.
+        let runs = platform.os == "linux" || platform.os.is_empty();
+        let wanted = platforms.is_empty() || platforms.iter().any(|wanted| platform.serves(wanted));
+        if runs && wanted && !images.iter().any(|image| image.id == plan.id) {
+            images.push(plan);
+            kept.push(child.descriptor.digest.to_string());
+        }
+    }
+    // What was asked for and is not there is told by name.
+    if images.is_empty() && platforms.is_empty() {
+        return Ok(None);
+    }
+    let goes_along = |child: &&Child| match child.kind() {
+        ChildKind::Attestation(of) => kept.contains(&of),
+        ChildKind::Unknown => true,
+        ChildKind::Image => false,
+    };
+    let others = read.children.iter().filter(goes_along).flat_map(Child::own_blobs);
+    let documents = std::iter::once(&read.descriptor).chain(&read.nested).chain(others);
+    let blobs = documents.filter(|blob| has(spool, blob)).map(|blob| blob_path(&blob.digest)).collect();
+    let descriptor = Descriptor::new(&descriptor.media_type, descriptor.digest.clone(), descriptor.size);
+    let index = Some(IndexPlan { descriptor, blobs });
+    Ok(Some(Plan { images, index, references: Vec::new(), parent: None }))
 }
 
 /// The name in a descriptor's annotations, if there is a whole one: a bare tag names no repository.
@@ -96,4 +132,12 @@ fn name(descriptor: &Descriptor) -> Result<Option<Reference>, Error> {
         annotation("io.containerd.image.name").or_else(|| annotation("org.opencontainers.image.ref.name"));
     let reference = name.map(|name| Reference::parse(name)).transpose()?;
     Ok(reference.map(Reference::favouring_digest))
+}
+
+impl ImagePlan {
+    /// What its configuration says.
+    pub fn platform(&self) -> Result<Platform, Error> {
+        let invalid = |source| Error::Document { what: "the image configuration".into(), source };
+        Ok(serde_json::from_slice::<Image>(&self.config).map_err(invalid)?.platform())
+    }
 }

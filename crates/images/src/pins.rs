@@ -73,6 +73,12 @@ impl Images {
         self.pinned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether an operation needs a blob or a layer.
+    pub(crate) fn is_pinned(&self, digest: &Digest) -> bool {
+        let pinned = self.lock_pinned();
+        pinned.blobs.contains_key(digest) || pinned.chains.contains_key(digest)
+    }
+
     /// Removes those of the blobs and layers that no image and no operation needs. Returns the chain IDs that went,
     /// topmost first.
     pub(crate) fn discard(
@@ -82,9 +88,15 @@ impl Images {
         chains: &HashSet<Digest>,
     ) -> Result<Vec<Digest>, Error> {
         let (mut used_blobs, mut used_chains) = (HashSet::new(), HashSet::new());
-        for image in self.read().images.values() {
-            used_blobs.extend(image.blobs().filter(|digest| blobs.contains(digest)).cloned());
-            used_chains.extend(image.chains.iter().filter(|chain| chains.contains(chain)).cloned());
+        {
+            let state = self.read();
+            for image in state.images.values() {
+                used_blobs.extend(image.blobs().filter(|digest| blobs.contains(digest)).cloned());
+                used_chains.extend(image.chains.iter().filter(|chain| chains.contains(chain)).cloned());
+            }
+            for index in state.indexes.values() {
+                used_blobs.extend(state.index_blobs(index).filter(|digest| blobs.contains(digest)).cloned());
+            }
         }
         let mut gone = Vec::new();
         let mut rests = Vec::new();

@@ -1,13 +1,16 @@
 //! The last step of every way in: blobs that are in the store become an image.
 
+use std::collections::{BTreeMap, HashSet};
+use std::io::Write;
 use std::sync::Arc;
 
 use oci::{Descriptor, Digest, Image, Manifest, Reference, Timestamp, media_type};
 
+use crate::index::{self, StoredIndex};
 use crate::layers::OnRead;
 use crate::pins::Pins;
-use crate::state::{self, LayerRecord, StoredImage};
-use crate::{Error, Images};
+use crate::state::{self, LayerRecord, StoredImage, Target};
+use crate::{Error, Images, failpoint};
 
 /// A layer's archive in the content store.
 #[derive(Debug, Clone)]
@@ -36,16 +39,27 @@ pub struct Registration<'a> {
     pub manifest: Option<OriginalManifest>,
     /// Lowest first, in the content store and pinned.
     pub layers: Vec<LayerBlob>,
-    /// Names that it gets.
-    pub references: Vec<Reference>,
     /// The image it was made from here.
     pub parent: Option<Digest>,
     pub now: Timestamp,
 }
 
-/// An image that has come in.
+/// What one name will stand for.
+#[derive(Debug)]
+pub struct Arrival {
+    /// Prepared with [`Registrar::prepare`]: of an index those that have come, else one.
+    pub images: Vec<StoredImage>,
+    /// The index that they belong to, in the content store and pinned, with all that came of it.
+    pub index: Option<Descriptor>,
+    /// Names that it gets.
+    pub references: Vec<Reference>,
+}
+
+/// What has come in.
 #[derive(Debug, Clone)]
 pub struct Registered {
+    pub target: Target,
+    /// The first of its images.
     pub image: Arc<StoredImage>,
     /// It was there before.
     pub known: bool,
@@ -53,15 +67,46 @@ pub struct Registered {
     pub replaced: Vec<(Reference, Digest)>,
 }
 
-impl Images {
-    /// Unpacks the layers that are not unpacked yet, and makes the image exist with one durable commit. The blobs of the
-    /// layers must be in the content store and pinned in `pins`. `on_read` hears which layer is read, and how far.
+/// Makes what came in exist.
+#[derive(Debug, Clone, Copy)]
+pub struct Registrar<'a>(pub(crate) &'a Images);
+
+/// What a commit will change, beside its names.
+#[derive(Default)]
+struct Changes {
+    batch: metadata::Batch,
+    images: BTreeMap<Digest, Arc<StoredImage>>,
+    indexes: Vec<Arc<StoredIndex>>,
+    tags: Vec<(Reference, Target)>,
+    /// Blobs of records that others take the place of.
+    outdated: HashSet<Digest>,
+}
+
+impl Registrar<'_> {
+    /// Prepares one image and makes it exist.
     pub fn register(
-        &self,
+        self,
+        pins: &mut Pins<'_>,
+        registration: Registration<'_>,
+        references: Vec<Reference>,
+        on_read: &mut dyn FnMut(&Digest, u64, u64),
+    ) -> Result<Registered, Error> {
+        let now = registration.now;
+        let image = self.prepare(pins, registration, on_read)?;
+        let arrival = Arrival { images: vec![image], index: None, references };
+        let registered = self.record(vec![arrival], now)?.pop();
+        registered.ok_or_else(|| Error::Index("nothing came in".into()))
+    }
+
+    /// Unpacks the layers that are not unpacked yet, and puts the documents into the content store. The blobs of the
+    /// layers must be there and pinned in `pins`. `on_read` hears which layer is read, and how far.
+    pub fn prepare(
+        self,
         pins: &mut Pins<'_>,
         registration: Registration<'_>,
         on_read: &mut dyn FnMut(&Digest, u64, u64),
-    ) -> Result<Registered, Error> {
+    ) -> Result<StoredImage, Error> {
+        let Registrar(images) = self;
         let invalid = |source| Error::Document { what: "the image configuration".into(), source };
         let config: Image = serde_json::from_slice(registration.config).map_err(invalid)?;
         let diff_ids = &config.rootfs.diff_ids;
@@ -75,30 +120,27 @@ impl Images {
             pins.blob(&blob.digest);
             pins.chain(chain);
             let on_layer: OnRead<'_> = &mut |read, size| on_read(diff_id, read, size);
-            let present = self.snapshots.layer(chain).filter(|_| blob.verified.as_ref() == Some(diff_id));
+            let present = images.snapshots.layer(chain).filter(|_| blob.verified.as_ref() == Some(diff_id));
             let bytes = match present {
                 Some(present) => present.bytes,
-                None => self.unpack_layer(&blob.digest, index, diff_id, parent, chain, on_layer)?,
+                None => {
+                    failpoint::hit("images.unpack")?;
+                    images.layers().unpack_one(&blob.digest, index, diff_id, parent, chain, on_layer)?
+                }
             };
             let descriptor = Descriptor::new(&blob.media_type, blob.digest.clone(), blob.size);
             layers.push(LayerRecord { diff_id: diff_id.clone(), bytes, blob: descriptor });
         }
         let id = Digest::of(registration.config);
         pins.blob(&id);
-        self.content.put(registration.config)?;
+        images.content.put(registration.config)?;
         let config_descriptor =
             Descriptor::new(media_type::OCI_CONFIG, id.clone(), registration.config.len() as u64);
         let manifest = manifest(&config_descriptor, &layers, registration.manifest)?;
         let manifest_digest = Digest::of(&manifest.bytes);
         pins.blob(&manifest_digest);
-        self.content.put(&manifest.bytes)?;
-        self.content.sync()?;
-        // Layers of a recorded image were synced before it was recorded. All others may be as fresh as these: also those
-        // that were there, since another load may have named them a moment ago.
-        if chains.last().is_some_and(|top| !self.is_recorded(top)) {
-            self.snapshots.sync()?;
-        }
-        let image = StoredImage {
+        images.content.put(&manifest.bytes)?;
+        Ok(StoredImage {
             id,
             config: Arc::new(config),
             config_descriptor,
@@ -107,53 +149,129 @@ impl Images {
             chains,
             parent: registration.parent,
             stored: registration.now,
-        };
-        self.record(image, &registration.references, registration.now)
+        })
+    }
+
+    /// Puts a document that belongs to an index into the content store: the index itself, or a statement.
+    pub fn keep(self, pins: &mut Pins<'_>, digest: &Digest, bytes: &[u8]) -> Result<(), Error> {
+        pins.blob(digest);
+        let mut writer = self.0.content.writer_for(digest.algorithm())?;
+        writer.write_all(bytes).map_err(|source| Error::Io { operation: "write a document", source })?;
+        let ingested = writer.finish()?;
+        ingested.verify(digest, None)?;
+        ingested.commit()?;
+        Ok(())
     }
 
     /// Whether a recorded image has the layer.
-    fn is_recorded(&self, chain: &Digest) -> bool {
-        self.read().images.values().any(|image| image.chains.contains(chain))
+    fn is_recorded(self, chain: &Digest) -> bool {
+        self.0.read().images.values().any(|image| image.chains.contains(chain))
     }
 
-    fn record(
-        &self,
-        image: StoredImage,
-        references: &[Reference],
-        now: Timestamp,
-    ) -> Result<Registered, Error> {
-        let _change = self.lock_change();
-        let known = self.get(&image.id);
-        let mut batch = metadata::Batch::default();
-        let stored = match &known {
-            // An image that is there stays as it came first, with its own manifest and archives.
-            Some(known) => Arc::clone(known),
-            None => {
-                batch = state::put_image(batch, &image)?;
-                Arc::new(image)
+    /// Makes everything exist with one durable commit: all of it or nothing.
+    pub fn record(self, arrivals: Vec<Arrival>, now: Timestamp) -> Result<Vec<Registered>, Error> {
+        let Registrar(images) = self;
+        failpoint::hit("images.sync")?;
+        images.content.sync()?;
+        // Layers of a recorded image were synced before it was recorded. All others may be as fresh as these: also those
+        // that were there, since another load may have named them a moment ago.
+        let mut tops = arrivals.iter().flat_map(|arrival| &arrival.images).filter_map(StoredImage::chain);
+        if tops.any(|top| !self.is_recorded(top)) {
+            images.snapshots.sync()?;
+        }
+        let change = images.lock_change();
+        let mut changes = Changes::default();
+        let mut registered = Vec::with_capacity(arrivals.len());
+        for arrival in arrivals {
+            registered.push(self.arrive(&mut changes, arrival, now)?);
+        }
+        failpoint::hit("images.record")?;
+        if !changes.batch.is_empty() {
+            images.store.commit(changes.batch)?;
+        }
+        // Other indexes may name what has come as well.
+        let came: HashSet<Digest> =
+            changes.images.values().map(|image| image.manifest.digest.clone()).collect();
+        let awaiting: Vec<Arc<StoredIndex>> =
+            images.read().indexes.values().filter(|index| index.awaits(&came)).cloned().collect();
+        for index in awaiting {
+            let kept = |entry: &Descriptor| state::kept(&images.content, entry);
+            changes.indexes.extend(index::read(&index.descriptor, index.stored, &kept).map(Arc::new));
+        }
+        {
+            let mut state = images.write();
+            state.images.extend(changes.images);
+            for index in changes.indexes {
+                state.indexes.insert(index.descriptor.digest.clone(), index);
+            }
+            for (reference, target) in changes.tags {
+                state.insert_tag(reference, target, now);
+            }
+        }
+        // They exist from here on. What other tools are told is told again with the next change, and what is left of
+        // earlier records goes at the next open at the latest.
+        let _ = images.discard(&change, &changes.outdated, &HashSet::new());
+        let _ = images.write_index();
+        Ok(registered)
+    }
+
+    fn arrive(self, changes: &mut Changes, arrival: Arrival, now: Timestamp) -> Result<Registered, Error> {
+        let Registrar(images) = self;
+        let mut first: Option<(Arc<StoredImage>, bool)> = None;
+        for image in arrival.images {
+            let known = changes.images.get(&image.id).cloned().or_else(|| images.get(&image.id));
+            let was_known = known.is_some();
+            let stored = match known {
+                // An image that is there stays as it came first, with its own manifest and archives, unless it comes as
+                // a part of an index now: that can only be pushed with the very manifests that it names.
+                Some(known) if arrival.index.is_none() || known.manifest.digest == image.manifest.digest => {
+                    known
+                }
+                earlier => {
+                    let (parent, stored) = match &earlier {
+                        Some(earlier) => {
+                            changes.outdated.extend(earlier.blobs().cloned());
+                            (earlier.parent.clone(), earlier.stored)
+                        }
+                        None => (image.parent.clone(), image.stored),
+                    };
+                    let image = StoredImage { parent, stored, ..image };
+                    changes.batch = state::put_image(std::mem::take(&mut changes.batch), &image)?;
+                    let image = Arc::new(image);
+                    changes.images.insert(image.id.clone(), Arc::clone(&image));
+                    image
+                }
+            };
+            first.get_or_insert((stored, was_known));
+        }
+        let (image, image_known) = first.ok_or_else(|| Error::Index("none of its images is here".into()))?;
+        let (target, known) = match arrival.index {
+            None => (Target::Image(image.id.clone()), image_known),
+            Some(descriptor) => {
+                let earlier = images.index(&descriptor.digest);
+                let stored = earlier.as_ref().map_or(now, |earlier| earlier.stored);
+                let read = index::read(&descriptor, stored, &|entry| state::kept(&images.content, entry))?;
+                if earlier.is_none() {
+                    changes.batch = state::put_index(std::mem::take(&mut changes.batch), &read)?;
+                }
+                changes.indexes.push(Arc::new(read));
+                (Target::Index(descriptor.digest), earlier.is_some() && image_known)
             }
         };
         let mut replaced = Vec::new();
-        for reference in references {
-            batch = state::put_tag(batch, reference, &stored.id, now)?;
-            if let Some(tagged) = self.read().tags.get(reference)
-                && tagged.id != stored.id
+        for reference in arrival.references {
+            changes.batch = state::put_tag(std::mem::take(&mut changes.batch), &reference, &target, now)?;
+            let state = images.read();
+            if let Some(tagged) = state.tags.get(&reference)
+                && tagged.target != target
+                && let Some(shown) = state.shown(&tagged.target)
             {
-                replaced.push((reference.clone(), tagged.id.clone()));
+                replaced.push((reference.clone(), shown.id.clone()));
             }
+            drop(state);
+            changes.tags.push((reference, target.clone()));
         }
-        if !batch.is_empty() {
-            self.store.commit(batch)?;
-        }
-        {
-            let mut state = self.write();
-            state.images.insert(stored.id.clone(), Arc::clone(&stored));
-            for reference in references {
-                state.insert_tag(reference.clone(), stored.id.clone(), now);
-            }
-        }
-        self.write_index()?;
-        Ok(Registered { image: stored, known: known.is_some(), replaced })
+        Ok(Registered { target, image, known, replaced })
     }
 }
 

@@ -6,37 +6,47 @@ use std::io::Write;
 use std::sync::Arc;
 
 use archive::{Entry, Writer};
-use oci::{Digest, Index, Reference};
+use oci::{Descriptor, Digest, Index, Platform, Reference};
 
 use crate::docker_archive::Item;
-use crate::state::StoredImage;
-use crate::{Error, Images};
+use crate::index::{Child, ChildKind, StoredIndex};
+use crate::oci_archive::blob_path;
+use crate::state::{State, StoredImage, Target, platform_of};
+use crate::{Archives, Error};
 
-/// An image to save, with the names it is to have in the archive.
+/// What to save, with the names it is to have in the archive.
 struct Selected {
+    target: Target,
+    /// What the names stand for in the archive.
+    descriptor: Descriptor,
+    /// The image that readers who know no platforms get.
     image: Arc<StoredImage>,
+    blobs: BTreeSet<Digest>,
+    /// Statements about the images.
+    along: Vec<Digest>,
     references: BTreeSet<Reference>,
 }
 
-impl Images {
+impl Archives<'_> {
     /// Writes images by name or ID. A name without tag and digest means all tags of the repository; an ID goes without
-    /// a name.
-    pub fn save<W: Write>(&self, names: &[String], out: W) -> Result<W, Error> {
-        let mut pins = self.pins();
-        let selected = self.select(names)?;
-        let mut blobs: BTreeSet<&Digest> = BTreeSet::new();
-        for chosen in &selected {
-            for blob in chosen.image.blobs() {
-                pins.blob(blob);
-                blobs.insert(blob);
-            }
+    /// a name. Without platforms, all that is here of an index goes; with one, its image goes alone.
+    pub fn save<W: Write>(self, names: &[String], platforms: &[Platform], out: W) -> Result<W, Error> {
+        let content = self.0.content();
+        let mut pins = self.0.pins();
+        let selected = self.select(names, platforms)?;
+        // Of what goes along with images, not everything needs to be here.
+        let along = selected.iter().flat_map(|chosen| &chosen.along).filter(|blob| content.contains(blob));
+        let blobs: BTreeSet<&Digest> =
+            selected.iter().flat_map(|chosen| &chosen.blobs).chain(along).collect();
+        for blob in &blobs {
+            pins.blob(blob);
         }
         let mut writer = Writer::new(out);
         writer.append(&Entry::directory("blobs/"), &mut std::io::empty())?;
         writer.append(&Entry::directory("blobs/sha256/"), &mut std::io::empty())?;
         for digest in blobs {
-            let mut file = self.content.open_blob(digest)?;
-            let entry = Entry::file(&blob_path(digest), self.content.size(digest)?);
+            let mut file = content.open_blob(digest)?;
+            let entry = Entry::file(&blob_path(digest), content.size(digest)?);
             writer.append(&entry, &mut file)?;
         }
         let json = |value: serde_json::Result<Vec<u8>>| value.map_err(Error::Encode);
@@ -50,20 +60,29 @@ impl Images {
         Ok(writer.finish()?)
     }
 
-    fn select(&self, names: &[String]) -> Result<Vec<Selected>, Error> {
-        let state = self.read();
+    /// Refuses what a save would refuse, before anything is sent.
+    pub fn can_save(self, names: &[String], platforms: &[Platform]) -> Result<(), Error> {
+        self.select(names, platforms).map(drop)
+    }
+
+    fn select(self, names: &[String], platforms: &[Platform]) -> Result<Vec<Selected>, Error> {
+        let state = self.0.read();
         let mut selected: Vec<Selected> = Vec::new();
-        let mut add = |image: Arc<StoredImage>, reference: Option<Reference>| {
-            let position = selected.iter().position(|chosen| chosen.image.id == image.id);
-            let position = position.unwrap_or_else(|| {
-                selected.push(Selected { image, references: BTreeSet::new() });
-                selected.len() - 1
-            });
+        let mut add = |target: &Target, name: &str, reference: Option<Reference>| -> Result<(), Error> {
+            let position = selected.iter().position(|chosen| chosen.target == *target);
+            let position = match position {
+                Some(position) => position,
+                None => {
+                    selected.push(choose(&state, target, name, platforms)?);
+                    selected.len() - 1
+                }
+            };
             selected[position].references.extend(reference);
+            Ok(())
         };
         for name in names {
             let whole_repository = Reference::parse(name).ok().filter(Reference::is_name_only);
-            let tags: Vec<(Reference, Digest)> = state
+            let tags: Vec<(&Reference, &Target)> = state
                 .tags
                 .iter()
                 .filter(|(reference, _)| {
@@ -71,38 +90,106 @@ impl Images {
                         reference.tag().is_some() && reference.name() == repository.name()
                     })
                 })
-                .map(|(reference, tagged)| (reference.clone(), tagged.id.clone()))
+                .map(|(reference, tagged)| (reference, &tagged.target))
                 .collect();
             if tags.is_empty() {
-                let (image, reference) = state.resolve(name)?;
-                add(image, reference.filter(|reference| reference.tag().is_some()));
+                let found = state.find(name, None)?;
+                add(&found.target, name, found.reference.filter(|reference| reference.tag().is_some()))?;
                 continue;
             }
-            for (reference, id) in tags {
-                if let Some(image) = state.images.get(&id) {
-                    add(Arc::clone(image), Some(reference));
-                }
+            for (reference, target) in tags {
+                add(target, &reference.familiar(), Some(reference.clone()))?;
             }
         }
         Ok(selected)
     }
 }
 
-fn blob_path(digest: &Digest) -> String {
-    format!("blobs/{}/{}", digest.algorithm().as_str(), digest.hex())
+fn choose(state: &State, target: &Target, name: &str, platforms: &[Platform]) -> Result<Selected, Error> {
+    let absent = |wanted: Option<&Platform>| match wanted {
+        Some(wanted) => Error::Platform { reference: name.to_owned(), platform: wanted.to_string() },
+        None => Error::NoSuchImage(name.to_owned()),
+    };
+    let whole = |image: &Arc<StoredImage>, descriptor: Descriptor| Selected {
+        target: target.clone(),
+        descriptor,
+        image: Arc::clone(image),
+        blobs: image.blobs().cloned().collect(),
+        along: Vec::new(),
+        references: BTreeSet::new(),
+    };
+    let index = match target {
+        Target::Index(digest) => state.indexes.get(digest),
+        Target::Image(_) => None,
+    };
+    let Some(index) = index else {
+        let image = state.shown(target).ok_or_else(|| absent(None))?;
+        let found = image.config.platform();
+        if let Some(wanted) = platforms.iter().find(|wanted| !found.serves(wanted)) {
+            return Err(absent(Some(wanted)));
+        }
+        let descriptor = Descriptor { platform: Some(found), ..image.manifest.clone() };
+        return Ok(whole(image, descriptor));
+    };
+    let mut chosen: Vec<(&Child, &Arc<StoredImage>)> = Vec::new();
+    for wanted in platforms {
+        let distance =
+            |(child, image): &(&Child, &Arc<StoredImage>)| platform_of(child, image).distance(wanted);
+        let served = state.present(index).filter(|one| distance(one).is_some());
+        let best = served.min_by_key(distance).ok_or_else(|| absent(Some(wanted)))?;
+        chosen.push(best);
+    }
+    match chosen.as_slice() {
+        [(child, image)] => {
+            let mut descriptor = image.manifest.clone();
+            descriptor.platform = Some(platform_of(child, image));
+            Ok(whole(image, descriptor))
+        }
+        [] => {
+            let all: Vec<_> = state.present(index).collect();
+            let image = state.shown_of(index).ok_or_else(|| absent(None))?;
+            Ok(of_index(target, index, &all, image))
+        }
+        [(_, image), ..] => Ok(of_index(target, index, &chosen, image)),
+    }
+}
+
+fn of_index(
+    target: &Target,
+    index: &StoredIndex,
+    chosen: &[(&Child, &Arc<StoredImage>)],
+    image: &Arc<StoredImage>,
+) -> Selected {
+    let manifests: Vec<String> =
+        chosen.iter().map(|(child, _)| child.descriptor.digest.to_string()).collect();
+    let goes_along = |child: &&Child| match child.kind() {
+        ChildKind::Attestation(of) => manifests.contains(&of),
+        ChildKind::Unknown => true,
+        ChildKind::Image => false,
+    };
+    let others = index.children.iter().filter(goes_along).flat_map(Child::own_blobs);
+    let documents = std::iter::once(&index.descriptor).chain(&index.nested);
+    let own = documents.map(|descriptor| &descriptor.digest);
+    let of_images = chosen.iter().flat_map(|(_, image)| image.blobs());
+    Selected {
+        target: target.clone(),
+        descriptor: index.descriptor.clone(),
+        image: Arc::clone(image),
+        blobs: own.chain(of_images).cloned().collect(),
+        along: others.map(|descriptor| descriptor.digest.clone()).collect(),
+        references: BTreeSet::new(),
+    }
 }
 
 fn index(selected: &[Selected]) -> Index {
     let mut index = Index::default();
     for chosen in selected {
-        let mut plain = chosen.image.manifest.clone();
-        plain.platform = Some(chosen.image.config.platform());
         if chosen.references.is_empty() {
-            index.manifests.push(plain);
+            index.manifests.push(chosen.descriptor.clone());
             continue;
         }
         for reference in &chosen.references {
-            let mut named = plain.clone();
+            let mut named = chosen.descriptor.clone();
             let tag = reference.tag().unwrap_or_default().to_owned();
             named.annotations.insert("io.containerd.image.name".into(), reference.to_string());
             named.annotations.insert("org.opencontainers.image.ref.name".into(), tag);

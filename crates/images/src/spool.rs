@@ -22,7 +22,7 @@ const MEMBERS_MAX: u64 = 100_000;
 #[derive(Debug)]
 enum Spooled<'a> {
     Waiting(Ingested<'a>),
-    Committed(LayerBlob),
+    Committed(Blob),
 }
 
 /// The files of an archive.
@@ -98,8 +98,8 @@ impl<'a> Spool<'a> {
         Ok(bytes)
     }
 
-    /// Puts a layer's archive into the content store.
-    pub fn commit_layer(&mut self, path: &str, pins: &mut Pins<'_>) -> Result<LayerBlob, Error> {
+    /// Puts a file into the content store.
+    pub fn commit(&mut self, path: &str, pins: &mut Pins<'_>) -> Result<Blob, Error> {
         let path = self.find(path)?;
         let ingested = match self.files.remove(&path) {
             Some(Spooled::Waiting(ingested)) => ingested,
@@ -110,12 +110,18 @@ impl<'a> Spool<'a> {
             None => return Err(Error::InvalidArchive(format!("{path} is missing"))),
         };
         check_name(&path, ingested.blob())?;
-        let media_type = layer_media_type(Decoder::new(ingested.open()?)?.compression());
         pins.blob(&ingested.blob().digest);
-        let Blob { digest, size } = ingested.commit()?;
-        let blob = LayerBlob { digest, size, media_type: media_type.to_owned(), verified: None };
+        let blob = ingested.commit()?;
         self.files.insert(path, Spooled::Committed(blob.clone()));
         Ok(blob)
+    }
+
+    /// Puts a layer's archive into the content store.
+    pub fn commit_layer(&mut self, path: &str, pins: &mut Pins<'_>) -> Result<LayerBlob, Error> {
+        let Blob { digest, size } = self.commit(path, pins)?;
+        let compression = Decoder::new(self.store.open_blob(&digest)?)?.compression();
+        let media_type = layer_media_type(compression).to_owned();
+        Ok(LayerBlob { digest, size, media_type, verified: None })
     }
 
     fn find(&self, path: &str) -> Result<String, Error> {

@@ -1,17 +1,19 @@
 //! The records, and the same in memory: which images there are and what they are called.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use metadata::{Batch, Store};
-use oci::image::CONFIG_BYTES_MAX;
-use oci::{Descriptor, Digest, Image, Index, Reference, Timestamp};
+use oci::image::{CONFIG_BYTES_MAX, MANIFEST_BYTES_MAX};
+use oci::{Descriptor, Digest, Image, Index, Platform, Reference, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use crate::index::{self, Child, StoredIndex};
 
-const IMAGES: &str = "images";
-const TAGS: &str = "tags";
+pub const IMAGES: &str = "images";
+pub const INDEXES: &str = "indexes";
+pub const TAGS: &str = "tags";
 
 /// A layer of a stored image.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -65,9 +67,30 @@ impl StoredImage {
     }
 }
 
+/// What a name stands for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Target {
+    /// One image, by its ID.
+    Image(Digest),
+    /// The index with this digest, and so its images on all platforms.
+    Index(Digest),
+}
+
+/// What was found by a name or an ID.
+#[derive(Debug, Clone)]
+pub struct Found {
+    pub target: Target,
+    /// The target's image for the platform that was asked for, or for this host.
+    pub image: Arc<StoredImage>,
+    /// The name it was found by, if it was found by one.
+    pub reference: Option<Reference>,
+}
+
 /// One line of a list of images.
 #[derive(Debug, Clone)]
 pub struct Summary {
+    pub target: Target,
+    /// What stands for the target: its image for this host, or else any.
     pub image: Arc<StoredImage>,
     /// Familiar names with tags, sorted.
     pub repo_tags: Vec<String>,
@@ -86,24 +109,35 @@ struct ImageRecord {
 }
 
 #[derive(Serialize, Deserialize)]
+struct IndexRecord {
+    descriptor: Descriptor,
+    stored: String,
+}
+
+/// Names of images have had `id` from the beginning; names of indexes have `index` instead.
+#[derive(Serialize, Deserialize)]
 struct TagRecord {
-    id: Digest,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    id: Option<Digest>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    index: Option<Digest>,
     at: String,
 }
 
-/// What a name stands for.
+/// What a name stands for, and since when.
 #[derive(Debug, Clone)]
 pub struct Tagged {
-    pub id: Digest,
+    pub target: Target,
     pub at: Timestamp,
 }
 
 /// All records in memory.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct State {
     pub images: BTreeMap<Digest, Arc<StoredImage>>,
+    pub indexes: BTreeMap<Digest, Arc<StoredIndex>>,
     pub tags: BTreeMap<Reference, Tagged>,
-    names: BTreeMap<Digest, BTreeSet<Reference>>,
+    names: BTreeMap<Target, BTreeSet<Reference>>,
 }
 
 /// Adds the record of an image to a batch.
@@ -119,12 +153,26 @@ pub fn put_image(batch: Batch, image: &StoredImage) -> Result<Batch, Error> {
     Ok(batch.put(IMAGES, image.id.as_str(), bytes))
 }
 
-pub fn delete_image(batch: Batch, id: &Digest) -> Batch {
-    batch.delete(IMAGES, id.as_str())
+pub fn put_index(batch: Batch, index: &StoredIndex) -> Result<Batch, Error> {
+    let record = IndexRecord { descriptor: index.descriptor.clone(), stored: index.stored.to_string() };
+    let bytes = serde_json::to_vec(&record).map_err(Error::Encode)?;
+    Ok(batch.put(INDEXES, index.descriptor.digest.as_str(), bytes))
 }
 
-pub fn put_tag(batch: Batch, reference: &Reference, id: &Digest, at: Timestamp) -> Result<Batch, Error> {
-    let record = TagRecord { id: id.clone(), at: at.to_string() };
+/// Adds the end of a record to a batch.
+pub fn delete(batch: Batch, target: &Target) -> Batch {
+    match target {
+        Target::Image(id) => batch.delete(IMAGES, id.as_str()),
+        Target::Index(digest) => batch.delete(INDEXES, digest.as_str()),
+    }
+}
+
+pub fn put_tag(batch: Batch, reference: &Reference, target: &Target, at: Timestamp) -> Result<Batch, Error> {
+    let (id, index) = match target.clone() {
+        Target::Image(id) => (Some(id), None),
+        Target::Index(digest) => (None, Some(digest)),
+    };
+    let record = TagRecord { id, index, at: at.to_string() };
     let bytes = serde_json::to_vec(&record).map_err(Error::Encode)?;
     Ok(batch.put(TAGS, &reference.to_string(), bytes))
 }
@@ -133,60 +181,200 @@ pub fn delete_tag(batch: Batch, reference: &Reference) -> Batch {
     batch.delete(TAGS, &reference.to_string())
 }
 
+/// A record that cannot be used, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unusable {
+    pub table: &'static str,
+    pub key: String,
+    pub why: String,
+}
+
+impl Unusable {
+    /// What the record was of.
+    pub fn what(&self) -> &'static str {
+        match self.table {
+            IMAGES => "image",
+            INDEXES => "index",
+            _ => "image name",
+        }
+    }
+}
+
+impl std::fmt::Display for Unusable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} is left out: {}", self.what(), self.key, self.why)
+    }
+}
+
 impl State {
-    /// Reads the records with the configurations that they name. What cannot be used is skipped and told.
-    pub fn read(store: &Store, content: &content::Store) -> (State, Vec<String>) {
+    /// Reads the records with the documents that they name. What cannot be used is skipped and told.
+    pub fn read(store: &Store, content: &content::Store) -> (State, Vec<Unusable>) {
         let mut state = State::default();
-        let mut warnings = Vec::new();
+        let mut unusable = Vec::new();
+        let mut tell = |table, key: &str, why: String| {
+            unusable.push(Unusable { table, key: key.to_owned(), why });
+        };
         for (key, bytes) in store.scan(IMAGES) {
             match read_image(&key, &bytes, content) {
-                Ok(image) => {
-                    state.images.insert(image.id.clone(), Arc::new(image));
+                Ok(image) => drop(state.images.insert(image.id.clone(), Arc::new(image))),
+                Err(error) => tell(IMAGES, &key, error.to_string()),
+            }
+        }
+        for (key, bytes) in store.scan(INDEXES) {
+            match read_index(&key, &bytes, content) {
+                Ok(index) if state.shown_of(&index).is_none() => {
+                    tell(INDEXES, &key, "none of its images is here".into());
                 }
-                Err(error) => warnings.push(format!("image {key} is left out: {error}")),
+                Ok(index) => {
+                    state.indexes.insert(index.descriptor.digest.clone(), Arc::new(index));
+                }
+                Err(error) => tell(INDEXES, &key, error.to_string()),
             }
         }
         for (key, bytes) in store.scan(TAGS) {
             let record = serde_json::from_slice::<TagRecord>(&bytes).ok();
-            let (Ok(reference), Some(record)) = (Reference::parse(&key), record) else {
-                warnings.push(format!("image name {key} is left out: its record is not valid"));
+            let target = record.as_ref().and_then(|record| match (record.index.clone(), record.id.clone()) {
+                (Some(index), _) => Some(Target::Index(index)),
+                (None, id) => id.map(Target::Image),
+            });
+            let (Ok(reference), Some(record), Some(target)) = (Reference::parse(&key), record, target) else {
+                tell(TAGS, &key, "it is not a valid record".into());
                 continue;
             };
-            if state.images.contains_key(&record.id) {
+            if state.has(&target) {
                 let at = Timestamp::parse(&record.at).unwrap_or_default();
-                state.insert_tag(reference, record.id, at);
+                state.insert_tag(reference, target, at);
+            } else {
+                tell(TAGS, &key, "what it names is not here".into());
             }
         }
-        (state, warnings)
+        (state, unusable)
     }
 
-    pub fn insert_tag(&mut self, reference: Reference, id: Digest, at: Timestamp) {
-        self.names.entry(id.clone()).or_default().insert(reference.clone());
-        if let Some(earlier) = self.tags.insert(reference.clone(), Tagged { id: id.clone(), at })
-            && earlier.id != id
+    pub fn has(&self, target: &Target) -> bool {
+        match target {
+            Target::Image(id) => self.images.contains_key(id),
+            Target::Index(digest) => self.indexes.contains_key(digest),
+        }
+    }
+
+    pub fn insert_tag(&mut self, reference: Reference, target: Target, at: Timestamp) {
+        self.names.entry(target.clone()).or_default().insert(reference.clone());
+        if let Some(earlier) = self.tags.insert(reference.clone(), Tagged { target: target.clone(), at })
+            && earlier.target != target
         {
-            self.forget_name(&earlier.id, &reference);
+            self.forget_name(&earlier.target, &reference);
         }
     }
 
     pub fn remove_tag(&mut self, reference: &Reference) {
         if let Some(tagged) = self.tags.remove(reference) {
-            self.forget_name(&tagged.id, reference);
+            self.forget_name(&tagged.target, reference);
         }
     }
 
-    fn forget_name(&mut self, id: &Digest, reference: &Reference) {
-        if let Some(names) = self.names.get_mut(id) {
+    fn forget_name(&mut self, target: &Target, reference: &Reference) {
+        if let Some(names) = self.names.get_mut(target) {
             names.remove(reference);
             if names.is_empty() {
-                self.names.remove(id);
+                self.names.remove(target);
             }
         }
     }
 
-    /// Every name of an image, tags and digests, sorted.
-    pub fn references(&self, id: &Digest) -> Vec<Reference> {
-        self.names.get(id).into_iter().flatten().cloned().collect()
+    /// Forgets an image or an index. Its names are the caller's.
+    pub fn remove(&mut self, target: &Target) {
+        match target {
+            Target::Image(id) => drop(self.images.remove(id)),
+            Target::Index(digest) => drop(self.indexes.remove(digest)),
+        }
+    }
+
+    /// The names of a target, tags and digests, sorted.
+    pub fn names_of(&self, target: &Target) -> impl Iterator<Item = &Reference> {
+        self.names.get(target).into_iter().flatten()
+    }
+
+    /// Every name of all that an image stands for, tags and digests, sorted.
+    pub fn references(&self, shown: &Digest) -> Vec<Reference> {
+        let targets = self.targets_of(shown);
+        let names: BTreeSet<&Reference> = targets.iter().flat_map(|target| self.names_of(target)).collect();
+        names.into_iter().cloned().collect()
+    }
+
+    /// What an image stands for: the indexes that show it, and itself.
+    pub fn targets_of(&self, shown: &Digest) -> Vec<Target> {
+        let indexes = self
+            .indexes
+            .iter()
+            .filter(|(_, index)| self.shown_of(index).is_some_and(|image| image.id == *shown));
+        let mut targets: Vec<Target> = indexes.map(|(digest, _)| Target::Index(digest.clone())).collect();
+        targets.push(Target::Image(shown.clone()));
+        targets
+    }
+
+    /// The images of an index that are here, with what the index says of each.
+    pub fn present<'a>(
+        &'a self,
+        index: &'a StoredIndex,
+    ) -> impl Iterator<Item = (&'a Child, &'a Arc<StoredImage>)> {
+        index.children.iter().filter_map(|child| Some((child, self.images.get(child.image()?)?)))
+    }
+
+    /// The image of an index that serves a platform best.
+    fn best<'a>(&'a self, index: &'a StoredIndex, wanted: &Platform) -> Option<&'a Arc<StoredImage>> {
+        let distance = |(child, image): (&Child, &'a Arc<StoredImage>)| {
+            Some((platform_of(child, image).distance(wanted)?, image))
+        };
+        let served = self.present(index).filter_map(distance);
+        served.min_by_key(|(distance, _)| *distance).map(|(_, image)| image)
+    }
+
+    /// What stands for an index: its image for this host, or else any.
+    pub fn shown_of<'a>(&'a self, index: &'a StoredIndex) -> Option<&'a Arc<StoredImage>> {
+        let host = self.best(index, &Platform::host());
+        host.or_else(|| self.present(index).next().map(|(_, image)| image))
+    }
+
+    pub fn shown(&self, target: &Target) -> Option<&Arc<StoredImage>> {
+        match target {
+            Target::Image(id) => self.images.get(id),
+            Target::Index(digest) => self.shown_of(self.indexes.get(digest)?),
+        }
+    }
+
+    /// The images of a target that are here.
+    pub fn images_of(&self, target: &Target) -> Vec<Arc<StoredImage>> {
+        match target {
+            Target::Image(id) => self.images.get(id).cloned().into_iter().collect(),
+            Target::Index(digest) => {
+                let index = self.indexes.get(digest).into_iter();
+                index.flat_map(|index| self.present(index)).map(|(_, image)| Arc::clone(image)).collect()
+            }
+        }
+    }
+
+    /// The images that an index has, and that therefore need no name of their own.
+    pub fn held(&self) -> HashSet<&Digest> {
+        self.indexes.values().flat_map(|index| self.present(index)).map(|(_, image)| &image.id).collect()
+    }
+
+    /// Every target that counts for itself, by the image that stands for it.
+    pub fn rows(&self) -> BTreeMap<&Digest, Vec<Target>> {
+        let mut rows: BTreeMap<&Digest, Vec<Target>> = BTreeMap::new();
+        for (digest, index) in &self.indexes {
+            if let Some(image) = self.shown_of(index) {
+                rows.entry(&image.id).or_default().push(Target::Index(digest.clone()));
+            }
+        }
+        let held = self.held();
+        for id in self.images.keys() {
+            let target = Target::Image(id.clone());
+            if !held.contains(id) || self.names.contains_key(&target) {
+                rows.entry(id).or_default().push(target);
+            }
+        }
+        rows
     }
 
     pub fn children(&self, id: &Digest) -> impl Iterator<Item = &Arc<StoredImage>> {
@@ -194,61 +382,124 @@ impl State {
     }
 
     /// The image, and the name it was found by if it was found by one. A name goes before an ID that looks like it.
-    pub fn resolve(&self, name: &str) -> Result<(Arc<StoredImage>, Option<Reference>), Error> {
-        let by_id = |id: &Digest| self.images.get(id).cloned();
-        if let Ok(id) = name.parse::<Digest>() {
-            return by_id(&id).map(|image| (image, None)).ok_or_else(|| Error::NoSuchImage(name.to_owned()));
+    pub fn find(&self, name: &str, platform: Option<&Platform>) -> Result<Found, Error> {
+        let missing = |what: String| Error::NoSuchImage(what);
+        if let Ok(digest) = name.parse::<Digest>() {
+            let target = self.by_digest(&digest).ok_or_else(|| missing(name.to_owned()))?;
+            return self.found(target, None, name, platform);
         }
-        if let Ok(id) = Digest::from_sha256_hex(name) {
-            return by_id(&id).map(|image| (image, None)).ok_or(Error::NoSuchImage(id.to_string()));
+        if let Ok(digest) = Digest::from_sha256_hex(name) {
+            let target = self.by_digest(&digest).ok_or_else(|| missing(digest.to_string()))?;
+            return self.found(target, None, name, platform);
         }
         let reference = match Reference::parse(name) {
             Ok(reference) => reference.or_latest(),
             // `sha256:abc` is no reference with a long tag, and may be a shortened ID.
             Err(error) => {
-                return match self.by_prefix(name)? {
-                    Some(image) => Ok((image, None)),
-                    None => Err(error.into()),
-                };
+                let target = self.by_prefix(name)?.ok_or(error)?;
+                return self.found(target, None, name, platform);
             }
         };
         let known = reference.clone().favouring_digest();
-        if let Some(image) = self.tags.get(&known).and_then(|tagged| by_id(&tagged.id)) {
-            return Ok((image, Some(known)));
+        if let Some(tagged) = self.tags.get(&known) {
+            return self.found(tagged.target.clone(), Some(known), name, platform);
         }
-        match self.by_prefix(name)? {
-            Some(image) => Ok((image, None)),
-            None => Err(Error::NoSuchImage(reference.familiar())),
-        }
+        let target = self.by_prefix(name)?.ok_or_else(|| missing(reference.familiar()))?;
+        self.found(target, None, name, platform)
     }
 
-    fn by_prefix(&self, text: &str) -> Result<Option<Arc<StoredImage>>, Error> {
+    fn found(
+        &self,
+        target: Target,
+        reference: Option<Reference>,
+        name: &str,
+        platform: Option<&Platform>,
+    ) -> Result<Found, Error> {
+        let image = match (platform, &target) {
+            (None, _) => self.shown(&target),
+            (Some(wanted), Target::Index(digest)) => {
+                self.indexes.get(digest).and_then(|index| self.best(index, wanted))
+            }
+            (Some(wanted), Target::Image(id)) => {
+                self.images.get(id).filter(|image| image.config.platform().serves(wanted))
+            }
+        };
+        let image = image.cloned().ok_or_else(|| match platform {
+            Some(wanted) => Error::Platform {
+                reference: reference.as_ref().map_or_else(|| name.to_owned(), Reference::familiar),
+                platform: wanted.to_string(),
+            },
+            None => Error::NoSuchImage(name.to_owned()),
+        })?;
+        Ok(Found { target, image, reference })
+    }
+
+    /// The target with this ID: that of an image, or the digest of an index or a manifest.
+    fn by_digest(&self, digest: &Digest) -> Option<Target> {
+        if self.indexes.contains_key(digest) {
+            return Some(Target::Index(digest.clone()));
+        }
+        let image = self.images.get(digest);
+        let image = image.or_else(|| self.images.values().find(|image| image.manifest.digest == *digest))?;
+        Some(self.standing_for(&image.id))
+    }
+
+    /// Who asks for an image by its ID means the whole that it stands for in lists.
+    fn standing_for(&self, id: &Digest) -> Target {
+        let own = Target::Image(id.clone());
+        if self.names.contains_key(&own) {
+            return own;
+        }
+        let mut targets = self.targets_of(id);
+        targets.sort_by_key(|target| !self.names.contains_key(target));
+        targets.into_iter().next().unwrap_or(own)
+    }
+
+    fn by_prefix(&self, text: &str) -> Result<Option<Target>, Error> {
         let hex = text.strip_prefix("sha256:").unwrap_or(text);
         if hex.is_empty() || hex.len() >= 64 || !hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
             return Ok(None);
         }
-        let mut found = self.images.values().filter(|image| image.id.hex().starts_with(hex));
-        let Some(first) = found.next() else { return Ok(None) };
-        match found.count() {
-            0 => Ok(Some(Arc::clone(first))),
-            more => Err(Error::Ambiguous { prefix: text.to_owned(), count: more + 1 }),
+        let fits = |digest: &Digest| digest.hex().starts_with(hex);
+        let one = |found: Vec<&Digest>| match found.as_slice() {
+            [] => Ok(None),
+            [one] => Ok(self.by_digest(one)),
+            more => Err(Error::Ambiguous { prefix: text.to_owned(), count: more.len() }),
+        };
+        let by_id = one(self.images.keys().filter(|id| fits(id)).collect())?;
+        if by_id.is_some() {
+            return Ok(by_id);
+        }
+        // Digests of indexes and manifests are what lists of platforms show.
+        let manifests = self.images.values().map(|image| &image.manifest.digest);
+        one(self.indexes.keys().chain(manifests).filter(|digest| fits(digest)).collect())
+    }
+
+    pub fn descriptor(&self, target: &Target) -> Option<Descriptor> {
+        match target {
+            Target::Image(id) => {
+                let image = self.images.get(id)?;
+                Some(Descriptor { platform: Some(image.config.platform()), ..image.manifest.clone() })
+            }
+            Target::Index(digest) => self.indexes.get(digest).map(|index| index.descriptor.clone()),
         }
     }
 
-    pub fn summary(&self, image: &Arc<StoredImage>) -> Summary {
-        let (digests, tags): (Vec<_>, Vec<_>) =
-            self.references(&image.id).into_iter().partition(|reference| reference.digest().is_some());
-        let familiar = |references: Vec<Reference>| references.iter().map(Reference::familiar).collect();
-        Summary { image: Arc::clone(image), repo_tags: familiar(tags), repo_digests: familiar(digests) }
+    /// Every blob that an index needs beside those of its images.
+    pub fn index_blobs<'a>(&'a self, index: &'a StoredIndex) -> impl Iterator<Item = &'a Digest> {
+        let documents = std::iter::once(&index.descriptor).chain(&index.nested);
+        let others = index.children.iter().flat_map(Child::own_blobs);
+        let images = self.present(index).map(|(child, _)| &child.descriptor);
+        documents.chain(others).chain(images).map(|descriptor| &descriptor.digest)
     }
 
-    /// The named manifests, as the layout's index has them.
+    /// The named manifests and indexes, as the layout's index has them.
     pub fn index(&self) -> Index {
         let mut index = Index::default();
         for (reference, tagged) in &self.tags {
-            let (Some(image), Some(tag)) = (self.images.get(&tagged.id), reference.tag()) else { continue };
-            let mut descriptor = image.manifest.clone();
-            descriptor.platform = Some(image.config.platform());
+            let (Some(mut descriptor), Some(tag)) = (self.descriptor(&tagged.target), reference.tag()) else {
+                continue;
+            };
             let annotations = &mut descriptor.annotations;
             annotations.insert("io.containerd.image.name".into(), reference.to_string());
             annotations.insert(
@@ -259,6 +510,11 @@ impl State {
         }
         index
     }
+}
+
+/// The platform of an image: as the index tells it, for it knows of variants, or else its own.
+pub fn platform_of(child: &Child, image: &StoredImage) -> Platform {
+    child.descriptor.platform.clone().unwrap_or_else(|| image.config.platform())
 }
 
 fn read_image(key: &str, bytes: &[u8], content: &content::Store) -> Result<StoredImage, Error> {
@@ -277,4 +533,20 @@ fn read_image(key: &str, bytes: &[u8], content: &content::Store) -> Result<Store
         parent: record.parent,
         stored: Timestamp::parse(&record.stored).unwrap_or_default(),
     })
+}
+
+fn read_index(key: &str, bytes: &[u8], content: &content::Store) -> Result<StoredIndex, Error> {
+    let invalid = |source| Error::Record { id: key.to_owned(), source };
+    let record: IndexRecord = serde_json::from_slice(bytes).map_err(invalid)?;
+    let stored = Timestamp::parse(&record.stored).unwrap_or_default();
+    index::read(&record.descriptor, stored, &|descriptor| kept(content, descriptor))
+}
+
+/// A document of the content store, if it is there.
+pub fn kept(content: &content::Store, descriptor: &Descriptor) -> Result<Option<Vec<u8>>, Error> {
+    match content.read(&descriptor.digest, MANIFEST_BYTES_MAX) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(content::Error::NotFound(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }

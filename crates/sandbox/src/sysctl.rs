@@ -31,7 +31,11 @@ pub(crate) fn check<'a>(
             (Kind::Ipc, "ipc")
         } else if dotted.starts_with("net.") {
             (Kind::Network, "network")
-        } else if dotted == "kernel.domainname" || dotted == "kernel.hostname" {
+        } else if dotted == "kernel.hostname" {
+            return Err(Error::invalid(format!(
+                "sysctl {key:?} is not allowed as it conflicts with the OCI \"hostname\" field"
+            )));
+        } else if dotted == "kernel.domainname" {
             (Kind::Uts, "uts")
         } else if dotted.starts_with("user.") {
             (Kind::User, "user")
@@ -94,7 +98,7 @@ mod tests {
         assert!(check(good.iter(), |_| true).is_ok());
         let without_network = check(good.iter(), |kind| kind != Kind::Network).unwrap_err().to_string();
         assert_eq!(without_network, "sysctl \"net.ipv4.ip_forward\" not allowed in host network namespace");
-        for bad in ["kernel.panic", "vm.swappiness", "kernel/panic", "nets.x", ""] {
+        for bad in ["kernel.panic", "kernel.hostname", "vm.swappiness", "kernel/panic", "nets.x", ""] {
             assert!(check(keys(&[bad]).iter(), |_| true).is_err(), "{bad}");
         }
         assert_eq!(dotted("net/ipv4/conf/eth0.1/arp_ignore"), "net.ipv4.conf.eth0/1.arp_ignore");

@@ -51,6 +51,8 @@ pub enum Error {
     NoTag(String),
     #[error("An image does not exist locally with the tag: {0}")]
     NoLocal(String),
+    #[error("multiple matching manifests found but no specific platform requested")]
+    SeveralPlatforms,
     #[error(transparent)]
     Images(#[from] images::Error),
     #[error(transparent)]
@@ -80,6 +82,7 @@ impl Error {
             | Error::NoTag(_)
             | Error::NoLocal(_) => Kind::NotFound,
             Error::Schema1 { .. }
+            | Error::SeveralPlatforms
             | Error::NoImage(_)
             | Error::OperatingSystem(_)
             | Error::Document { .. }
@@ -110,6 +113,9 @@ impl Error {
                 if reason.contains("HTTP response") =>
             {
                 Some("add the registry to \"insecure-registries\" if it is meant to go without TLS")
+            }
+            Error::SeveralPlatforms => {
+                Some("say which one to push: docker push --platform os/architecture NAME")
             }
             Error::NoRoom { .. } => Some("remove what is not used: docker system prune"),
             _ => None,

@@ -1,27 +1,29 @@
 //! Which manifest of an index is meant, and what an image's manifest must be like before anything is fetched.
 
+use images::LAYERS_MAX;
 use oci::{Descriptor, Image, Index, Manifest, Platform, media_type};
 
 use crate::Error;
-
-/// Layers that an image may have: as many as can be mounted on each other.
-const LAYERS_MAX: usize = 500;
 
 /// The entry of an index for a platform; the closest one that runs there.
 pub fn select(bytes: &[u8], wanted: &Platform) -> Result<Descriptor, Error> {
     let index: Index = serde_json::from_slice(bytes)
         .map_err(|source| Error::Document { what: "the manifest list".into(), source })?;
+    closest(&index.manifests, wanted).cloned().ok_or_else(|| Error::NoPlatform(wanted.to_string()))
+}
+
+pub fn closest<'a>(
+    entries: impl IntoIterator<Item = &'a Descriptor>,
+    wanted: &Platform,
+) -> Option<&'a Descriptor> {
     let distance = |entry: &Descriptor| match &entry.platform {
         // Statements about images, not images.
         Some(platform) if platform.os == "unknown" || platform.architecture == "unknown" => None,
         Some(platform) => platform.distance(wanted),
         None => Some(u32::MAX),
     };
-    let fitting = index.manifests.into_iter().filter_map(|entry| Some((distance(&entry)?, entry)));
-    match fitting.min_by_key(|(distance, _)| *distance) {
-        Some((_, entry)) => Ok(entry),
-        None => Err(Error::NoPlatform(wanted.to_string())),
-    }
+    let fitting = entries.into_iter().filter_map(|entry| Some((distance(entry)?, entry)));
+    fitting.min_by_key(|(distance, _)| *distance).map(|(_, entry)| entry)
 }
 
 /// Reads the manifest of an image, and refuses what is none.

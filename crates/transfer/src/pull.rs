@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use images::{LayerBlob, LayerPlace, OriginalManifest, Pins, Registration, StoredImage};
+use images::{
+    Arrival, LayerBlob, LayerPlace, OriginalManifest, Pins, Registered, Registration, StoredImage, Target,
+};
 use oci::image::CONFIG_BYTES_MAX;
-use oci::{Descriptor, Digest, Image, Platform, Reference, Timestamp, media_type};
+use oci::{Descriptor, Digest, Image, Index, Manifest, Platform, Reference, Timestamp, media_type};
 use registry::{Credentials, Fetched, Repository};
 use tokio::runtime::Handle;
 
@@ -22,6 +24,11 @@ const WORKERS_MIN: usize = 2;
 /// And at most: each takes some memory.
 const WORKERS_MAX: usize = 4;
 const LOOK: Duration = Duration::from_millis(200);
+/// Indexes within indexes.
+const INDEXES_MAX: usize = 4;
+/// Statements that come along with an image, and the bytes of all of them.
+const STATEMENTS_MAX: usize = 8;
+const STATEMENT_BYTES_MAX: u64 = 64 << 20;
 
 /// What to pull.
 #[derive(Debug, Clone)]
@@ -54,8 +61,8 @@ struct Resolved {
 }
 
 enum What {
-    /// The name means the same image here.
-    Known(Arc<StoredImage>),
+    /// The name means the same here, and its image for the wanted platform is there.
+    Known(Target, Arc<StoredImage>),
     New(Box<NewImage>),
 }
 
@@ -64,6 +71,10 @@ struct NewImage {
     layers: Vec<Descriptor>,
     config_bytes: Vec<u8>,
     config: Image,
+    /// The indexes that led to it, outermost first.
+    indexes: Vec<Fetched>,
+    /// Statements about it: manifests and what they name.
+    statements: Vec<(Digest, Vec<u8>)>,
 }
 
 /// What came of a pull.
@@ -110,7 +121,7 @@ impl Transfers {
         };
         let denied = |error| of_pull(error, &reference);
         let mut wanted = asked.clone();
-        let known_name = self.0.images.find_name(&reference.clone().favouring_digest());
+        let known_name = self.0.images.names().find(&reference.clone().favouring_digest());
         let mut digest = reference.digest().cloned();
         if digest.is_none() && known_name.is_some() {
             // One question tells whether anything has changed.
@@ -120,9 +131,9 @@ impl Transfers {
             }
         }
         if let Some(digest) = digest
-            && let Some(image) = self.known(&reference, &digest, request)
+            && let Some((target, image)) = self.known(&reference, &digest, request)
         {
-            return Ok(Resolved { asked, reference, digest, what: What::Known(image) });
+            return Ok(Resolved { asked, reference, digest, what: What::Known(target, image) });
         }
         let top = repository.manifest(&wanted).await.map_err(denied)?;
         let digest = top.digest.clone();
@@ -136,13 +147,24 @@ impl Transfers {
         reference: &Reference,
         digest: &Digest,
         request: &PullRequest,
-    ) -> Option<Arc<StoredImage>> {
-        let id = self.0.images.find_name(&reference.with_digest(digest.clone()))?;
-        let image = self.0.images.get(&id)?;
-        // Which of an index's images is here was decided for the platform that was asked for then.
+    ) -> Option<(Target, Arc<StoredImage>)> {
+        let images = &self.0.images;
+        let target = images.names().find(&reference.with_digest(digest.clone()))?;
         let wanted = request.platform.clone().unwrap_or_else(Platform::host);
-        let serves = request.platform.is_none() || image.config.platform().serves(&wanted);
-        serves.then_some(image)
+        let image = match &target {
+            Target::Image(id) => images
+                .get(id)
+                .filter(|image| request.platform.is_none() || image.config.platform().serves(&wanted))?,
+            Target::Index(digest) => {
+                // The one that a registry would be asked for, and no other that would run as well.
+                let index = images.index(digest)?;
+                let entries = index.children.iter().map(|child| &child.descriptor);
+                let chosen = manifest::closest(entries, &wanted)?.digest.clone();
+                let child = index.children.iter().find(|child| child.descriptor.digest == chosen)?;
+                images.get(child.image()?)?
+            }
+        };
+        Some((target, image))
     }
 
     async fn new_image(
@@ -152,24 +174,25 @@ impl Transfers {
         top: Fetched,
         request: &PullRequest,
     ) -> Result<NewImage, Error> {
-        let mut fetched = top;
-        if media_type::is_index(&fetched.media_type) {
-            let host = Platform::host();
-            let entry = manifest::select(&fetched.bytes, request.platform.as_ref().unwrap_or(&host))?;
+        let wanted = request.platform.clone().unwrap_or_else(Platform::host);
+        let (mut fetched, mut indexes) = (top, Vec::new());
+        while media_type::is_index(&fetched.media_type) {
+            if indexes.len() == INDEXES_MAX {
+                return Err(Error::Manifest("the manifest list is nested too deep".into()));
+            }
+            let entry = manifest::select(&fetched.bytes, &wanted)?;
+            indexes.push(fetched);
             fetched = repository
                 .manifest(entry.digest.as_str())
                 .await
                 .map_err(|error| of_pull(error, reference))?;
-            if media_type::is_index(&fetched.media_type) {
-                return Err(Error::Manifest("the manifest list names another list for this platform".into()));
-            }
         }
         if fetched.media_type == registry::SCHEMA_1 {
             return Err(Error::Schema1 { reference: reference.familiar() });
         }
         let parsed = manifest::image(&fetched.bytes)?;
         let needed = parsed.layers.iter().fold(0u64, |sum, layer| sum.saturating_add(layer.size));
-        let free = self.0.images.free_bytes()?;
+        let free = self.0.images.layers().free_bytes()?;
         if needed > free {
             return Err(Error::NoRoom { needed, free });
         }
@@ -178,8 +201,48 @@ impl Transfers {
             Err(_) => repository.blob_bytes(&parsed.config.digest, CONFIG_BYTES_MAX).await?,
         };
         let config = manifest::config(&config_bytes, &parsed)?;
-        Ok(NewImage { manifest: fetched, layers: parsed.layers, config_bytes, config })
+        let statements = match indexes.last() {
+            Some(index) => statements(repository, index, &fetched.digest).await,
+            None => Vec::new(),
+        };
+        Ok(NewImage { manifest: fetched, layers: parsed.layers, config_bytes, config, indexes, statements })
     }
+}
+
+/// What an index says about one of its images, with all that belongs to it. An image can do without: what cannot be had
+/// is left out.
+async fn statements(repository: &Repository, index: &Fetched, image: &Digest) -> Vec<(Digest, Vec<u8>)> {
+    let Ok(index) = serde_json::from_slice::<Index>(&index.bytes) else { return Vec::new() };
+    let about = |entry: &&Descriptor| images::attested(entry) == Some(image.as_str());
+    let mut kept = Vec::new();
+    let mut left = STATEMENT_BYTES_MAX;
+    for entry in index.manifests.iter().filter(about).take(STATEMENTS_MAX) {
+        match statement(repository, &entry.digest, &mut left).await {
+            Ok(blobs) => kept.extend(blobs),
+            Err(error) => {
+                tracing::info!(%error, manifest = %entry.digest, "a statement about the image was left out")
+            }
+        }
+    }
+    kept
+}
+
+async fn statement(
+    repository: &Repository,
+    digest: &Digest,
+    left: &mut u64,
+) -> Result<Vec<(Digest, Vec<u8>)>, Error> {
+    let fetched = repository.manifest(digest.as_str()).await?;
+    let manifest: Manifest = serde_json::from_slice(&fetched.bytes)
+        .map_err(|source| Error::Document { what: "the manifest".into(), source })?;
+    let mut blobs = Vec::new();
+    for blob in manifest.layers.iter().chain([&manifest.config]) {
+        let bytes = repository.blob_bytes(&blob.digest, *left).await?;
+        *left -= bytes.len() as u64;
+        blobs.push((blob.digest.clone(), bytes));
+    }
+    blobs.push((digest.clone(), fetched.bytes));
+    Ok(blobs)
 }
 
 fn with_tag(reference: &Reference, tag: &str) -> Result<Reference, Error> {
@@ -248,16 +311,16 @@ async fn carry_out(
     }
     let now = request.now;
     let (image, is_new) = match what {
-        What::Known(image) => {
-            let named = images.find_name(&names[0]).as_ref() == Some(&image.id);
+        What::Known(target, image) => {
+            let named = images.names().find(&names[0]).as_ref() == Some(&target);
             if !named {
-                let (images, id, name) = (Arc::clone(&images), image.id.clone(), names[0].clone());
-                blocking(move || Ok(images.name(&id, &name, now).map(drop)?)).await?;
+                let (images, name) = (Arc::clone(&images), names[0].clone());
+                blocking(move || Ok(images.names().give(&target, &name, now).map(drop)?)).await?;
             }
             (image, !named)
         }
         What::New(new) => {
-            let earlier = images.find_name(&names[0]);
+            let earlier = images.names().find(&names[0]);
             let work = Work {
                 transfers: transfers.clone(),
                 setup: transfers.setup(),
@@ -265,8 +328,9 @@ async fn carry_out(
                 runtime: Handle::current(),
                 board: board.clone(),
             };
-            let image = blocking(move || work.bring_in(*new, names, now)).await?;
-            let is_new = earlier.as_ref() != Some(&image.id);
+            let Registered { target, image, known, .. } =
+                blocking(move || work.bring_in(*new, names, now)).await?;
+            let is_new = !known || earlier.as_ref() != Some(&target);
             (image, is_new)
         }
     };
@@ -317,7 +381,7 @@ impl Work {
         new: NewImage,
         references: Vec<Reference>,
         now: Timestamp,
-    ) -> Result<Arc<StoredImage>, Error> {
+    ) -> Result<Registered, Error> {
         let images = self.images();
         let mut pins = images.pins();
         let places = LayerPlace::all(&new.config.rootfs.diff_ids);
@@ -341,11 +405,25 @@ impl Work {
             config: &new.config_bytes,
             manifest: Some(OriginalManifest { media_type, bytes }),
             layers: blobs.collect(),
-            references,
             parent: None,
             now,
         };
-        Ok(images.register(&mut pins, registration, &mut |_, _, _| {})?.image)
+        let registrar = images.registrar();
+        for (digest, bytes) in new.statements {
+            registrar.keep(&mut pins, &digest, &bytes)?;
+        }
+        let mut index = None;
+        for fetched in new.indexes {
+            registrar.keep(&mut pins, &fetched.digest, &fetched.bytes)?;
+            index.get_or_insert_with(|| {
+                let size = fetched.bytes.len() as u64;
+                Descriptor::new(&fetched.media_type, fetched.digest.clone(), size)
+            });
+        }
+        let image = registrar.prepare(&mut pins, registration, &mut |_, _, _| {})?;
+        let arrival = Arrival { images: vec![image], index, references };
+        let registered = registrar.record(vec![arrival], now)?.pop();
+        registered.ok_or_else(|| Error::Internal("nothing came in".into()))
     }
 
     fn pin(&self, pins: &mut Pins<'_>, layers: &[Layer]) {
@@ -356,7 +434,7 @@ impl Work {
     }
 
     fn is_there(&self, layer: &Layer) -> bool {
-        self.images().has_layer(&layer.place.chain) && self.images().content().contains(&layer.blob.digest)
+        self.images().layers().has(&layer.place.chain) && self.images().content().contains(&layer.blob.digest)
     }
 
     fn receive_all(&self, layers: &[Layer]) -> Result<(), Error> {
@@ -439,9 +517,9 @@ impl Workers<'_> {
         drop(taken);
         self.wait_for_parent(layer)?;
         match ahead {
-            Some(ahead) => images.settle(ahead, &layer.place)?,
-            None if images.has_layer(&layer.place.chain) => {}
-            None => images.unpack_stored(&layer.blob.digest, &layer.place, &mut |read, size| {
+            Some(ahead) => images.layers().settle(ahead, &layer.place)?,
+            None if images.layers().has(&layer.place.chain) => {}
+            None => images.layers().unpack_stored(&layer.blob.digest, &layer.place, &mut |read, size| {
                 board.progress(&layer.id, "Extracting", read, size);
             })?,
         }
@@ -492,7 +570,16 @@ impl Workers<'_> {
         });
         // Nobody may write to the file any more: it is about to be believed, or somebody else's.
         let partial = wait_for_last(download).into_partial();
-        let (ahead, digest) = outcome.map_err(|error| (resumed, error))?;
+        let (ahead, digest) = match outcome {
+            Ok(done) => done,
+            Err(error) => {
+                // On a full disk, what has come would be in everybody's way.
+                if matches!(error, Error::Registry(registry::Error::File { .. })) {
+                    partial.discard().map_err(fresh)?;
+                }
+                return Err((resumed, error));
+            }
+        };
         if digest != layer.blob.digest {
             partial.discard().map_err(fresh)?;
             return Err((
@@ -530,9 +617,9 @@ impl Workers<'_> {
                 told.progress(&id, "Extracting", read, size);
             }
         });
-        let ahead = match images.has_layer(&layer.place.chain) {
+        let ahead = match images.layers().has(&layer.place.chain) {
             true => Ok(None),
-            false => images.unpack_ahead(follow.clone(), &layer.place).map_err(Error::from),
+            false => images.layers().unpack_ahead(follow.clone(), &layer.place).map_err(Error::from),
         };
         let digest = follow.finish().map_err(|error| self.why(download, error))?;
         Ok((ahead, digest))

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use images::StoredImage;
-use oci::image::CONFIG_BYTES_MAX;
+use images::{Child, Document, PushTarget, StoredImage, StoredIndex, Target};
+use oci::image::MANIFEST_BYTES_MAX;
 use oci::{Descriptor, Digest, Manifest, Platform, Reference, Timestamp, media_type};
 use registry::{Credentials, Mounted, Repository};
 use serde_json::json;
@@ -67,7 +67,7 @@ impl Transfers {
     ) -> Result<(), Error> {
         let reference = &request.reference;
         board.say(format!("The push refers to repository [{}]", reference.name()));
-        let tagged = self.0.images.tagged(reference);
+        let tagged = self.0.images.pushes().tagged(reference);
         if tagged.is_empty() {
             let name = match reference.tag() {
                 Some(_) => reference.familiar(),
@@ -84,29 +84,164 @@ impl Transfers {
             board,
             uploads: Arc::clone(&setup.uploads),
         });
-        for (reference, image) in tagged {
-            let pushed = push_one(&shared, reference, image, &request).await?;
+        for PushTarget { reference, target } in tagged {
+            let pushed = push_one(&shared, reference, &target, &request).await?;
             done(&pushed);
         }
         Ok(())
     }
 }
 
+/// Pushes what one name stands for.
 async fn push_one(
     shared: &Arc<Shared>,
     reference: Reference,
-    image: Arc<StoredImage>,
+    target: &Target,
     request: &PushRequest,
 ) -> Result<Pushed, Error> {
-    let found = image.config.platform();
-    if let Some(wanted) = request.platform.as_ref().filter(|wanted| !found.serves(wanted)) {
-        return Err(Error::Images(images::Error::Platform {
-            reference: reference.familiar(),
-            platform: wanted.to_string(),
-        }));
-    }
     let images = Arc::clone(&shared.transfers.0.images);
-    let as_it_came = images.has_digest_name(&image);
+    let tag = reference.tag().unwrap_or("latest").to_owned();
+    let index = match target {
+        Target::Index(digest) => images.index(digest),
+        Target::Image(_) => None,
+    };
+    let (pushed, named) = match &index {
+        None => {
+            let image = chosen(&images, &reference, request.platform.as_ref())?;
+            (push_image(shared, &reference, &image, &tag).await?, true)
+        }
+        Some(index) => match whole_or_one(shared, &reference, index, request).await? {
+            Choice::Whole => (push_index(shared, &reference, index, &tag).await?, true),
+            Choice::One(image) => {
+                let pushed = push_image(shared, &reference, &image, &tag).await?;
+                shared.board.aux(json!({
+                    "manifestPushedInsteadOfIndex": true,
+                    "originalIndex": index.descriptor,
+                    "selectedManifest": pushed,
+                }));
+                (pushed, false)
+            }
+        },
+    };
+    let (digest, size) = (pushed.digest.clone(), pushed.size);
+    shared.board.say(format!("{tag}: digest: {digest} size: {size}"));
+    shared.board.aux(json!({ "Tag": tag, "Digest": digest.to_string(), "Size": size }));
+    if named {
+        let (name, target, now) = (reference.with_digest(digest.clone()), target.clone(), request.now);
+        crate::blocking(move || Ok(images.names().give(&target, &name, now).map(drop)?)).await?;
+    }
+    Ok(Pushed { reference, digest })
+}
+
+fn chosen(
+    images: &images::Images,
+    reference: &Reference,
+    platform: Option<&Platform>,
+) -> Result<Arc<StoredImage>, Error> {
+    Ok(images.find(&reference.to_string(), platform)?.image)
+}
+
+/// What of an index goes to the registry.
+enum Choice {
+    Whole,
+    /// This image in its place.
+    One(Arc<StoredImage>),
+}
+
+async fn whole_or_one(
+    shared: &Shared,
+    reference: &Reference,
+    index: &StoredIndex,
+    request: &PushRequest,
+) -> Result<Choice, Error> {
+    let images = &shared.transfers.0.images;
+    if request.platform.is_some() {
+        return Ok(Choice::One(chosen(images, reference, request.platform.as_ref())?));
+    }
+    let mut missing = false;
+    for child in &index.children {
+        // A registry takes an index whose manifests it has, whoever brought them.
+        missing = missing
+            || (!is_here(images, child)
+                && !has_manifest(&shared.repository, &child.descriptor.digest).await?);
+    }
+    if !missing {
+        return Ok(Choice::Whole);
+    }
+    let present = images.catalog().images_of(&Target::Index(index.descriptor.digest.clone()));
+    match present.as_slice() {
+        [one] => Ok(Choice::One(Arc::clone(one))),
+        _ => match chosen(images, reference, Some(&Platform::host())) {
+            Ok(image) => Ok(Choice::One(image)),
+            Err(_) => Err(Error::SeveralPlatforms),
+        },
+    }
+}
+
+/// Whether a manifest is here with all that it names.
+fn is_here(images: &images::Images, child: &Child) -> bool {
+    let content = images.content();
+    match &child.document {
+        Document::Absent => false,
+        Document::Image { config, .. } => {
+            images.get(&config.digest).is_some_and(|image| image.manifest.digest == child.descriptor.digest)
+        }
+        Document::Other { blobs } => blobs.iter().all(|blob| content.contains(&blob.digest)),
+    }
+}
+
+async fn has_manifest(repository: &Repository, digest: &Digest) -> Result<bool, Error> {
+    match repository.head_manifest(digest.as_str()).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == registry::Kind::NotFound => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Pushes all of an index that is here, and then the index itself.
+async fn push_index(
+    shared: &Arc<Shared>,
+    reference: &Reference,
+    index: &StoredIndex,
+    tag: &str,
+) -> Result<Descriptor, Error> {
+    let images = Arc::clone(&shared.transfers.0.images);
+    for child in index.children.iter().filter(|child| is_here(&images, child)) {
+        let digest = child.descriptor.digest.to_string();
+        if let Some(image) = child.image().and_then(|id| images.get(id)) {
+            push_image(shared, reference, &image, &digest).await?;
+        } else if let Document::Other { blobs } = &child.document {
+            for blob in blobs {
+                push_blob(shared, blob).await?;
+            }
+            put_document(shared, &child.descriptor, &digest).await?;
+        }
+    }
+    for nested in index.nested.iter().rev() {
+        put_document(shared, nested, nested.digest.as_str()).await?;
+    }
+    put_document(shared, &index.descriptor, tag).await?;
+    Ok(index.descriptor.clone())
+}
+
+/// Stores a manifest or an index as it lies in the content store.
+async fn put_document(shared: &Shared, document: &Descriptor, under: &str) -> Result<(), Error> {
+    let content = Arc::clone(shared.transfers.0.images.content());
+    let digest = document.digest.clone();
+    let bytes = crate::blocking(move || Ok(content.read(&digest, MANIFEST_BYTES_MAX)?)).await?;
+    shared.repository.put_manifest(under, &document.media_type, &bytes).await?;
+    Ok(())
+}
+
+/// Pushes one image under a tag or its digest. Gives the manifest that it has there.
+async fn push_image(
+    shared: &Arc<Shared>,
+    reference: &Reference,
+    image: &Arc<StoredImage>,
+    under: &str,
+) -> Result<Descriptor, Error> {
+    let images = Arc::clone(&shared.transfers.0.images);
+    let as_it_came = images.pushes().is_as_it_came(image);
     let layers: Vec<Layer> = image
         .layers
         .iter()
@@ -117,8 +252,8 @@ async fn push_one(
                 diff_id: layer.diff_id.clone(),
                 stored: layer.blob.clone(),
                 compress: plain && !as_it_came,
-                known: images.compressed(&layer.diff_id),
-                elsewhere: images.repositories_with(&layer.diff_id, &reference, MOUNTS_MAX),
+                known: images.pushes().compressed(&layer.diff_id),
+                elsewhere: images.pushes().repositories_with(&layer.diff_id, reference, MOUNTS_MAX),
             }
         })
         .collect();
@@ -126,33 +261,29 @@ async fn push_one(
         shared.board.step(&layer.id, "Preparing");
     }
     // The first request finds out who asks in which way; the others go side by side.
-    push_config(shared, &image).await?;
+    push_blob(shared, &image.config_descriptor).await?;
     let sent = push_layers(shared, layers).await?;
-    let (media_type, bytes) = manifest(&image, &sent, &images).await?;
-    let tag = reference.tag().unwrap_or("latest").to_owned();
-    let digest = shared.repository.put_manifest(&tag, &media_type, &bytes).await?;
-    let size = bytes.len();
-    shared.board.say(format!("{tag}: digest: {digest} size: {size}"));
-    shared.board.aux(json!({ "Tag": tag, "Digest": digest.to_string(), "Size": size }));
-    let (name, now) = (reference.with_digest(digest.clone()), request.now);
-    crate::blocking(move || Ok(images.name(&image.id, &name, now).map(drop)?)).await?;
-    Ok(Pushed { reference, digest })
+    let (media_type, bytes) = manifest(image, &sent, &images).await?;
+    let digest = shared.repository.put_manifest(under, &media_type, &bytes).await?;
+    let mut pushed = Descriptor::new(&media_type, digest, bytes.len() as u64);
+    pushed.platform = Some(image.config.platform());
+    Ok(pushed)
 }
 
-async fn push_config(shared: &Shared, image: &StoredImage) -> Result<(), Error> {
-    let digest = &image.config_descriptor.digest;
-    if shared.repository.has_blob(digest).await?.is_some() {
+/// Sends a configuration or a statement, unless it is there.
+async fn push_blob(shared: &Shared, blob: &Descriptor) -> Result<(), Error> {
+    if shared.repository.has_blob(&blob.digest).await?.is_some() {
         return Ok(());
     }
-    let content = Arc::clone(shared.transfers.0.images.content());
-    let digest = digest.clone();
-    let wanted = digest.clone();
-    let bytes = crate::blocking(move || Ok(content.read(&wanted, CONFIG_BYTES_MAX)?)).await?;
-    let Mounted::No(mut upload) = shared.repository.start_upload(None).await? else { return Ok(()) };
-    let length = bytes.len() as u64;
-    let pieces = futures_util::stream::iter([Ok(bytes::Bytes::from(bytes))]);
-    shared.repository.send_bytes(&mut upload, pieces, Some(length)).await?;
-    Ok(shared.repository.finish_upload(upload, &digest).await?)
+    let source = Source {
+        content: Arc::clone(shared.transfers.0.images.content()),
+        blob: blob.digest.clone(),
+        size: blob.size,
+        compress: None,
+        board: shared.board.clone(),
+        id: String::new(),
+    };
+    upload::send(&shared.repository, &source).await.map(drop)
 }
 
 /// Sends the layers side by side. Gives what each is there.
@@ -210,6 +341,10 @@ async fn push_layer(shared: &Shared, layer: &Layer) -> Result<Descriptor, Error>
         }
     }
     let images = &shared.transfers.0.images;
+    if !images.content().contains(&layer.stored.digest) {
+        board.aux(json!({ "contentMissing": true, "desc": layer.stored }));
+        return Err(content::Error::NotFound(layer.stored.digest.clone()).into());
+    }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let source = Source {
         content: Arc::clone(images.content()),
@@ -228,7 +363,7 @@ async fn push_layer(shared: &Shared, layer: &Layer) -> Result<Descriptor, Error>
     let descriptor = Descriptor::new(media_type::DOCKER_LAYER_GZIP, digest, size);
     if layer.known.as_ref() != Some(&descriptor) {
         let (images, diff_id, known) = (Arc::clone(images), layer.diff_id.clone(), descriptor.clone());
-        crate::blocking(move || Ok(images.remember_compressed(&diff_id, &known)?)).await?;
+        crate::blocking(move || Ok(images.pushes().remember_compressed(&diff_id, &known)?)).await?;
     }
     Ok(descriptor)
 }
@@ -243,8 +378,7 @@ async fn manifest(
         image.layers.iter().map(|layer| &layer.blob.digest).eq(sent.iter().map(|layer| &layer.digest));
     if as_stored {
         let (content, digest) = (Arc::clone(images.content()), image.manifest.digest.clone());
-        let bytes =
-            crate::blocking(move || Ok(content.read(&digest, oci::image::MANIFEST_BYTES_MAX)?)).await?;
+        let bytes = crate::blocking(move || Ok(content.read(&digest, MANIFEST_BYTES_MAX)?)).await?;
         return Ok((image.manifest.media_type.clone(), bytes));
     }
     let is_zstd = |layer: &Descriptor| layer.media_type.contains("zstd");

@@ -29,6 +29,7 @@ pub struct Source {
     /// To be compressed with so many threads.
     pub compress: Option<usize>,
     pub board: Board,
+    /// What it is called on the board; empty if it is not told.
     pub id: String,
 }
 
@@ -89,7 +90,10 @@ impl<R: Read> Read for Counting<'_, R> {
         }
         let count = self.inner.read(buffer)?;
         self.read += count as u64;
-        board.progress(id, "Pushing", self.read, *size);
+        // Small documents go without a word.
+        if !id.is_empty() {
+            board.progress(id, "Pushing", self.read, *size);
+        }
         Ok(count)
     }
 }

@@ -42,7 +42,6 @@ const UNSUPPORTED: &[(&str, &[&str])] = &[(
     "",
     &[
         "bake",
-        "buildx",
         "checkpoint",
         "compose",
         "config",
@@ -130,6 +129,12 @@ pub fn parse(program: &str, root: &'static Command, words: &[String]) -> Result<
             None if at.path.is_empty() => {
                 let name = name.clone();
                 return Ok(Parsed::Outside { global, otherwise: not_ours(&at, &name), name });
+            }
+            // Most of it is a plugin's, if there is one.
+            None if at.path == ["buildx"] => {
+                let text = format!("corten: 'buildx {name}' is not supported yet");
+                let otherwise = Mistake { text, code: 1 };
+                return Ok(Parsed::Outside { global, name: "buildx".to_owned(), otherwise });
             }
             None if asked => return Ok(Parsed::Help { command, path: at.path, asked: true, deprecated_h }),
             None => return unknown(&at, name),

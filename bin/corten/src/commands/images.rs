@@ -3,7 +3,7 @@
 use api_client::{Request, segment};
 use api_types::image::{ImageDelete, ImageSummary};
 
-use super::filters;
+use super::{filters, image_tree};
 use crate::app::App;
 use crate::args::Matches;
 use crate::fail::Fail;
@@ -29,13 +29,42 @@ pub const HEADINGS: &[(&str, &str)] = &[
     ("UniqueSize", "UNIQUE SIZE"),
 ];
 
+/// Flags that only the list by repository and tag has an answer for.
+const LEGACY: &[&str] = &["quiet", "no-trunc", "digests"];
+
 pub async fn images(app: &App, matches: &Matches) -> Result<(), Fail> {
     let quiet = matches.bool("quiet");
-    let digests = matches.bool("digests");
+    let tree = matches.bool("tree");
     let format = match matches.str("format") {
         "" if !quiet => app.config().text("imagesFormat"),
         format => format,
     };
+    let legacy = LEGACY.iter().find(|flag| matches.bool(flag));
+    if tree {
+        if let Some(flag) = legacy {
+            return Err(Fail::text(format!("--{flag} is not yet supported with --tree")));
+        }
+        if !matches.str("format").is_empty() {
+            return Err(Fail::text("--format is not yet supported with --tree"));
+        }
+    }
+    let mut wanted: Vec<String> = matches.list("filter").to_vec();
+    if let Some(name) = matches.args.first() {
+        wanted.push(format!("reference={name}"));
+    }
+    let all = matches.bool("all");
+    let old = legacy.is_some() || !format.is_empty();
+    let mut request = Request::get("/images/json").flag("all", all).flag("manifests", tree || !old);
+    if let Some(filters) = filters(&wanted) {
+        request = request.query("filters", filters);
+    }
+    let found: Vec<ImageSummary> = app.client().await?.json(request).await?;
+    if tree || !old {
+        let dangling = all || wanted.iter().any(|filter| filter.starts_with("dangling="));
+        image_tree::show(&found, tree, dangling);
+        return Ok(());
+    }
+    let digests = matches.bool("digests");
     let list = List {
         default: if digests {
             "{{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}"
@@ -45,15 +74,6 @@ pub async fn images(app: &App, matches: &Matches) -> Result<(), Fail> {
         headings: HEADINGS,
         type_name: "*formatter.imageContext",
     };
-    let mut wanted: Vec<String> = matches.list("filter").to_vec();
-    if let Some(name) = matches.args.first() {
-        wanted.push(format!("reference={name}"));
-    }
-    let mut request = Request::get("/images/json").flag("all", matches.bool("all"));
-    if let Some(filters) = filters(&wanted) {
-        request = request.query("filters", filters);
-    }
-    let found: Vec<ImageSummary> = app.client().await?.json(request).await?;
     let truncate = !matches.bool("no-trunc");
     let names = Names { digests, all: format.contains("{{.Digest}}") };
     let now = time::now();

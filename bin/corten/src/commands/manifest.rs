@@ -4,15 +4,17 @@
 
 use std::path::PathBuf;
 
-use oci::{Descriptor, Digest, Image, Index, Manifest, Platform, Reference, media_type};
-use registry::{Fetched, Insecure, Mounted, Proxies, Registries, Repository, Settings};
+use oci::{Descriptor, Index, Reference, media_type};
 use serde::{Deserialize, Serialize};
 
+use super::remote::{copy_manifest, describe, failed, fetch, index, pretty, repository};
 use crate::app::App;
 use crate::args::Matches;
-use crate::credentials;
 use crate::fail::Fail;
 use crate::output::out;
+
+/// How deep each level of what is printed is indented.
+const INDENT: &[u8] = b"   ";
 
 /// One manifest of a list that is not pushed yet.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -76,60 +78,6 @@ fn lists(app: &App) -> Lists {
     Lists(app.folder().join("manifests"))
 }
 
-/// A repository in the user's name.
-fn repository(app: &App, reference: &Reference, insecure: bool) -> Result<Repository, Fail> {
-    let text = |name: &str| {
-        let read = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        read(name).or_else(|| read(&name.to_lowercase())).unwrap_or_default()
-    };
-    let fail = |error: registry::Error| Fail::text(error.to_string());
-    let insecure = if insecure { vec![reference.domain().to_owned()] } else { Vec::new() };
-    let settings = Settings {
-        insecure: Insecure::parse(&insecure).map_err(fail)?,
-        certificates: ["/etc/corten/certs.d", "/etc/docker/certs.d"].map(PathBuf::from).to_vec(),
-        proxies: Proxies::new(&text("HTTP_PROXY"), &text("HTTPS_PROXY"), &text("NO_PROXY")).map_err(fail)?,
-        user_agent: format!("Docker-Client/{} (linux)", env!("CARGO_PKG_VERSION")),
-        ..Settings::default()
-    };
-    let key = credentials::key_of_repository(&reference.name());
-    let known = app.credentials()?.get(&key)?.unwrap_or_default();
-    let who = registry::Credentials {
-        username: known.username,
-        password: known.password,
-        identity_token: known.identitytoken,
-        registry_token: known.registrytoken,
-    };
-    Registries::new(settings).repository(reference.domain(), reference.path(), who).map_err(fail)
-}
-
-fn asked(reference: &Reference) -> String {
-    match reference.digest() {
-        Some(digest) => digest.to_string(),
-        None => reference.tag().unwrap_or("latest").to_owned(),
-    }
-}
-
-async fn fetch(repository: &Repository, reference: &Reference) -> Result<Fetched, Fail> {
-    repository.manifest(&asked(reference)).await.map_err(|error| match error.kind() {
-        registry::Kind::NotFound => Fail::text(format!("no such manifest: {}", reference.familiar())),
-        _ => Fail::text(error.to_string()),
-    })
-}
-
-/// The platform that an image's configuration tells.
-async fn platform(repository: &Repository, bytes: &[u8]) -> Result<Option<Platform>, Fail> {
-    let manifest: Manifest = serde_json::from_slice(bytes).map_err(|error| Fail::text(error.to_string()))?;
-    if !media_type::is_config(&manifest.config.media_type) {
-        return Ok(None);
-    }
-    let config = repository
-        .blob_bytes(&manifest.config.digest, oci::image::CONFIG_BYTES_MAX)
-        .await
-        .map_err(|error| Fail::text(error.to_string()))?;
-    let config: Image = serde_json::from_slice(&config).map_err(|error| Fail::text(error.to_string()))?;
-    Ok(Some(config.platform()))
-}
-
 pub async fn create(app: &App, matches: &Matches) -> Result<(), Fail> {
     let [list, members @ ..] = matches.args.as_slice() else { return Ok(()) };
     let list = parse(list)?;
@@ -148,9 +96,7 @@ pub async fn create(app: &App, matches: &Matches) -> Result<(), Fail> {
         if media_type::is_index(&fetched.media_type) {
             return Err(Fail::text(format!("{} is a manifest list", reference.familiar())));
         }
-        let size = fetched.bytes.len() as u64;
-        let mut descriptor = Descriptor::new(&fetched.media_type, fetched.digest.clone(), size);
-        descriptor.platform = platform(&repository, &fetched.bytes).await?;
+        let descriptor = describe(&repository, &fetched).await?;
         let raw = String::from_utf8_lossy(&fetched.bytes).into_owned();
         found.push(Kept { reference: reference.to_string(), descriptor, raw });
     }
@@ -198,23 +144,8 @@ pub async fn annotate(app: &App, matches: &Matches) -> Result<(), Fail> {
     lists.write(&list, &found)
 }
 
-fn index(kept: &[Kept]) -> Index {
-    // One foreign manifest makes it an OCI index; otherwise it is what Docker's clients have always pushed.
-    let docker = kept.iter().all(|one| one.descriptor.media_type == media_type::DOCKER_MANIFEST);
-    let media_type = if docker { media_type::DOCKER_MANIFEST_LIST } else { media_type::OCI_INDEX };
-    Index {
-        media_type: media_type.to_owned(),
-        manifests: kept.iter().map(|one| one.descriptor.clone()).collect(),
-        ..Index::default()
-    }
-}
-
-fn pretty<T: Serialize>(value: &T) -> Result<String, Fail> {
-    let mut text = Vec::new();
-    let form = serde_json::ser::PrettyFormatter::with_indent(b"   ");
-    let mut writer = serde_json::Serializer::with_formatter(&mut text, form);
-    value.serialize(&mut writer).map_err(|error| Fail::text(error.to_string()))?;
-    Ok(String::from_utf8_lossy(&text).into_owned())
+fn list_of(kept: &[Kept]) -> Index {
+    index(kept.iter().map(|one| one.descriptor.clone()).collect())
 }
 
 fn document(bytes: &[u8]) -> Result<serde_json::Value, Fail> {
@@ -248,7 +179,7 @@ pub async fn inspect(app: &App, matches: &Matches) -> Result<(), Fail> {
             true => verbose(&found.reference, &found.descriptor, found.raw.as_bytes())?,
             false => document(found.raw.as_bytes())?,
         };
-        out(&format!("{}\n", pretty(&shown)?));
+        out(&format!("{}\n", pretty(&shown, INDENT)?));
         return Ok(());
     }
     let kept = lists.read(&name)?;
@@ -259,22 +190,20 @@ pub async fn inspect(app: &App, matches: &Matches) -> Result<(), Fail> {
                     .map(|one| verbose(&one.reference, &one.descriptor, one.raw.as_bytes()))
                     .collect::<Result<_, _>>()?,
             ),
-            false => serde_json::to_value(index(&kept)).map_err(|error| Fail::text(error.to_string()))?,
+            false => serde_json::to_value(list_of(&kept)).map_err(|error| Fail::text(error.to_string()))?,
         };
-        out(&format!("{}\n", pretty(&shown)?));
+        out(&format!("{}\n", pretty(&shown, INDENT)?));
         return Ok(());
     }
     let repository = repository(app, &name, matches.bool("insecure"))?;
     let fetched = fetch(&repository, &name).await?;
     if !detailed {
-        out(&format!("{}\n", pretty(&document(&fetched.bytes)?)?));
+        out(&format!("{}\n", pretty(&document(&fetched.bytes)?, INDENT)?));
         return Ok(());
     }
-    let size = fetched.bytes.len() as u64;
     let shown = match media_type::is_index(&fetched.media_type) {
         false => {
-            let mut descriptor = Descriptor::new(&fetched.media_type, fetched.digest, size);
-            descriptor.platform = platform(&repository, &fetched.bytes).await?;
+            let descriptor = describe(&repository, &fetched).await?;
             verbose(&name.to_string(), &descriptor, &fetched.bytes)?
         }
         true => {
@@ -289,7 +218,7 @@ pub async fn inspect(app: &App, matches: &Matches) -> Result<(), Fail> {
             serde_json::Value::Array(all)
         }
     };
-    out(&format!("{}\n", pretty(&shown)?));
+    out(&format!("{}\n", pretty(&shown, INDENT)?));
     Ok(())
 }
 
@@ -302,7 +231,6 @@ pub async fn push(app: &App, matches: &Matches) -> Result<(), Fail> {
     }
     let insecure = matches.bool("insecure");
     let target = repository(app, &list, insecure)?;
-    let failed = |error: registry::Error| Fail::text(error.to_string());
     for one in &kept {
         let source = parse(&one.reference)?;
         if source.domain() != list.domain() {
@@ -314,51 +242,18 @@ pub async fn push(app: &App, matches: &Matches) -> Result<(), Fail> {
         }
         if source.path() != list.path() {
             let from = repository(app, &source, insecure)?;
-            copy_manifest(&from, &target, &source, one).await?;
+            let copied = copy_manifest(&from, &target, &source, &one.descriptor, one.raw.as_bytes());
+            for digest in copied.await? {
+                out(&format!("Mounted {digest} from {}\n", source.path()));
+            }
         }
     }
-    let index = index(&kept);
+    let index = list_of(&kept);
     let bytes = serde_json::to_vec_pretty(&index).map_err(|error| Fail::text(error.to_string()))?;
     let tag = list.tag().unwrap_or("latest");
     let digest = target.put_manifest(tag, &index.media_type, &bytes).await.map_err(failed)?;
     out(&format!("{digest}\n"));
     if matches.bool("purge") { lists.remove(&list) } else { Ok(()) }
-}
-
-/// Takes a manifest with everything that it names over from another repository of the registry.
-async fn copy_manifest(
-    from: &Repository,
-    to: &Repository,
-    source: &Reference,
-    one: &Kept,
-) -> Result<(), Fail> {
-    let failed = |error: registry::Error| Fail::text(error.to_string());
-    let manifest: Manifest =
-        serde_json::from_str(&one.raw).map_err(|error| Fail::text(format!("{}: {error}", one.reference)))?;
-    for blob in std::iter::once(&manifest.config).chain(&manifest.layers) {
-        copy_blob(from, to, source.path(), &blob.digest).await?;
-    }
-    let digest = one.descriptor.digest.to_string();
-    to.put_manifest(&digest, &one.descriptor.media_type, one.raw.as_bytes()).await.map_err(failed)?;
-    Ok(())
-}
-
-async fn copy_blob(from: &Repository, to: &Repository, path: &str, digest: &Digest) -> Result<(), Fail> {
-    let failed = |error: registry::Error| Fail::text(error.to_string());
-    if to.has_blob(digest).await.map_err(failed)?.is_some() {
-        return Ok(());
-    }
-    let Mounted::No(mut upload) = to.start_upload(Some((digest, path))).await.map_err(failed)? else {
-        out(&format!("Mounted {digest} from {path}\n"));
-        return Ok(());
-    };
-    let stream = from.blob(digest, 0, None).await.map_err(failed)?;
-    let pieces = futures_util::stream::unfold(stream, |mut stream| async move {
-        let piece = stream.next().await.map_err(std::io::Error::other).transpose()?;
-        Some((piece, stream))
-    });
-    to.send_bytes(&mut upload, pieces, None).await.map_err(failed)?;
-    to.finish_upload(upload, digest).await.map_err(failed)
 }
 
 pub fn rm(app: &App, matches: &Matches) -> Result<(), Fail> {

@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod build;
+pub mod check;
 pub mod completion;
 pub mod containers;
 pub mod context;
@@ -15,7 +16,9 @@ pub mod exec;
 pub mod follow;
 pub mod history;
 pub mod ignore;
+pub mod image_tree;
 pub mod images;
+pub mod imagetools;
 pub mod info;
 pub mod inspect;
 pub mod login;
@@ -27,6 +30,7 @@ pub mod prune;
 pub mod ps;
 pub mod pull;
 pub mod push;
+pub mod remote;
 pub mod run;
 pub mod schema;
 pub mod search;
@@ -73,6 +77,8 @@ pub enum Verb {
     ImageInspect,
     ImagePrune,
     Images,
+    ImagetoolsCreate,
+    ImagetoolsInspect,
     Import,
     Info,
     Inspect,
@@ -108,6 +114,7 @@ pub enum Verb {
     Start,
     Stats,
     Stop,
+    SystemCheck,
     SystemPrune,
     Tag,
     Top,
@@ -168,6 +175,8 @@ pub async fn run(app: App, command: &Command, matches: Matches) -> Result<i32, F
         Verb::ManifestInspect => Box::pin(manifest::inspect(&app, &matches)).await,
         Verb::ManifestPush => Box::pin(manifest::push(&app, &matches)).await,
         Verb::ManifestRm => manifest::rm(&app, &matches),
+        Verb::ImagetoolsCreate => Box::pin(imagetools::create(&app, &matches)).await,
+        Verb::ImagetoolsInspect => Box::pin(imagetools::inspect(&app, &matches)).await,
         Verb::Load => transfer::load(&app, &matches).await,
         Verb::Save => transfer::save(&app, &matches).await,
         Verb::Import => transfer::import(&app, &matches).await,
@@ -188,6 +197,7 @@ pub async fn run(app: App, command: &Command, matches: Matches) -> Result<i32, F
         | Verb::NetworkPrune
         | Verb::VolumePrune
         | Verb::SystemPrune => prune::prune(&app, verb, &matches).await,
+        Verb::SystemCheck => check::check(&app, &matches).await,
         Verb::Version => system::version(&app, &matches).await,
         Verb::Info => info::info(&app, &matches).await,
         Verb::Events => events::events(&app, &matches).await,

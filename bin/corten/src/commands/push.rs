@@ -28,15 +28,54 @@ pub async fn command(app: &App, matches: &Matches) -> Result<(), Fail> {
         request = request.query("tag", tag.unwrap_or("latest"));
     }
     if !matches.str("platform").is_empty() {
+        note(
+            "Using --platform pushes only the specified platform manifest of a multi-platform image index.\n\
+             Other components, like attestations, will not be included.\n\
+             To push the complete multi-platform image, remove the --platform flag.\n",
+        );
         let platform = super::transfer::platform_json(matches.str("platform"))?;
         request = request.query("platform", platform);
     }
     request = request.header("x-registry-auth", app.registry_auth(repository)?);
     let answer = app.client().await?.send(request).await?;
     let how = if quiet { Show::Nothing } else { Show::on(Which::Stdout) };
-    progress::show(answer.lines(), how, Which::Stdout).await?;
+    let said = progress::show(answer.lines(), how, Which::Stdout).await;
+    for one in said.iter().flat_map(|said| &said.aux) {
+        if let Some(text) = told(one) {
+            note(&text);
+        }
+    }
+    said?;
     if quiet {
         output::out(&format!("{}\n", super::pull::full_name(name, all)));
     }
     Ok(())
+}
+
+/// What the daemon said on the side, for people.
+fn told(aux: &serde_json::Value) -> Option<String> {
+    let digest = |key: &str| aux[key]["digest"].as_str().unwrap_or_default();
+    if aux["manifestPushedInsteadOfIndex"] == true {
+        return Some(format!(
+            "Not all multiplatform-content is present and only the available single-platform image was pushed\n{} -> {}",
+            digest("originalIndex"),
+            digest("selectedManifest")
+        ));
+    }
+    (aux["contentMissing"] == true).then(|| {
+        "You're trying to push a manifest list/index which\n\
+         references multiple platform specific manifests, but not all of them are available locally\n\
+         or available to the remote repository.\n\n\
+         Make sure you have all the referenced content and try again.\n\n\
+         You can also push only a single platform specific manifest directly by specifying the platform you want to push \
+         with the --platform flag."
+            .to_owned()
+    })
+}
+
+/// Tells something beside the result, where Docker does, with an indent that keeps its lines together.
+fn note(text: &str) {
+    const HEAD: &str = " Info -> ";
+    let lines = text.replace('\n', &format!("\n{}", " ".repeat(HEAD.len())));
+    output::out(&format!("\n{HEAD}{lines}\n"));
 }

@@ -49,23 +49,11 @@ fn archive(path: &str) -> Result<std::fs::File, Fail> {
     }
 }
 
-/// A platform as the API takes it.
+/// A platform as the API takes it: what the text leaves out comes from this host.
 pub fn platform_json(text: &str) -> Result<String, Fail> {
-    let parts: Vec<&str> = text.split('/').collect();
-    let fits = |part: &str| {
-        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
-    };
-    if parts.len() > 3 || !parts.iter().copied().all(fits) {
-        return Err(Fail::text(format!(
-            "invalid platform: {}: cannot parse platform specifier: invalid argument",
-            template::quote(text)
-        )));
-    }
-    let mut platform = serde_json::Map::new();
-    for (key, part) in ["os", "architecture", "variant"].iter().zip(parts) {
-        platform.insert((*key).to_owned(), part.into());
-    }
-    Ok(serde_json::Value::Object(platform).to_string())
+    let platform =
+        oci::Platform::parse(text).map_err(|error| Fail::text(format!("invalid platform: {error}")))?;
+    serde_json::to_string(&platform).map_err(|error| Fail::text(error.to_string()))
 }
 
 pub async fn load(app: &App, matches: &Matches) -> Result<(), Fail> {

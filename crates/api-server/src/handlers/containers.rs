@@ -10,7 +10,6 @@ use engine::logs::LogQuery;
 use engine::{ListQuery, WaitCondition};
 use http::StatusCode;
 use model::Refusal;
-use oci::Platform;
 
 use crate::App;
 use crate::hijack::{MULTIPLEXED, RAW};
@@ -39,15 +38,7 @@ pub async fn create(app: &App, mut request: Request) -> Outcome {
     let Some(mut body) = body else {
         return Err(Refusal::invalid("config cannot be empty in order to create a container"));
     };
-    if !platform.is_empty() {
-        let wanted = Platform::parse(&platform).map_err(|error| Refusal::invalid(error.to_string()))?;
-        if !Platform::host().serves(&wanted) {
-            return Err(Refusal::not_found(format!(
-                "image with reference {} was found but does not provide the specified platform ({platform})",
-                body.config.image
-            )));
-        }
-    }
+    body.platform = platform;
     versions::container_create(&mut body, request.version);
     versions::container_mounts(&mut body, request.version)?;
     let (id, warnings) = app.engine.containers().create(&name, body).await?;

@@ -1,26 +1,27 @@
 //! Images.
 
-use std::sync::Arc;
-
+use api_types::StringMap;
 use api_types::image::{
-    HistoryItem, ImageDelete, ImageInspect, ImageMetadata, ImageSummary, ImagesPrune, RootFs,
+    AttestationStatement, HistoryItem, ImageDelete, ImageInspect, ImageMetadata, ImageSummary, ImagesPrune,
+    ManifestAttestation, ManifestImage, ManifestSize, ManifestSummary, RootFs, UnpackedSize,
 };
-use api_types::{ProgressDetail, ProgressMessage, StringMap};
+use api_types::registry::{Descriptor, Platform as ApiPlatform};
 use engine::Engine;
 use http::StatusCode;
-use images::{Import, ListFilter, LoadOptions, PruneFilter, RemoveOptions, Removed, StoredImage, User};
+use images::{
+    ChildKind, Found, ListFilter, PruneFilter, RemoveOptions, Removed, StatementFilter, Target, User,
+};
 use model::filter::Filters;
 use model::{Refusal, time};
 use oci::{Digest, Platform, Reference};
 
 use crate::App;
 use crate::request::Request;
-use crate::respond::{Outcome, empty, json, streamed};
-use crate::stream::{Pipe, pipe};
+use crate::respond::{Outcome, empty, json};
 use crate::versions::{self, Version};
 
 /// Runs a use case of images where it may block.
-async fn blocking<T: Send + 'static>(
+pub async fn blocking<T: Send + 'static>(
     app: &App,
     work: impl FnOnce(&Engine) -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {
@@ -29,7 +30,7 @@ async fn blocking<T: Send + 'static>(
     done.map_err(|error| Refusal::from_error("internal error", &error))?
 }
 
-fn refusal(error: images::Error) -> Refusal {
+pub fn refusal(error: images::Error) -> Refusal {
     engine::images_refusal(&error)
 }
 
@@ -37,7 +38,7 @@ pub fn timestamp(nanos: i64) -> oci::Timestamp {
     oci::Timestamp { seconds: nanos.div_euclid(time::NANOS), nanos: nanos.rem_euclid(time::NANOS) as u32 }
 }
 
-fn announce(engine: &Engine, action: &str, image: &str, name: &str) {
+pub fn announce(engine: &Engine, action: &str, image: &str, name: &str) {
     let attributes = StringMap::from([("name".to_string(), name.to_string())]);
     engine.announce("image", action, image, attributes);
 }
@@ -48,6 +49,8 @@ pub async fn list(app: &App, request: &Request) -> Outcome {
         &["before", "dangling", "label", "label!", "reference", "since", "until"],
     )?;
     let (all, version) = (request.query.flag("all"), request.version);
+    let manifests = versions::has_manifests(version) && request.query.flag("manifests");
+    let shared = request.query.flag("shared-size");
     let now = app.engine.now();
     let answers = blocking(app, move |engine| {
         let values = |key: &str| filters.values(key).map(String::from).collect::<Vec<_>>();
@@ -65,8 +68,17 @@ pub async fn list(app: &App, request: &Request) -> Outcome {
             references: values("reference"),
             until: until.transpose()?.map(|at| at.div_euclid(time::NANOS)),
         };
-        let found = engine.images().list(&wanted).map_err(refusal)?;
-        Ok(found.iter().map(|one| summary(engine, one, version)).collect::<Vec<_>>())
+        let found = engine.images().catalog().list(&wanted).map_err(refusal)?;
+        let shared = shared.then(|| engine.images().catalog().shared_sizes());
+        let answers = found.iter().map(|one| {
+            let mut answer = summary(engine, one, version);
+            if let Some(shared) = &shared {
+                answer.shared_size = shared.get(&one.image.id).map_or(0, |bytes| *bytes as i64);
+            }
+            answer.manifests = manifests.then(|| manifest_summaries(engine, &one.target));
+            answer
+        });
+        Ok(answers.collect::<Vec<_>>())
     })
     .await?;
     json(&answers)
@@ -75,48 +87,115 @@ pub async fn list(app: &App, request: &Request) -> Outcome {
 /// Bytes of all layers, and every image with what it shares and how many containers it has.
 pub async fn usage(app: &App, version: Version) -> Result<(i64, Vec<ImageSummary>), Refusal> {
     blocking(app, move |engine| {
-        let found = engine.images().list(&ListFilter::default()).map_err(refusal)?;
-        let (shared, users) = (engine.images().shared_sizes(), engine.system().image_users());
+        let catalog = engine.images().catalog();
+        let found = catalog.list(&ListFilter::default()).map_err(refusal)?;
+        let (shared, users) = (catalog.shared_sizes(), engine.system().image_users());
         let answers = found.iter().map(|one| {
             let mut answer = summary(engine, one, version);
             answer.shared_size = shared.get(&one.image.id).map_or(0, |bytes| *bytes as i64);
-            answer.containers = users.get(&answer.id).map_or(0, |count| *count as i64);
+            let images = catalog.images_of(&one.target);
+            let counts = images.iter().filter_map(|image| users.get(&image.id.to_string()));
+            answer.containers = counts.map(|count| *count as i64).sum();
             answer
         });
-        Ok((engine.images().layers_size() as i64, answers.collect()))
+        Ok((catalog.layers_size() as i64, answers.collect()))
     })
     .await
 }
 
 fn summary(engine: &Engine, found: &images::Summary, version: Version) -> ImageSummary {
     let image = &found.image;
-    let id = image.id.to_string();
+    let catalog = engine.images().catalog();
     let labels = &image.config.config.labels;
+    let containers = || {
+        let images = catalog.images_of(&found.target);
+        images
+            .iter()
+            .map(|image| engine.system().containers_of_image(&image.id.to_string()).len() as i64)
+            .sum()
+    };
     let mut answer = ImageSummary {
-        containers: if version >= Version::new(1, 51) {
-            engine.system().containers_of_image(&id).len() as i64
-        } else {
-            -1
-        },
-        id,
+        containers: if version >= Version::new(1, 51) { containers() } else { -1 },
+        id: image.id.to_string(),
         parent_id: image.parent.as_ref().map(Digest::to_string).unwrap_or_default(),
         repo_tags: Some(found.repo_tags.clone()),
         repo_digests: Some(found.repo_digests.clone()),
         created: image.created().seconds,
-        size: image.size() as i64,
+        size: catalog.unpacked_size(&found.target) as i64,
         shared_size: -1,
         virtual_size: None,
         labels: (!labels.is_empty()).then(|| labels.clone()),
+        manifests: None,
+        descriptor: catalog.descriptor(&found.target).map(descriptor),
     };
     versions::image_summary(&mut answer, version);
     answer
 }
 
+pub fn descriptor(from: oci::Descriptor) -> Descriptor {
+    Descriptor {
+        media_type: from.media_type,
+        digest: from.digest.to_string(),
+        size: i64::try_from(from.size).unwrap_or(i64::MAX),
+        urls: from.urls,
+        annotations: from.annotations,
+        platform: from.platform.map(platform),
+        artifact_type: from.artifact_type,
+    }
+}
+
+pub fn platform(from: Platform) -> ApiPlatform {
+    ApiPlatform {
+        architecture: from.architecture,
+        os: from.os,
+        os_version: from.os_version,
+        os_features: from.os_features,
+        variant: from.variant,
+    }
+}
+
+/// Every manifest that a name stands for.
+fn manifest_summaries(engine: &Engine, target: &Target) -> Vec<ManifestSummary> {
+    let manifests = engine.images().catalog().manifests(target);
+    manifests.into_iter().map(|one| manifest_summary(engine, one)).collect()
+}
+
+fn manifest_summary(engine: &Engine, from: images::ManifestSummary) -> ManifestSummary {
+    let users = from.image.as_ref().map(|image| engine.system().containers_of_image(&image.id.to_string()));
+    let containers = users.unwrap_or_default().into_iter().map(|(container, _)| container).collect();
+    let (kind, about) = match from.kind {
+        ChildKind::Image => ("image", None),
+        ChildKind::Attestation(about) => ("attestation", Some(about)),
+        ChildKind::Unknown => ("unknown", None),
+    };
+    ManifestSummary {
+        id: from.descriptor.digest.to_string(),
+        descriptor: descriptor(from.descriptor),
+        available: from.available,
+        size: ManifestSize { total: (from.content + from.unpacked) as i64, content: from.content as i64 },
+        kind: kind.into(),
+        image_data: from.platform.map(|of| ManifestImage {
+            platform: platform(of),
+            containers,
+            size: UnpackedSize { unpacked: from.unpacked as i64 },
+        }),
+        attestation_data: about.map(|about| ManifestAttestation { about }),
+    }
+}
+
 pub async fn inspect(app: &App, request: &Request, name: &str) -> Outcome {
     let (name, version) = (name.to_string(), request.version);
+    let wanted = versions::inspect_platform(request)?;
+    let manifests = versions::inspect_manifests(request);
+    if manifests && wanted.is_some() {
+        return Err(Refusal::invalid(
+            "conflicting options: manifests and platform options cannot both be set",
+        ));
+    }
     let answer = blocking(app, move |engine| {
-        let image = engine.images().resolve(&name).map_err(refusal)?;
-        let mut answer = inspected(engine, &image);
+        let found = engine.images().find(&name, wanted.as_ref()).map_err(refusal)?;
+        let mut answer = inspected(engine, &found);
+        answer.manifests = manifests.then(|| manifest_summaries(engine, &found.target));
         versions::inspect_image(&mut answer, version);
         Ok(answer)
     })
@@ -124,12 +203,19 @@ pub async fn inspect(app: &App, request: &Request, name: &str) -> Outcome {
     json(&answer)
 }
 
-fn inspected(engine: &Engine, image: &Arc<StoredImage>) -> ImageInspect {
-    let (tags, digests) = engine.images().references(&image.id);
+fn inspected(engine: &Engine, found: &Found) -> ImageInspect {
+    let (image, names, catalog) = (&found.image, engine.images().names(), engine.images().catalog());
+    let (mut tags, mut digests) = names.of(&image.id);
+    if tags.is_empty() && digests.is_empty() {
+        // An image for another platform is called what its index is called.
+        (tags, digests) = names.of_target(&found.target);
+    }
     let familiar = |list: Vec<Reference>| list.iter().map(Reference::familiar).collect::<Vec<_>>();
     let config = &image.config;
     ImageInspect {
         id: image.id.to_string(),
+        descriptor: catalog.descriptor(&found.target).map(descriptor),
+        manifests: None,
         repo_tags: familiar(tags),
         repo_digests: familiar(digests),
         parent: image.parent.as_ref().map(Digest::to_string).unwrap_or_default(),
@@ -144,23 +230,25 @@ fn inspected(engine: &Engine, image: &Arc<StoredImage>) -> ImageInspect {
         os_version: config.os_version.clone(),
         size: image.size() as i64,
         virtual_size: None,
-        graph_driver: api_types::container::GraphDriver {
-            name: engine.snapshots().driver().into(),
-            data: image.chain().and_then(|chain| engine.snapshots().layer(chain)).map(|layer| {
-                StringMap::from([("UpperDir".to_string(), layer.directory.to_string_lossy().into_owned())])
-            }),
-        },
+        graph_driver: engine.graph_of_image(image),
         root_fs: RootFs {
             kind: "layers".into(),
             layers: config.rootfs.diff_ids.iter().map(Digest::to_string).collect(),
         },
-        metadata: ImageMetadata { last_tag_time: time::NEVER.into() },
+        metadata: ImageMetadata {
+            last_tag_time: names
+                .last_given(&image.id)
+                .map_or_else(|| time::NEVER.into(), |at| at.to_string()),
+        },
     }
 }
 
-pub async fn history(app: &App, name: &str) -> Outcome {
-    let name = name.to_string();
-    let items = blocking(app, move |engine| engine.images().history(&name).map_err(refusal)).await?;
+pub async fn history(app: &App, request: &Request, name: &str) -> Outcome {
+    let (name, wanted) = (name.to_string(), versions::history_platform(request)?);
+    let items = blocking(app, move |engine| {
+        engine.images().catalog().history(&name, wanted.as_ref()).map_err(refusal)
+    })
+    .await?;
     let answers: Vec<HistoryItem> = items
         .into_iter()
         .map(|item| HistoryItem {
@@ -175,14 +263,41 @@ pub async fn history(app: &App, name: &str) -> Outcome {
     json(&answers)
 }
 
+/// `GET /images/{name}/attestations`.
+pub async fn attestations(app: &App, request: &Request, name: &str) -> Outcome {
+    versions::needs(request, 55, "GET", "/images/{name}/attestations")?;
+    let mut wanted = versions::json_platforms(&request.query.all("platform"))?;
+    if wanted.len() > 1 {
+        return Err(Refusal::invalid("only one platform can be asked for at a time"));
+    }
+    let filter = StatementFilter {
+        platform: wanted.pop(),
+        predicates: request.query.all("type"),
+        with_body: request.query.flag("statement"),
+    };
+    let name = name.to_string();
+    let found =
+        blocking(app, move |engine| engine.images().catalog().statements(&name, &filter).map_err(refusal))
+            .await?;
+    let answers: Vec<AttestationStatement> = found
+        .into_iter()
+        .map(|one| AttestationStatement {
+            descriptor: descriptor(one.descriptor),
+            predicate_type: one.predicate,
+            statement: one.body,
+        })
+        .collect();
+    json(&answers)
+}
+
 pub async fn tag(app: &App, request: &Request, name: &str) -> Outcome {
     let (repository, tag) = (request.query.text("repo").to_string(), request.query.text("tag").to_string());
     let (name, now) = (name.to_string(), app.engine.now());
     blocking(app, move |engine| {
-        let image = engine.images().resolve(&name).map_err(refusal)?;
+        let found = engine.images().find(&name, None).map_err(refusal)?;
         let reference = named(&repository, &tag)?;
-        engine.images().tag(&image.id, &reference, timestamp(now)).map_err(refusal)?;
-        announce(engine, "tag", &image.id.to_string(), &reference.familiar());
+        engine.images().names().tag(&found.target, &reference, timestamp(now)).map_err(refusal)?;
+        announce(engine, "tag", &found.image.id.to_string(), &reference.familiar());
         Ok(())
     })
     .await?;
@@ -227,14 +342,17 @@ fn tell_removed(engine: &Engine, removed: &[Removed]) -> Vec<ImageDelete> {
 }
 
 pub async fn remove(app: &App, request: &Request, name: &str) -> Outcome {
-    if !request.query.text("platforms").is_empty() {
-        return Err(Refusal::not_implemented("removing single platforms of an image"));
-    }
+    let platforms = versions::removed_platforms(request)?;
     let options =
         RemoveOptions { force: request.query.flag("force"), keep_parents: request.query.flag("noprune") };
     let name = name.to_string();
     let answers = blocking(app, move |engine| {
-        let removed = engine.images().remove(&name, options, &users(engine)).map_err(refusal)?;
+        let (removals, users) = (engine.images().removals(), users(engine));
+        let removed = match platforms.as_slice() {
+            [] => removals.remove(&name, options, &users),
+            platforms => removals.remove_platforms(&name, platforms, options, &users),
+        };
+        let removed = removed.map_err(refusal)?;
         Ok(tell_removed(engine, &removed))
     })
     .await?;
@@ -253,149 +371,11 @@ pub async fn prune(app: &App, request: &Request) -> Outcome {
             without_labels: values("label!"),
             until: until.map(|at| at.div_euclid(time::NANOS)),
         };
-        let (removed, freed) = engine.images().prune(&wanted, &users(engine)).map_err(refusal)?;
+        let (removed, freed) = engine.images().removals().prune(&wanted, &users(engine)).map_err(refusal)?;
         let deleted = tell_removed(engine, &removed);
         engine.announce("image", "prune", "", [("reclaimed".to_string(), freed.to_string())].into());
         Ok(ImagesPrune { images_deleted: (!deleted.is_empty()).then_some(deleted), space_reclaimed: freed })
     })
     .await?;
     json(&answer)
-}
-
-/// The JSON form of a platform, as load and save take it.
-pub fn platform(request: &Request) -> Result<Option<Platform>, Refusal> {
-    let texts = request.query.all("platform");
-    match texts.as_slice() {
-        [] => Ok(None),
-        [text] if text.is_empty() => Ok(None),
-        [text] => serde_json::from_str(text)
-            .map(Some)
-            .map_err(|error| Refusal::invalid(format!("failed to parse platform: {error}"))),
-        _ => Err(Refusal::not_implemented("more than one platform at a time")),
-    }
-}
-
-pub async fn load(app: &App, request: Request) -> Outcome {
-    let quiet = request.query.flag_or("quiet", true);
-    let options = LoadOptions { platform: platform(&request)?, now: timestamp(app.engine.now()) };
-    let engine = app.engine.clone();
-    let (mut out, pieces) = pipe();
-    let reader = request.into_reader();
-    tokio::task::spawn_blocking(move || {
-        let loaded = engine.images().load(reader, &options, &mut |progress| {
-            if !quiet {
-                let _ = out.message(&ProgressMessage {
-                    status: Some("Loading layer".into()),
-                    id: Some(progress.diff_id.short().into()),
-                    progress_detail: Some(ProgressDetail {
-                        current: Some(progress.current as i64),
-                        total: Some(progress.total as i64),
-                    }),
-                    ..ProgressMessage::default()
-                });
-            }
-        });
-        match loaded {
-            Ok(loaded) => loaded.iter().for_each(|one| tell_loaded(&engine, &mut out, one)),
-            Err(error) => out.fail(0, &refusal(error)),
-        }
-    });
-    Ok(streamed("application/json", pieces))
-}
-
-fn tell_loaded(engine: &Engine, out: &mut Pipe, loaded: &images::Loaded) {
-    let id = loaded.image.id.to_string();
-    let mut say = |text: String| {
-        let _ = out.message(&ProgressMessage { stream: Some(text), ..ProgressMessage::default() });
-    };
-    for (reference, old) in &loaded.replaced {
-        say(format!(
-            "The image {} already exists, renaming the old one with ID {old} to empty string\n",
-            reference.familiar()
-        ));
-    }
-    if loaded.references.is_empty() {
-        say(format!("Loaded image ID: {id}\n"));
-    }
-    for reference in &loaded.references {
-        say(format!("Loaded image: {}\n", reference.familiar()));
-    }
-    let name = loaded.references.first().map_or_else(|| id.clone(), Reference::familiar);
-    announce(engine, "load", &id, &name);
-}
-
-pub fn save(app: &App, names: Vec<String>, request: &Request) -> Outcome {
-    if platform(request)?.is_some_and(|wanted| !Platform::host().serves(&wanted)) {
-        return Err(Refusal::not_found("no image for the asked platform is there"));
-    }
-    // Comma-separated lists were never Docker's; each name comes by itself.
-    if names.is_empty() {
-        return Err(Refusal::invalid("no image names were given"));
-    }
-    for name in &names {
-        app.engine.images().resolve(name).map_err(refusal)?;
-    }
-    let engine = app.engine.clone();
-    let (out, pieces) = pipe();
-    tokio::task::spawn_blocking(move || {
-        use std::io::Write;
-        let mut out = out;
-        match engine.images().save(&names, &mut out) {
-            Ok(_) => {
-                let _ = out.flush();
-                for name in &names {
-                    if let Ok(image) = engine.images().resolve(name) {
-                        announce(&engine, "save", &image.id.to_string(), name);
-                    }
-                }
-            }
-            Err(error) => out.abort(&refusal(error)),
-        }
-    });
-    Ok(streamed("application/x-tar", pieces))
-}
-
-/// `POST /images/create`: pulls or imports.
-pub async fn create(app: &App, request: Request) -> Outcome {
-    let query = request.query.clone();
-    if !query.text("fromImage").is_empty() {
-        return crate::handlers::registry::pull(app, &request).await;
-    }
-    match query.text("fromSrc") {
-        "-" => {}
-        "" => return Err(Refusal::invalid("fromImage or fromSrc must be given")),
-        _ => return Err(Refusal::not_implemented("importing from a URL")),
-    }
-    let reference = match query.text("repo") {
-        "" => None,
-        repository => Some(named(repository, query.text("tag"))?),
-    };
-    let platform = match query.text("platform") {
-        "" => Platform::host(),
-        text => Platform::parse(text).map_err(|error| Refusal::invalid(error.to_string()))?,
-    };
-    let config = crate::handlers::build::changed_config(Default::default(), &query.all("changes"))?;
-    let message = match query.text("message") {
-        "" => "Imported from -".into(),
-        text => text.to_string(),
-    };
-    let wanted =
-        Import { reference: reference.clone(), config, message, platform, now: timestamp(app.engine.now()) };
-    let engine = app.engine.clone();
-    let (mut out, pieces) = pipe();
-    let reader = request.into_reader();
-    tokio::task::spawn_blocking(move || match engine.images().import(reader, wanted) {
-        Ok(made) => {
-            let id = made.image.id.to_string();
-            announce(
-                &engine,
-                "import",
-                &id,
-                &reference.map_or_else(|| id.clone(), |reference| reference.familiar()),
-            );
-            let _ = out.message(&ProgressMessage { status: Some(id), ..ProgressMessage::default() });
-        }
-        Err(error) => out.fail(0, &refusal(error)),
-    });
-    Ok(streamed("application/json", pieces))
 }

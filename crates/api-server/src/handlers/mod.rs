@@ -1,7 +1,9 @@
 //! Handlers, one module per noun: parse once, call a use case, answer.
 
+pub mod archives;
 pub mod attach;
 pub mod build;
+pub mod check;
 pub mod containers;
 pub mod debug;
 pub mod execs;

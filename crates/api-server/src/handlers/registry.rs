@@ -13,9 +13,10 @@ use registry::{Credentials, HUB, base64};
 use transfer::{Board, Event, PullRequest, PushRequest};
 
 use crate::App;
-use crate::handlers::images::timestamp;
+use crate::handlers::images::{self, timestamp};
 use crate::request::Request;
 use crate::respond::{Outcome, json, streamed};
+use crate::versions;
 
 /// What a transfer says, as the API says it.
 fn refusal(error: &transfer::Error) -> Refusal {
@@ -210,7 +211,7 @@ pub fn push(app: &App, request: &Request, name: &str) -> Outcome {
     }
     let wanted = PushRequest {
         reference,
-        platform: crate::handlers::images::platform(request)?,
+        platform: versions::push_platform(request)?,
         credentials: header_credentials(request),
         now: timestamp(app.engine.now()),
     };
@@ -292,6 +293,7 @@ pub async fn inspect(app: &App, request: &Request, name: &str) -> Outcome {
             media_type: found.media_type,
             digest: found.digest.to_string(),
             size: found.bytes.len() as i64,
+            ..Descriptor::default()
         },
         platforms,
     })
@@ -308,7 +310,7 @@ async fn platforms(
             .manifests
             .into_iter()
             .filter_map(|entry| entry.platform)
-            .map(api_platform)
+            .map(images::platform)
             .collect());
     }
     let manifest: Manifest = serde_json::from_slice(&found.bytes).map_err(invalid)?;
@@ -320,17 +322,7 @@ async fn platforms(
         .await
         .map_err(registry_refusal)?;
     let config: oci::Image = serde_json::from_slice(&bytes).map_err(invalid)?;
-    Ok(vec![api_platform(config.platform())])
-}
-
-fn api_platform(platform: Platform) -> ApiPlatform {
-    ApiPlatform {
-        architecture: platform.architecture,
-        os: platform.os,
-        os_version: platform.os_version,
-        os_features: platform.os_features,
-        variant: platform.variant,
-    }
+    Ok(vec![images::platform(config.platform())])
 }
 
 /// `GET /images/search`.

@@ -1,14 +1,19 @@
 //! Versions of the API, and what they answer differently.
 
+mod images;
 mod shims;
 
 use std::fmt;
 
 use model::Refusal;
 
+pub use images::{
+    archive_platforms, has_manifests, history_platform, image_summary, inspect_image, inspect_manifests,
+    inspect_platform, json_platforms, needs, push_platform, removed_platforms,
+};
 pub use shims::{
-    attach_streams, container_create, container_mounts, container_summary, disk_usage, event, image_summary,
-    inspect_container, inspect_image, stats, update,
+    attach_streams, container_create, container_mounts, container_summary, disk_usage, event,
+    inspect_container, stats, update,
 };
 
 /// `1.55`

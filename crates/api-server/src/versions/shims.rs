@@ -2,7 +2,6 @@
 
 use api_types::container::{ContainerCreate, ContainerSummary, ContainerUpdate};
 use api_types::events::EventMessage;
-use api_types::image::{ImageInspect, ImageSummary};
 use api_types::stats::ContainerStats;
 use api_types::system::{DiskUsage, Usage};
 use model::Refusal;
@@ -78,27 +77,6 @@ pub fn container_create(request: &mut ContainerCreate, version: Version) {
         && host.ipc_mode.is_empty()
     {
         host.ipc_mode = "shareable".into();
-    }
-}
-
-/// Before 1.44 there was `VirtualSize`; before 1.43 nameless images had the name `<none>`.
-pub fn image_summary(answer: &mut ImageSummary, version: Version) {
-    if version < Version::new(1, 44) {
-        answer.virtual_size = Some(answer.size);
-    }
-    if version < Version::new(1, 43) {
-        if answer.repo_tags.as_ref().is_none_or(Vec::is_empty) {
-            answer.repo_tags = Some(vec!["<none>:<none>".into()]);
-        }
-        if answer.repo_digests.as_ref().is_none_or(Vec::is_empty) {
-            answer.repo_digests = Some(vec!["<none>@<none>".into()]);
-        }
-    }
-}
-
-pub fn inspect_image(answer: &mut ImageInspect, version: Version) {
-    if version < Version::new(1, 44) {
-        answer.virtual_size = Some(answer.size);
     }
 }
 

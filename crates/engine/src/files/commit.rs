@@ -75,7 +75,7 @@ impl Commits {
                 references: reference.iter().cloned().collect(),
                 now: Timestamp { seconds, nanos: now.rem_euclid(model::time::NANOS) as u32 },
             };
-            let made = engine.images().commit(&record.id, &leave_out, image).map_err(refused)?;
+            let made = engine.images().maker().commit(&record.id, &leave_out, image).map_err(refused)?;
             let id = made.image.id.to_string();
             let name = reference.map(|reference| reference.familiar()).unwrap_or_default();
             if !name.is_empty() {

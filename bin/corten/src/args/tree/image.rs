@@ -126,8 +126,8 @@ const LOAD_FLAGS: &[Flag] = &[
     flag("input", Str, "Read from tar archive file, instead of STDIN").short('i'),
     flag(
         "platform",
-        Str,
-        "Load only the given platform variant. Formatted as \"os[/arch[/variant]]\" (e.g., \"linux/amd64\")",
+        Strings,
+        "Load only the given platform(s). Formatted as a comma-separated list of \"os[/arch[/variant]]\" (e.g., \"linux/amd64,linux/arm64/v8\")",
     ),
     flag("quiet", Bool, "Suppress the load output").short('q'),
 ];
@@ -285,8 +285,8 @@ const SAVE_FLAGS: &[Flag] = &[
     flag("output", Str, "Write to a file, instead of STDOUT").short('o'),
     flag(
         "platform",
-        Str,
-        "Save only the given platform variant. Formatted as \"os[/arch[/variant]]\" (e.g., \"linux/amd64\")",
+        Strings,
+        "Save only the given platform(s). Formatted as a comma-separated list of \"os[/arch[/variant]]\" (e.g., \"linux/amd64,linux/arm64/v8\")",
     ),
 ];
 

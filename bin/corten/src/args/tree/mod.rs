@@ -4,6 +4,7 @@ use crate::args::Kind::{Bool, List, Str};
 use crate::args::{BLANK, Command, Completes, Count, Flag, Section, flag};
 use crate::commands::Verb;
 
+mod buildx;
 mod container;
 mod context;
 mod create_flags;
@@ -90,6 +91,7 @@ pub static ROOT: Command = Command {
         &VERSION,
         &system::TOP_INFO,
         &image::BUILDER,
+        &buildx::GROUP,
         &container::GROUP,
         &context::GROUP,
         &image::GROUP,

@@ -71,6 +71,22 @@ pub const PRUNE: Command = Command {
     ..BLANK
 };
 
+const CHECK_FLAGS: &[Flag] = &[flag(
+    "repair",
+    Bool,
+    "Remove what belongs to nothing, unpack lost layers again, and drop images that cannot be whole",
+)];
+
+/// Of our own; Docker has no such command.
+const CHECK: Command = Command {
+    name: "check",
+    usage: "[OPTIONS]",
+    short: "Check whether everything in the image store is whole",
+    flags: &[CHECK_FLAGS],
+    verb: Some(Verb::SystemCheck),
+    ..BLANK
+};
+
 /// Not shown, as in Docker: it is for programs.
 const DIAL: Command = Command {
     name: "dial-stdio",
@@ -84,7 +100,7 @@ pub const GROUP: Command = Command {
     name: "system",
     short: "Manage Docker",
     count: Count::Any,
-    subs: &[&DF, &EVENTS, &INFO, &PRUNE, &DIAL],
+    subs: &[&CHECK, &DF, &EVENTS, &INFO, &PRUNE, &DIAL],
     section: Section::Management,
     ..BLANK
 };

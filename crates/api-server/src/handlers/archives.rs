@@ -1,0 +1,136 @@
+//! Images into archives and out of them, and images made of archives.
+
+use api_types::{ProgressDetail, ProgressMessage};
+use engine::Engine;
+use images::{Import, LoadOptions};
+use model::Refusal;
+use oci::{Platform, Reference};
+
+use super::images::{announce, named, refusal, timestamp};
+use crate::App;
+use crate::request::Request;
+use crate::respond::{Outcome, streamed};
+use crate::stream::{Pipe, pipe};
+use crate::versions;
+
+pub async fn load(app: &App, request: Request) -> Outcome {
+    let quiet = request.query.flag_or("quiet", true);
+    let platforms = versions::archive_platforms(&request)?;
+    let options = LoadOptions { platforms, now: timestamp(app.engine.now()) };
+    let engine = app.engine.clone();
+    let (mut out, pieces) = pipe();
+    let reader = request.into_reader();
+    tokio::task::spawn_blocking(move || {
+        let loaded = engine.images().archives().load(reader, &options, &mut |progress| {
+            if !quiet {
+                let _ = out.message(&ProgressMessage {
+                    status: Some("Loading layer".into()),
+                    id: Some(progress.diff_id.short().into()),
+                    progress_detail: Some(ProgressDetail {
+                        current: Some(progress.current as i64),
+                        total: Some(progress.total as i64),
+                    }),
+                    ..ProgressMessage::default()
+                });
+            }
+        });
+        match loaded {
+            Ok(loaded) => loaded.iter().for_each(|one| tell_loaded(&engine, &mut out, one)),
+            Err(error) => out.fail(0, &refusal(error)),
+        }
+    });
+    Ok(streamed("application/json", pieces))
+}
+
+fn tell_loaded(engine: &Engine, out: &mut Pipe, loaded: &images::Loaded) {
+    let id = loaded.image.id.to_string();
+    let mut say = |text: String| {
+        let _ = out.message(&ProgressMessage { stream: Some(text), ..ProgressMessage::default() });
+    };
+    for (reference, old) in &loaded.replaced {
+        say(format!(
+            "The image {} already exists, renaming the old one with ID {old} to empty string\n",
+            reference.familiar()
+        ));
+    }
+    if loaded.references.is_empty() {
+        say(format!("Loaded image ID: {id}\n"));
+    }
+    for reference in &loaded.references {
+        say(format!("Loaded image: {}\n", reference.familiar()));
+    }
+    let name = loaded.references.first().map_or_else(|| id.clone(), Reference::familiar);
+    announce(engine, "load", &id, &name);
+}
+
+pub fn save(app: &App, names: Vec<String>, request: &Request) -> Outcome {
+    // Comma-separated lists were never Docker's; each name comes by itself.
+    if names.is_empty() {
+        return Err(Refusal::invalid("no image names were given"));
+    }
+    let platforms = versions::archive_platforms(request)?;
+    app.engine.images().archives().can_save(&names, &platforms).map_err(refusal)?;
+    let engine = app.engine.clone();
+    let (out, pieces) = pipe();
+    tokio::task::spawn_blocking(move || {
+        use std::io::Write;
+        let mut out = out;
+        match engine.images().archives().save(&names, &platforms, &mut out) {
+            Ok(_) => {
+                let _ = out.flush();
+                for name in &names {
+                    if let Ok(image) = engine.images().resolve(name) {
+                        announce(&engine, "save", &image.id.to_string(), name);
+                    }
+                }
+            }
+            Err(error) => out.abort(&refusal(error)),
+        }
+    });
+    Ok(streamed("application/x-tar", pieces))
+}
+
+/// `POST /images/create`: pulls or imports.
+pub async fn create(app: &App, request: Request) -> Outcome {
+    let query = request.query.clone();
+    if !query.text("fromImage").is_empty() {
+        return crate::handlers::registry::pull(app, &request).await;
+    }
+    match query.text("fromSrc") {
+        "-" => {}
+        "" => return Err(Refusal::invalid("fromImage or fromSrc must be given")),
+        _ => return Err(Refusal::not_implemented("importing from a URL")),
+    }
+    let reference = match query.text("repo") {
+        "" => None,
+        repository => Some(named(repository, query.text("tag"))?),
+    };
+    let platform = match query.text("platform") {
+        "" => Platform::host(),
+        text => Platform::parse(text).map_err(|error| Refusal::invalid(error.to_string()))?,
+    };
+    let config = crate::handlers::build::changed_config(Default::default(), &query.all("changes"))?;
+    let message = match query.text("message") {
+        "" => "Imported from -".into(),
+        text => text.to_string(),
+    };
+    let wanted =
+        Import { reference: reference.clone(), config, message, platform, now: timestamp(app.engine.now()) };
+    let engine = app.engine.clone();
+    let (mut out, pieces) = pipe();
+    let reader = request.into_reader();
+    tokio::task::spawn_blocking(move || match engine.images().maker().import(reader, wanted) {
+        Ok(made) => {
+            let id = made.image.id.to_string();
+            announce(
+                &engine,
+                "import",
+                &id,
+                &reference.map_or_else(|| id.clone(), |reference| reference.familiar()),
+            );
+            let _ = out.message(&ProgressMessage { status: Some(id), ..ProgressMessage::default() });
+        }
+        Err(error) => out.fail(0, &refusal(error)),
+    });
+    Ok(streamed("application/json", pieces))
+}
