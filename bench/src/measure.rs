@@ -18,6 +18,8 @@ use crate::samples::{Kind, Samples, Who};
 
 /// Size of the file that a container copies to its log, in bytes.
 pub const LINES_FILE_BYTES: usize = 64 << 20;
+/// Containers that have ended, beside which is listed and started.
+pub const STOPPED: usize = 2000;
 /// Size of the file that is copied, in bytes.
 const LARGE_BYTES: u64 = 200 << 20;
 /// Small files that are copied.
@@ -245,6 +247,9 @@ impl Subject {
         if who != Who::Podman {
             self.restart_beside_stopped(samples)?;
         }
+        if who == Who::Corten {
+            self.crowd_of_stopped(plan, samples)?;
+        }
         self.remove_all()
     }
 
@@ -320,9 +325,32 @@ impl Subject {
         Ok(())
     }
 
+    /// Lists, and starts the daemon, beside more than anybody should keep. The peers would take long to get there.
+    fn crowd_of_stopped(&mut self, plan: &Plan, samples: &mut Samples) -> anyhow::Result<()> {
+        self.run_in_parallel(STOPPED.saturating_sub(plan.many), &["true"])?;
+        testkit::process::eventually("all have stopped", || {
+            self.bed.http().get("/containers/json").json().as_array().is_some_and(Vec::is_empty)
+        });
+        for _ in 0..plan.samples {
+            samples.add(Kind::ListStopped, self.who, self.cli(&["ps", "-a"])?);
+        }
+        for _ in 0..3 {
+            self.bed.stop();
+            let start = Instant::now();
+            self.bed.start();
+            samples.add(Kind::RestartStopped, self.who, milliseconds(start));
+        }
+        self.http = self.bed.http().with_timeout(Duration::from_secs(300));
+        Ok(())
+    }
+
     fn start_in_parallel(&self, count: usize) -> anyhow::Result<()> {
+        self.run_in_parallel(count, &["sleep", "100000"])
+    }
+
+    fn run_in_parallel(&self, count: usize, command: &[&str]) -> anyhow::Result<()> {
         let left = AtomicUsize::new(count);
-        let body = self.body("busybox", &["sleep", "100000"], "bridge");
+        let body = self.body("busybox", command, "bridge");
         let work = || -> anyhow::Result<()> {
             let mut http = self.bed.http();
             while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::fs;
 
 use crate::Plan;
+use crate::measure::STOPPED;
 use crate::samples::{Kind, Samples, Who};
 
 /// Something promised.
@@ -13,7 +14,7 @@ struct Target {
     check: fn(&Samples) -> Option<(String, bool)>,
 }
 
-const TARGETS: [Target; 21] = [
+const TARGETS: [Target; 23] = [
     Target {
         text: "`run --rm` on a bridge at most 3 × the kernel's own price",
         check: |samples| ratio(samples, (Kind::CliBridge, Who::Corten), (Kind::ApiBridge, Who::Floor), 3.0),
@@ -45,6 +46,14 @@ const TARGETS: [Target; 21] = [
     Target {
         text: "a start beside many costs what it costs beside few (within a fifth)",
         check: |samples| ratio(samples, (Kind::BesideMany, Who::Corten), (Kind::BesideFew, Who::Corten), 1.2),
+    },
+    Target {
+        text: "`ps -a` with 2,000 stopped in less than 30 ms",
+        check: |samples| at_most(samples, Kind::ListStopped, 30.0),
+    },
+    Target {
+        text: "daemon's start with 2,000 stopped in less than 200 ms",
+        check: |samples| at_most(samples, Kind::RestartStopped, 200.0),
     },
     Target {
         text: "logs written at 300 MB/s or more",
@@ -221,6 +230,8 @@ fn label(kind: Kind, plan: &Plan) -> String {
         Kind::BesideFew => "create, start, wait, remove (API) beside 10 running".to_owned(),
         Kind::BesideMany => format!("the same beside {crowd} running"),
         Kind::Restart => format!("daemon's start with {many} stopped"),
+        Kind::ListStopped => format!("`ps -a` with {STOPPED} stopped"),
+        Kind::RestartStopped => format!("daemon's start with {STOPPED} stopped"),
         Kind::LogWrite => "log written by a container".to_owned(),
         Kind::LogRead => "log read through the API".to_owned(),
         Kind::CopyLargeIn => "`cp` of 200 MB into a container (floor: `cp -a`)".to_owned(),

@@ -22,6 +22,8 @@ pub enum Kind {
     BesideFew,
     BesideMany,
     Restart,
+    ListStopped,
+    RestartStopped,
     LogWrite,
     LogRead,
     CopyLargeIn,
@@ -42,7 +44,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 34] = [
         Self::ApiBridge,
         Self::ApiNone,
         Self::ApiHost,
@@ -58,6 +60,8 @@ impl Kind {
         Self::BesideFew,
         Self::BesideMany,
         Self::Restart,
+        Self::ListStopped,
+        Self::RestartStopped,
         Self::LogWrite,
         Self::LogRead,
         Self::CopyLargeIn,

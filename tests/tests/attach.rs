@@ -121,3 +121,73 @@ fn start_attached() {
         assert_eq!((ran.code, ran.stdout.as_str()), (3, "hi\n"), "{ran:?}");
     }
 }
+
+#[test]
+fn the_log_and_what_comes_after_it_miss_nothing_of_a_start_at_once() {
+    let bed = Bed::new();
+    let body = json!({ "Image": "busybox", "Cmd": ["echo", "said"] });
+    bed.http().post("/containers/create?name=quick", &body).expect(201);
+    let mut all = String::new();
+    for turn in 0..20 {
+        let path = "/containers/quick/attach?logs=1&stream=1&stdout=1&stderr=1";
+        let stream = bed.http().hijack(path, None).expect("attach");
+        assert_eq!(stream.status, 101);
+        bed.http().act("/containers/quick/start").expect(204);
+        all.push_str("said\n");
+        // The end of the stream is that of the run.
+        assert_eq!(stream.frames(), (all.clone(), String::new()), "turn {turn}");
+        eventually("it has ended", || bed.inspect("quick")["State"]["Running"] == json!(false));
+    }
+}
+
+#[test]
+fn a_terminal_has_its_size_from_the_first_moment() {
+    let bed = Bed::new();
+    let host = json!({ "ConsoleSize": [33, 99] });
+    let body = json!({
+        "Image": "busybox", "Cmd": ["sh", "-c", "stty size; read line; stty size"], "Tty": true, "OpenStdin": true,
+        "HostConfig": host,
+    });
+    let made = bed.http().post("/containers/create?name=sized", &body).expect(201).json();
+    let id = made["Id"].as_str().expect("an ID");
+    // As with Docker, whose client asks again after the start.
+    let answer = bed.http().act("/containers/sized/resize?h=40&w=120");
+    assert_eq!(answer.refused(409), format!("container {id} is not running"));
+    let mut stream = bed.http().hijack(&format!("/containers/sized/attach?{ALL}"), None).expect("attach");
+    bed.http().act("/containers/sized/start").expect(204);
+    bed.http().act("/containers/sized/resize?h=40&w=120").expect(200);
+    assert_eq!(stream.some().expect("output"), b"33 99\r\n");
+    stream.write(b"\n");
+    assert_eq!(stream.raw(), "\r\n40 120\r\n");
+}
+
+#[test]
+fn a_size_may_come_before_the_exec_that_it_is_for() {
+    let bed = Bed::new();
+    bed.run(&["run", "-d", "--name", "one", "busybox", "sleep", "1000"]).ok();
+    let exec = || {
+        let body = json!({ "Cmd": ["sh", "-c", "read line; stty size"], "Tty": true, "AttachStdout": true, "AttachStdin": true });
+        let made = bed.http().post("/containers/one/exec", &body).expect(201).json();
+        made["Id"].as_str().expect("an ID").to_owned()
+    };
+    let early = exec();
+    std::thread::scope(|scope| {
+        let resized = scope.spawn(|| bed.http().act(&format!("/exec/{early}/resize?h=40&w=120")));
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        assert!(!resized.is_finished(), "it was answered before there was a terminal");
+        let body = json!({ "Tty": true, "ConsoleSize": [33, 99] });
+        let mut stream = bed.http().hijack(&format!("/exec/{early}/start"), Some(&body)).expect("started");
+        resized.join().expect("an answer").expect(200);
+        stream.write(b"\n");
+        assert_eq!(stream.raw(), "\r\n40 120\r\n");
+    });
+    // One whose container ends has nothing to wait for.
+    let never = exec();
+    std::thread::scope(|scope| {
+        let resized = scope.spawn(|| bed.http().act(&format!("/exec/{never}/resize?h=40&w=120")));
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        bed.run(&["kill", "one"]).ok();
+        assert_eq!(resized.join().expect("an answer").refused(400), "exec process is not started");
+    });
+    assert_eq!(bed.http().act("/exec/gone/resize?h=1&w=1").status, 404);
+}

@@ -208,3 +208,160 @@ fn many_clients_and_slow_ones_hold_nobody_up() {
         bed.http().get("/info").json()["NFd"].as_i64().is_some_and(|count| count < 200)
     });
 }
+
+/// Objects within the body: where they are, and the fields that they have. `X` stands for the field under test.
+const NESTED: [(&str, &str); 15] = [
+    (
+        r#"{"Healthcheck": X}"#,
+        "Test strings, Interval int, Timeout int, Retries int, StartPeriod int, StartInterval int",
+    ),
+    (r#"{"HostConfig": {"LogConfig": X}}"#, "Type string, Config texts"),
+    (r#"{"HostConfig": {"RestartPolicy": X}}"#, "Name string, MaximumRetryCount int"),
+    (r#"{"HostConfig": {"PortBindings": {"80/tcp": [X]}}}"#, "HostIp string, HostPort string"),
+    (
+        r#"{"HostConfig": {"Devices": [X]}}"#,
+        "PathOnHost string, PathInContainer string, CgroupPermissions string",
+    ),
+    (
+        r#"{"HostConfig": {"DeviceRequests": [X]}}"#,
+        "Driver string, Count int, DeviceIDs strings, Capabilities lists, Options texts",
+    ),
+    (r#"{"HostConfig": {"Ulimits": [X]}}"#, "Name string, Soft int, Hard int"),
+    (r#"{"HostConfig": {"BlkioWeightDevice": [X]}}"#, "Path string, Weight small"),
+    (r#"{"HostConfig": {"BlkioDeviceReadBps": [X]}}"#, "Path string, Rate count"),
+    (
+        r#"{"HostConfig": {"Mounts": [X]}}"#,
+        "Type string, Source string, Target string, ReadOnly bool, Consistency string, BindOptions object, \
+         VolumeOptions object, ImageOptions object, TmpfsOptions object",
+    ),
+    (
+        r#"{"HostConfig": {"Mounts": [{"Type": "bind", "Source": "/tmp", "Target": "/x", "BindOptions": X}]}}"#,
+        "Propagation string, NonRecursive bool, CreateMountpoint bool, ReadOnlyNonRecursive bool, \
+         ReadOnlyForceRecursive bool",
+    ),
+    (
+        r#"{"HostConfig": {"Mounts": [{"Type": "volume", "Source": "v", "Target": "/x", "VolumeOptions": X}]}}"#,
+        "NoCopy bool, Labels texts, DriverConfig object, Subpath string",
+    ),
+    (
+        r#"{"HostConfig": {"Mounts": [{"Type": "tmpfs", "Target": "/x", "TmpfsOptions": X}]}}"#,
+        "SizeBytes int, Mode count, Options lists",
+    ),
+    (
+        r#"{"NetworkingConfig": {"EndpointsConfig": {"bridge": X}}}"#,
+        "IPAMConfig object, Links strings, MacAddress string, Aliases strings, DriverOpts texts, GwPriority int",
+    ),
+    (
+        r#"{"NetworkingConfig": {"EndpointsConfig": {"bridge": {"IPAMConfig": X}}}}"#,
+        "IPv4Address string, IPv6Address string, LinkLocalIPs strings",
+    ),
+];
+
+fn create_nested(http: &mut Http, place: &str, field: &str, value: &Value) -> Response {
+    let inner = json!({ field: value }).to_string();
+    let mut body: Value = serde_json::from_str(&place.replace('X', &inner)).expect("a body");
+    (body["Image"], body["Cmd"]) = (json!("busybox"), json!(["true"]));
+    let bytes = body.to_string().into_bytes();
+    http.exchange("POST", &format!("{API}/containers/create"), "Content-Type: application/json\r\n", &bytes)
+        .unwrap_or_else(|error| panic!("{body}: no answer: {error}"))
+}
+
+fn every_nested_field() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+    NESTED.iter().flat_map(|(place, table)| fields(table).map(|(field, kind)| (*place, field, kind)))
+}
+
+#[test]
+fn what_has_the_wrong_type_is_refused_at_every_depth() {
+    let bed = Bed::new();
+    let mut http = bed.http();
+    let mut taken = Vec::new();
+    for (place, field, kind) in every_nested_field() {
+        let values = match kind {
+            "lists" => vec![json!("x"), json!(7), json!({}), json!(["x"]), json!([7]), json!([["x", 7]])],
+            "count" => vec![json!("7"), json!(1.5), json!(-1), json!(true), json!([])],
+            kind => wrong(kind),
+        };
+        for value in values {
+            let answer = create_nested(&mut http, place, field, &value);
+            if answer.status != 400 {
+                taken.push(format!("{place} {field} {value}: {} {}", answer.status, answer.text()));
+            }
+            remove(&mut http, &answer);
+        }
+    }
+    if is_corten(&bed) {
+        assert!(taken.is_empty(), "answered otherwise than expected:\n{}", taken.join("\n"));
+    }
+}
+
+#[test]
+fn what_has_the_right_type_is_decided_on_at_every_depth() {
+    let bed = Bed::new();
+    let mut http = bed.http();
+    let mut broken = Vec::new();
+    for (place, field, kind) in every_nested_field() {
+        let values = match kind {
+            "lists" => {
+                vec![json!([]), json!([[]]), json!([[""], ["a", "b", "c"]]), json!([["size", "\u{0}"]])]
+            }
+            "count" => vec![json!(0), json!(1), json!(u32::MAX), json!(i64::MAX)],
+            kind => odd(kind),
+        };
+        for value in values {
+            let answer = create_nested(&mut http, place, field, &value);
+            let mut shown = value.to_string();
+            shown.truncate(shown.floor_char_boundary(60));
+            let text = answer.text();
+            if !matches!(answer.status, 201 | 400 | 404 | 409 | 501) || text.trim().is_empty() {
+                broken.push(format!("{place} {field} {shown}: {} {text}", answer.status));
+            }
+            remove(&mut http, &answer);
+        }
+    }
+    assert!(broken.is_empty(), "neither made nor refused for a reason:\n{}", broken.join("\n"));
+    assert!(!bed.log().contains("panicked"), "{}", bed.log());
+    assert_eq!(bed.http().get("/containers/json?all=1").json(), json!([]), "something was left");
+}
+
+#[test]
+fn what_is_not_honoured_is_refused_by_name() {
+    let bed = Bed::new();
+    let mut http = bed.http();
+    if !is_corten(&bed) {
+        return;
+    }
+    for (place, field, value, status, said) in [
+        (
+            r#"{"NetworkingConfig": {"EndpointsConfig": {"bridge": X}}}"#,
+            "DriverOpts",
+            json!({"com.docker.network.endpoint.ifname": "wan0"}),
+            501,
+            "options of a network's driver (DriverOpts)",
+        ),
+        (
+            r#"{"NetworkingConfig": {"EndpointsConfig": {"bridge": X}}}"#,
+            "Links",
+            json!(["other:alias"]),
+            400,
+            "links are only supported for user-defined networks",
+        ),
+        (
+            r#"{"NetworkingConfig": {"EndpointsConfig": {"bridge": {"IPAMConfig": X}}}}"#,
+            "LinkLocalIPs",
+            json!(["169.254.1.2"]),
+            501,
+            "link-local addresses",
+        ),
+        (r#"{"HostConfig": X}"#, "Cgroup", json!("container:other"), 501, "Cgroup"),
+    ] {
+        let answer = create_nested(&mut http, place, field, &value);
+        let text = answer.refused(status);
+        assert!(text.contains(said), "{field}: {text}");
+    }
+    for (field, said) in
+        [("CpuCount", "does not support CPU count"), ("CpuPercent", "does not support CPU percent")]
+    {
+        let made = create_nested(&mut http, r#"{"HostConfig": X}"#, field, &json!(2)).expect(201);
+        assert!(made.json()["Warnings"].to_string().contains(said), "{}", made.text());
+    }
+}

@@ -342,6 +342,16 @@ fn network(
             if settings.aliases.iter().flatten().next().is_some() {
                 return Err(invalid("network-scoped aliases are only supported for user-defined networks"));
             }
+            let some = |list: &Option<Vec<String>>| list.iter().flatten().next().is_some();
+            if some(&settings.links) {
+                return Err(Refusal::invalid("links are only supported for user-defined networks"));
+            }
+            if some(&ipam.link_local_ips) {
+                return Err(Refusal::not_implemented("link-local addresses (LinkLocalIPs)"));
+            }
+            if settings.driver_opts.iter().flatten().next().is_some() {
+                return Err(Refusal::not_implemented("options of a network's driver (DriverOpts)"));
+            }
             Ok(NetworkChoice::Bridge(Box::new(settings)))
         }
         other => Err(Refusal::not_found(format!("network {other} not found")).hint(
@@ -478,6 +488,9 @@ fn check_modes(host: &mut HostConfig, facts: &HostFacts) -> Result<(), Refusal> 
         return Err(Refusal::invalid(format!("invalid user namespace mode: {}", host.userns_mode)));
     }
     remap::check(host, facts.remap.as_ref())?;
+    if !host.cgroup.is_empty() {
+        return Err(Refusal::not_implemented("the cgroup of another container (Cgroup)"));
+    }
     if !matches!(host.isolation.as_str(), "" | "default") {
         return Err(Refusal::invalid(format!("invalid isolation '{}' on linux", host.isolation)));
     }

@@ -207,6 +207,10 @@ fn cpu(limits: &mut Resources, host: &HostFacts, warnings: &mut Vec<String>) -> 
         warnings.push("linux does not support CPU percent. Percent discarded.".into());
         limits.cpu_percent = 0;
     }
+    if limits.cpu_count != 0 {
+        warnings.push("linux does not support CPU count. Count discarded.".into());
+        limits.cpu_count = 0;
+    }
     if limits.cpu_realtime_period != 0 || limits.cpu_realtime_runtime != 0 {
         if !can.cpu_realtime {
             return refuse("kernel does not support CPU real-time scheduler");
