@@ -175,9 +175,12 @@ fn a_second_platform_joins_the_first() {
         assert_eq!(architecture(&["--platform", &other]), format!("{} {}", foreign(), multi.ids[1]));
         let history = bed.cli(client, &["history", "--platform", &other, "--format", "{{.CreatedBy}}", name]);
         assert_eq!(history.ok(), format!("made for {}", foreign()));
-        // A container of the other platform is made of the other image.
+        // A container of the other platform is made of the other image, and so is what is made of it.
         let id = bed.cli(client, &["create", "--platform", &other, name]).ok().to_owned();
         assert_eq!(bed.inspect(&id)["Image"], json!(multi.ids[1]));
+        bed.cli(client, &["commit", &id, "made"]).ok();
+        assert_eq!(bed.run(&["image", "inspect", "-f", "{{.Architecture}}", "made"]).ok(), foreign());
+        bed.cli(client, &["rmi", "made"]).ok();
         has(bed.cli(client, &["rmi", name]).fails(1), &["is using its referenced image"]);
         bed.cli(client, &["rm", &id]).ok();
         let removed = bed.cli(client, &["rmi", name]);
@@ -382,8 +385,12 @@ fn platforms_come_and_go_one_by_one() {
         bed.run(&["image", "rm", "--platform", &own, name]).fails(1),
         &["image is being used by running container"],
     );
-    let removed = bed.run(&["image", "rm", "--platform", &other, name]);
-    has(removed.ok(), &[&format!("Deleted: {}", multi.ids[1])]);
+    each_client(&bed, |client, _| {
+        let removed = bed.cli(client, &["image", "rm", "--platform", &other, name]);
+        has(removed.ok(), &[&format!("Deleted: {}", multi.ids[1])]);
+        bed.cli(client, &["pull", "-q", "--platform", &other, name]).ok();
+    });
+    bed.run(&["image", "rm", "--platform", &other, name]).ok();
     assert_eq!(bed.run(&["run", "--rm", name]).ok(), "own");
     has(bed.run(&["system", "check"]).ok(), &["Checked 1 image, 1 index", "everything is whole"]);
     bed.run(&["rm", "-f", &id]).ok();
@@ -419,19 +426,25 @@ fn archives_carry_every_platform() {
             Some(1)
         );
     }
-    bed.run(&["save", "--platform", &other, "-o", one, name]).ok();
     has(
         bed.run(&["save", "--platform", "linux/s390x", "-o", one, name]).fails(1),
         &["does not provide the specified platform"],
     );
-    bed.run(&["rmi", name]).ok();
-    bed.run(&["load", "-i", one]).ok();
-    let found = get(&bed, &format!("/images/{name}/json")).expect(200).json();
-    assert_eq!(
-        (&found["Id"], &found["Descriptor"]["digest"]),
-        (&json!(multi.ids[1]), &json!(multi.manifests[1]))
-    );
-    bed.run(&["rmi", name]).ok();
+    each_client(&bed, |client, _| {
+        bed.run(&["load", "-i", all]).ok();
+        bed.cli(client, &["save", "--platform", &other, "-o", one, name]).ok();
+        bed.run(&["rmi", name]).ok();
+        bed.cli(client, &["load", "-i", one]).ok();
+        let found = get(&bed, &format!("/images/{name}/json")).expect(200).json();
+        assert_eq!(
+            (&found["Id"], &found["Descriptor"]["digest"]),
+            (&json!(multi.ids[1]), &json!(multi.manifests[1]))
+        );
+        bed.run(&["rmi", name]).ok();
+        bed.cli(client, &["load", "--platform", &other, "-i", all]).ok();
+        assert_eq!(get(&bed, &format!("/images/{name}/json")).json()["Id"], json!(multi.ids[1]));
+        bed.run(&["rmi", name]).ok();
+    });
     bed.run(&["load", "--platform", &other, "-i", all]).ok();
     assert_eq!(get(&bed, &format!("/images/{name}/json")).json()["Id"], json!(multi.ids[1]));
     has(
