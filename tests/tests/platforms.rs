@@ -333,6 +333,33 @@ fn lists_for_people_and_for_programs() {
 }
 
 #[test]
+fn pulls_of_several_platforms_at_once_all_count() {
+    if is_peer() {
+        return;
+    }
+    let bed = Bed::empty();
+    let registry = Registry::start(bed.host());
+    let multi = multi(&registry, "lib/multi", "1", false);
+    let own = format!("linux/{}", image::architecture());
+    let other = format!("linux/{}", foreign());
+    for _ in 0..4 {
+        std::thread::scope(|scope| {
+            for platform in [&own, &other, &own, &other] {
+                let (bed, name) = (&bed, &multi.name);
+                scope.spawn(move || bed.run(&["pull", "-q", "--platform", platform, name]).ok().to_owned());
+            }
+        });
+        for (platform, id) in [(&own, &multi.ids[0]), (&other, &multi.ids[1])] {
+            let line = ["image", "inspect", "--platform", platform, "-f", "{{.Id}}", multi.name.as_str()];
+            assert_eq!(bed.run(&line).ok(), id);
+        }
+        has(bed.run(&["system", "check"]).ok(), &["Checked 2 images, 1 index", "everything is whole"]);
+        bed.run(&["rmi", &multi.name]).ok();
+        has(bed.run(&["system", "check"]).ok(), &["Checked 0 images, 0 indexes, 0 blobs of 0B, 0 layers"]);
+    }
+}
+
+#[test]
 fn builds_take_the_platform_that_they_are_for() {
     if is_peer() {
         return;

@@ -194,6 +194,25 @@ fn removing_the_name_removes_every_platform() {
 }
 
 #[test]
+fn a_part_of_an_index_does_not_go_by_its_own_id() {
+    let fixture = Fixture::new();
+    let (archive, _, _, other) = two_platforms("docker.io/library/multi:1");
+    fixture.load(&archive).unwrap();
+    let images = &fixture.images;
+    let manifest = images.get(&other.id()).unwrap().manifest.digest.clone();
+    for id in [other.id().short(), manifest.as_str()] {
+        let force = RemoveOptions { force: true, ..RemoveOptions::default() };
+        let error = images.removals().remove(id, force, &nobody).unwrap_err();
+        assert!(error.to_string().contains("(cannot be forced) - it is a platform of multi:1"), "{error}");
+    }
+    // With a name of its own it outlives the index.
+    images.names().tag(&Target::Image(other.id()), &Reference::parse("own").unwrap(), now(1)).unwrap();
+    images.removals().remove("multi:1", RemoveOptions::default(), &nobody).unwrap();
+    assert_eq!(images.all().len(), 1);
+    assert_eq!(images.resolve("own").unwrap().id, other.id());
+}
+
+#[test]
 fn one_platform_goes_and_the_others_stay() {
     let fixture = Fixture::new();
     let (archive, index, own, other) = two_platforms("docker.io/library/multi:1");
