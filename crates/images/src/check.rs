@@ -228,7 +228,9 @@ impl Checkup<'_> {
         let of = self.name(&target);
         let mut broken = Vec::new();
         for document in std::iter::once(&index.descriptor).chain(&index.nested) {
-            if let Some(damage) = self.look(document, looked) {
+            if let Some(damage) = self.look(document, looked)
+                && self.0.index(digest).is_some()
+            {
                 broken.push((document.digest.clone(), damage));
             }
         }
@@ -267,6 +269,10 @@ impl Checkup<'_> {
         let mut seen = BTreeSet::new();
         for blob in blobs.filter(|blob| seen.insert(blob.digest.clone())) {
             let Some(damage) = self.look(blob, looked) else { continue };
+            // Reading takes its time, and meanwhile it may have gone in all order.
+            if self.0.get(&image.id).is_none_or(|now| now.manifest != image.manifest) {
+                return Ok(());
+            }
             whole = false;
             let gone = repair.then(|| self.drop_image(image, Some(&blob.digest))).transpose()?;
             let problem = Problem::Blob { of: of.clone(), blob: blob.digest.clone(), damage };
