@@ -240,8 +240,13 @@ impl Checkup<'_> {
                 .findings
                 .push(Finding { problem: Problem::Blob { of: of.clone(), blob, damage }, repair: gone });
         }
-        // What is said about images may be there or not, but not half.
-        for blob in index.children.iter().flat_map(crate::Child::own_blobs) {
+        // What is said about images, and other ways in which they are packed, may be there or not, but not half.
+        let of_images: Vec<&crate::Child> = {
+            let here = |child: &&crate::Child| child.image().is_some_and(|id| self.0.get(id).is_some());
+            index.children.iter().filter(here).collect()
+        };
+        let others = index.children.iter().flat_map(crate::Child::own_blobs);
+        for blob in others.chain(of_images.iter().flat_map(|child| child.image_blobs())) {
             match self.look(blob, looked) {
                 None | Some(Damage::Missing) => {}
                 Some(damage) => {
@@ -491,6 +496,8 @@ impl Checkup<'_> {
             images.content.delete(bad)?;
         }
         let mut state = images.read().clone();
+        let of_indexes: Vec<Digest> =
+            state.indexes.values().flat_map(|index| state.index_blobs(index)).cloned().collect();
         if state.images.remove(&image.id).is_none() {
             return Ok("dropped the image".to_owned());
         }
@@ -508,7 +515,9 @@ impl Checkup<'_> {
             }
         }
         let names = self.forget_targets(&change, &mut state, &gone)?;
-        let (blobs, chains) = (image.blobs().cloned().collect(), image.chains.iter().cloned().collect());
+        let mut blobs: HashSet<Digest> = image.blobs().cloned().collect();
+        blobs.extend(of_indexes);
+        let chains = image.chains.iter().cloned().collect();
         images.discard(&change, &blobs, &chains)?;
         Ok(match names.is_empty() {
             true => "dropped the image".to_owned(),

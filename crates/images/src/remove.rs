@@ -387,12 +387,16 @@ impl Removal<'_> {
         let mut blobs: HashSet<Digest> = image.blobs().cloned().collect();
         {
             let mut state = self.images.write();
+            if let Target::Index(digest) = target
+                && let Some(index) = state.indexes.get(digest)
+            {
+                blobs.extend(state.index_blobs(index).cloned());
+            }
             state.remove(&Target::Image(image.id.clone()));
             if let Target::Index(digest) = target
                 && let Some(index) = state.indexes.get(digest).cloned()
             {
                 let without = index.without(&image.id);
-                blobs.extend(state.index_blobs(&index).cloned());
                 state.indexes.insert(digest.clone(), Arc::new(without));
             }
         }
