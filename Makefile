@@ -46,7 +46,7 @@ hello: build
 
 test: build
 	@packaging/need unshare=util-linux nsenter=util-linux ip=iproute2 nft=nftables ps=procps \
-		dpkg=busybox-static
+		openssl=openssl mkfs.btrfs=btrfs-progs skopeo=skopeo dpkg=busybox-static
 	@packaging/fetch-client '$(TARGET)/client'
 	$(CARGO) build --locked -p testkit
 	@$(AS_ROOT) $(TARGET)/debug/leaks --before '$(TARGET)/leaks-before'
@@ -61,11 +61,12 @@ lint: toolchain
 bench: build
 	@packaging/need unshare=util-linux nsenter=util-linux ip=iproute2 nft=nftables \
 		dpkg=busybox-static
+	@packaging/fetch-client '$(TARGET)/client'
 	@packaging/fetch-peers '$(TARGET)/peers'
 	@mkdir -p $(TARGET)/bench docs
 	$(CC) -O2 -Wall -Wextra -static -o $(TARGET)/bench/floor bench/floor.c
 	$(CARGO) build --locked --release -p bench
-	CORTEN_DIST='$(abspath $(DIST))' CORTEN_PEERS='$(abspath $(TARGET))/peers' $(AS_ROOT) $(TARGET)/release/bench \
+	export PATH="$$PATH:$(abspath $(TARGET))/client" && CORTEN_DIST='$(abspath $(DIST))' CORTEN_PEERS='$(abspath $(TARGET))/peers' $(AS_ROOT) $(TARGET)/release/bench \
 		--floor '$(TARGET)/bench/floor' --out docs/benchmarks.md $(BENCH)
 
 install: build

@@ -9,6 +9,7 @@
 #![allow(clippy::disallowed_methods)] // The command lines are what is measured.
 
 mod floor;
+mod images;
 mod measure;
 mod memory;
 mod report;
@@ -38,6 +39,8 @@ pub struct Plan {
     pub crowd: usize,
     /// Size of the log that is written and read, in units of [`measure::LINES_FILE_BYTES`].
     pub log_files: usize,
+    /// Nothing but pulls, loads, saves and pushes.
+    pub only_images: bool,
 }
 
 impl Plan {
@@ -52,12 +55,14 @@ impl Plan {
             many: 200,
             crowd: 500,
             log_files: 4,
+            only_images: false,
         };
         let mut arguments = arguments.skip(1);
         while let Some(flag) = arguments.next() {
             let mut value = || arguments.next().with_context(|| format!("{flag} needs a value"));
             match flag.as_str() {
                 "--quick" => (plan.rounds, plan.samples, plan.repeats, plan.crowd) = (3, 3, 1, plan.many),
+                "--images" => plan.only_images = true,
                 "--engines" => {
                     plan.engines = value()?.split(',').map(engine_named).collect::<Result<_, _>>()?
                 }

@@ -32,10 +32,10 @@ const NETWORKS: [(&str, Kind, Kind); 3] = [
 ];
 
 /// One engine under measurement.
-struct Subject {
-    who: Who,
-    bed: Bed,
-    http: Http,
+pub struct Subject {
+    pub who: Who,
+    pub bed: Bed,
+    pub http: Http,
 }
 
 pub fn everything(plan: &Plan) -> anyhow::Result<Samples> {
@@ -48,6 +48,10 @@ pub fn everything(plan: &Plan) -> anyhow::Result<Samples> {
     }
     for subject in &mut subjects {
         samples.versions.insert(subject.who, subject.version());
+    }
+    if plan.only_images {
+        crate::images::measure(plan, &mut subjects, &mut samples)?;
+        return Ok(samples);
     }
     for round in 0..plan.rounds {
         say(&format!("short measurements, round {} of {}", round + 1, plan.rounds));
@@ -73,6 +77,7 @@ pub fn everything(plan: &Plan) -> anyhow::Result<Samples> {
             subject.copies(&mut samples)?;
         }
     }
+    crate::images::measure(plan, &mut subjects, &mut samples)?;
     Ok(samples)
 }
 
@@ -165,7 +170,7 @@ impl Subject {
         self.cli(&arguments)
     }
 
-    fn cli(&self, arguments: &[&str]) -> anyhow::Result<f64> {
+    pub fn cli(&self, arguments: &[&str]) -> anyhow::Result<f64> {
         let mut command = self.bed.command(Client::Own);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
         let start = Instant::now();
@@ -451,7 +456,7 @@ fn sources(folder: &Path) -> anyhow::Result<(PathBuf, PathBuf)> {
 }
 
 /// A shell command's time in milliseconds; `before` is not measured.
-fn shell(before: &str, script: &str) -> anyhow::Result<f64> {
+pub fn shell(before: &str, script: &str) -> anyhow::Result<f64> {
     let run = |script: &str| Command::new("sh").args(["-ec", script]).status();
     ensure!(run(before)?.success(), "{before}");
     let start = Instant::now();
@@ -499,10 +504,10 @@ fn eight_times(work: &(impl Fn() -> anyhow::Result<()> + Sync)) -> anyhow::Resul
     })
 }
 
-fn milliseconds(since: Instant) -> f64 {
+pub fn milliseconds(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e3
 }
 
-fn say(text: &str) {
+pub fn say(text: &str) {
     println!("{text}");
 }

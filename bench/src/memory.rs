@@ -49,9 +49,30 @@ pub fn daemon_processor_seconds(host: &Host) -> f64 {
         let fields = text.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ');
         fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>()
     };
-    let daemons = host.processes().into_iter().map(|(pid, _)| pid);
-    let daemons = daemons.filter(|pid| DAEMONS.contains(&testkit::host::program_name(*pid).as_str()));
-    daemons.map(ticks).sum::<f64>() / TICKS_PER_SECOND
+    daemons(host).map(ticks).sum::<f64>() / TICKS_PER_SECOND
+}
+
+fn daemons(host: &Host) -> impl Iterator<Item = u32> {
+    let all = host.processes().into_iter().map(|(pid, _)| pid);
+    all.filter(|pid| DAEMONS.contains(&testkit::host::program_name(*pid).as_str()))
+}
+
+/// Lets the peaks of the daemon and its helpers begin anew.
+pub fn forget_peaks(host: &Host) {
+    for pid in daemons(host) {
+        // See proc_pid_clear_refs(5).
+        let _ = fs::write(format!("/proc/{pid}/clear_refs"), "5");
+    }
+}
+
+/// The most resident memory that the daemon and its helpers have had, in MB.
+pub fn daemon_peak(host: &Host) -> f64 {
+    let peak = |pid: u32| {
+        let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+        line.split_whitespace().next().and_then(|kib| kib.parse::<f64>().ok()).unwrap_or(0.0)
+    };
+    daemons(host).map(peak).sum::<f64>() * 1024.0 / 1e6
 }
 
 /// Private and proportional memory of a process, in MB; zero when it is gone.

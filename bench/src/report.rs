@@ -13,7 +13,7 @@ struct Target {
     check: fn(&Samples) -> Option<(String, bool)>,
 }
 
-const TARGETS: [Target; 13] = [
+const TARGETS: [Target; 21] = [
     Target {
         text: "`run --rm` on a bridge at most 3 × the kernel's own price",
         check: |samples| ratio(samples, (Kind::CliBridge, Who::Corten), (Kind::ApiBridge, Who::Floor), 3.0),
@@ -66,7 +66,47 @@ const TARGETS: [Target; 13] = [
         text: "`stats` streams of many containers together below 1 % of one core",
         check: |samples| at_most(samples, Kind::StatsLoad, 1.0),
     },
+    Target {
+        text: "cold pull of 300 MB in five layers at most 1/3 of Docker's",
+        check: |samples| of_docker(samples, Kind::PullCold, 0.334),
+    },
+    Target {
+        text: "the same at most 1.5 × inflating and hashing on two cores",
+        check: |samples| of_floor(samples, Kind::PullCold, 1.5),
+    },
+    Target {
+        text: "pull of an unchanged tag in less than 20 ms",
+        check: |samples| at_most(samples, Kind::PullUnchanged, 20.0),
+    },
+    Target {
+        text: "daemon's peak during a pull below 60 MB",
+        check: |samples| at_most(samples, Kind::PullMemory, 60.0),
+    },
+    Target {
+        text: "load of the same image at most 1/3 of Docker's",
+        check: |samples| of_docker(samples, Kind::ImageLoad, 0.334),
+    },
+    Target {
+        text: "the same at most 1.5 × inflating and hashing on two cores",
+        check: |samples| of_floor(samples, Kind::ImageLoad, 1.5),
+    },
+    Target {
+        text: "save of it at most 1.5 × copying the file",
+        check: |samples| of_floor(samples, Kind::ImageSave, 1.5),
+    },
+    Target {
+        text: "push of a new layer at most 1.5 × compressing it on two cores",
+        check: |samples| of_floor(samples, Kind::ImagePush, 1.5),
+    },
 ];
+
+fn of_docker(samples: &Samples, kind: Kind, limit: f64) -> Option<(String, bool)> {
+    ratio(samples, (kind, Who::Corten), (kind, Who::Docker), limit)
+}
+
+fn of_floor(samples: &Samples, kind: Kind, limit: f64) -> Option<(String, bool)> {
+    ratio(samples, (kind, Who::Corten), (kind, Who::Floor), limit)
+}
 
 fn ratio(samples: &Samples, ours: (Kind, Who), theirs: (Kind, Who), limit: f64) -> Option<(String, bool)> {
     let ratio = samples.median(ours.0, ours.1)? / samples.median(theirs.0, theirs.1)?;
@@ -192,6 +232,14 @@ fn label(kind: Kind, plan: &Plan) -> String {
         Kind::ShimMemory => "private memory of a container's keeper".to_owned(),
         Kind::ShimShare => "proportional memory of a container's keeper".to_owned(),
         Kind::StatsLoad => format!("the daemon's CPU time while {many} `stats` streams are read"),
+        Kind::PullCold => {
+            "cold pull of 300 MB in five layers (floor: inflate and hash, two cores)".to_owned()
+        }
+        Kind::PullUnchanged => "pull of an unchanged tag (API)".to_owned(),
+        Kind::PullMemory => "resident memory of the daemon at the peak of the pull".to_owned(),
+        Kind::ImageLoad => "load of the same image (floor: inflate and hash, two cores)".to_owned(),
+        Kind::ImageSave => "save of it into a file (floor: `cp`)".to_owned(),
+        Kind::ImagePush => "push of a new layer of 60 MB (floor: gzip, two cores)".to_owned(),
     }
 }
 
@@ -206,6 +254,8 @@ const NOTES: &str = "\
   too: `dockerd` and `containerd`. Podman has no daemon.
 - Logs: lines of 98 bytes, written by `cat` to standard output, to the default driver; and
   shipped, to a receiver on the same host that counts them, by the clock from the container's start to the last line.
+- Images: five layers of this machine's own programs, from the distribution registry (Debian's `docker-registry`) on the
+  same machine and the same cores. What a pull says is done is on the disk with Corten; others leave that to the kernel.
 ";
 
 /// The machine in a line: nothing that names it.

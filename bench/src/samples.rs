@@ -33,10 +33,16 @@ pub enum Kind {
     ShimMemory,
     ShimShare,
     StatsLoad,
+    PullCold,
+    PullUnchanged,
+    PullMemory,
+    ImageLoad,
+    ImageSave,
+    ImagePush,
 }
 
 impl Kind {
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 32] = [
         Self::ApiBridge,
         Self::ApiNone,
         Self::ApiHost,
@@ -63,6 +69,12 @@ impl Kind {
         Self::ShimMemory,
         Self::ShimShare,
         Self::StatsLoad,
+        Self::PullCold,
+        Self::PullUnchanged,
+        Self::PullMemory,
+        Self::ImageLoad,
+        Self::ImageSave,
+        Self::ImagePush,
     ];
 
     /// The unit, which also tells whether more is better.
@@ -71,7 +83,7 @@ impl Kind {
             Self::OneByOne | Self::EightAtATime => "ms each",
             Self::LogWrite | Self::LogRead => "MB/s",
             Self::LogShipped => "lines/s",
-            Self::DaemonMemory | Self::ShimMemory | Self::ShimShare => "MB",
+            Self::DaemonMemory | Self::ShimMemory | Self::ShimShare | Self::PullMemory => "MB",
             Self::StatsLoad => "% of a core",
             _ => "ms",
         }

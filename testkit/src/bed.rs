@@ -19,11 +19,12 @@ use crate::process::{Deadline, PATIENCE, Ran, run, run_with, wait_for};
 #[derive(Debug, Clone)]
 pub struct BedOptions {
     pub engine: Engine,
-    /// Added to the daemon's command line.
+    /// Added to the daemon's command line; `$FOLDER` in them is the host's folder.
     pub flags: Vec<String>,
     /// Added to the daemon's environment.
     pub environment: Vec<(String, String)>,
-    /// A shell script that runs on the host before the first daemon starts.
+    /// A shell script that runs on the host before the first daemon starts; `$FOLDER` is the host's folder, and the
+    /// daemon's data root is `data` in it.
     pub setup: String,
     /// The daemon's data root is a disk of its own with so many bytes, which only the host sees.
     pub disk_bytes: Option<u64>,
@@ -83,7 +84,7 @@ impl Bed {
     pub fn with(options: BedOptions) -> Self {
         let host = options.engine.host();
         if !options.setup.is_empty() {
-            host.shell(&options.setup).ok();
+            host.shell(&format!("FOLDER='{}'\n{}", host.folder().display(), options.setup)).ok();
         }
         if let Some(bytes) = options.disk_bytes {
             let data = host.folder().join("data");
@@ -120,6 +121,11 @@ impl Bed {
         self.pid.expect("the daemon runs")
     }
 
+    /// Changes the flags of daemons started from now on.
+    pub fn set_flags(&mut self, flags: &[&str]) {
+        self.options.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+    }
+
     /// Changes the environment of daemons started from now on.
     pub fn set_environment(&mut self, name: &str, value: Option<&str>) {
         self.options.environment.retain(|(known, _)| known != name);
@@ -135,7 +141,8 @@ impl Bed {
         assert!(self.daemon.is_none(), "the daemon runs already");
         let log = OpenOptions::new().create(true).append(true).open(self.log_path()).expect("daemon's log");
         let mut command = self.options.engine.daemon(&self.host, &self.socket());
-        command.args(&self.options.flags);
+        let folder = self.host.folder().display().to_string();
+        command.args(self.options.flags.iter().map(|flag| flag.replace("$FOLDER", &folder)));
         for (name, value) in &self.options.environment {
             command.env(name, value);
         }
@@ -274,7 +281,13 @@ impl Bed {
     /// the hot path are waited for.
     pub fn leaks(&self) -> Vec<String> {
         let Some(before) = &self.before else { return Vec::new() };
-        let look = || Snapshot::of(&self.host).beyond(before);
+        // The daemon may have other flags by now.
+        let own = self.pid.map(|pid| format!("process {}", host::command_line(pid)));
+        let look = || {
+            let mut found = Snapshot::of(&self.host).beyond(before);
+            found.retain(|line| Some(line) != own.as_ref());
+            found
+        };
         Deadline::after(Duration::from_secs(10))
             .poll(|| look().is_empty().then(Vec::new))
             .unwrap_or_else(look)

@@ -39,6 +39,8 @@ pub enum Fault {
     NoRanges,
     /// So many bytes, and then a pause, again and again.
     Slow(usize, Duration),
+    /// The connection breaks when so many bytes of an upload have come, once. The path is that of the uploads.
+    CutUpload(usize),
 }
 
 /// What was asked.
@@ -49,7 +51,10 @@ pub struct Asked {
     pub path: String,
     /// Names in lower case.
     pub headers: BTreeMap<String, String>,
-    body: Vec<u8>,
+    /// What came with it. Of what is written down, only what is no blob.
+    pub body: Vec<u8>,
+    /// The connection is to break where the body ends.
+    cut: bool,
 }
 
 #[derive(Default)]
@@ -236,7 +241,7 @@ fn serve(state: &Arc<Mutex<State>>, stream: TcpStream) {
     let Ok(reading) = stream.try_clone() else { return };
     let mut reader = BufReader::new(reading);
     let mut writer = stream;
-    while let Some(asked) = read_request(&mut reader) {
+    while let Some(asked) = read_request(state, &mut reader) {
         let keep = answer(state, &asked, &mut writer).unwrap_or(false);
         if !keep {
             break;
@@ -246,7 +251,7 @@ fn serve(state: &Arc<Mutex<State>>, stream: TcpStream) {
 }
 
 /// A request's head. What is not HTTP (a try with TLS) ends the connection.
-fn read_request(reader: &mut impl BufRead) -> Option<Asked> {
+fn read_request(state: &Mutex<State>, reader: &mut impl BufRead) -> Option<Asked> {
     let mut line = Vec::new();
     reader.read_until(b'\n', &mut line).ok()?;
     let line = String::from_utf8(line).ok()?;
@@ -263,22 +268,38 @@ fn read_request(reader: &mut impl BufRead) -> Option<Asked> {
         let (name, value) = line.split_once(':')?;
         headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
     }
-    let body = read_body(reader, &headers)?;
-    Some(Asked { method, path, headers, body })
+    let limit = cut_at(state, &method, &path);
+    let body = read_body(reader, &headers, limit.unwrap_or(u64::MAX))?;
+    let cut = limit.is_some_and(|limit| body.len() as u64 >= limit);
+    Some(Asked { method, path, headers, body, cut })
 }
 
-fn read_body(reader: &mut impl BufRead, headers: &BTreeMap<String, String>) -> Option<Vec<u8>> {
+/// After how many bytes of a body its connection is to break, if it is.
+fn cut_at(state: &Mutex<State>, method: &str, path: &str) -> Option<u64> {
+    let end = path.find("/blobs/uploads/").filter(|_| method == "PATCH")? + "/blobs/uploads/".len();
+    let state = state.lock().unwrap_or_else(PoisonError::into_inner);
+    match state.faults.get(&path[..end]) {
+        Some(Fault::CutUpload(bytes)) => Some(*bytes as u64),
+        _ => None,
+    }
+}
+
+fn read_body(reader: &mut impl BufRead, headers: &BTreeMap<String, String>, limit: u64) -> Option<Vec<u8>> {
     let mut body = Vec::new();
     if headers.get("transfer-encoding").is_none_or(|coding| coding != "chunked") {
         let length = headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
-        reader.take(length).read_to_end(&mut body).ok()?;
+        reader.take(length.min(limit)).read_to_end(&mut body).ok()?;
         return Some(body);
     }
     loop {
         let mut line = String::new();
         reader.read_line(&mut line).ok()?;
         let length = u64::from_str_radix(line.trim(), 16).ok()?;
-        reader.take(length).read_to_end(&mut body).ok()?;
+        let room = limit - body.len() as u64;
+        reader.take(length.min(room)).read_to_end(&mut body).ok()?;
+        if length >= room {
+            return Some(body);
+        }
         // The end of the line behind each piece.
         line.clear();
         reader.read_line(&mut line).ok()?;
@@ -293,7 +314,12 @@ fn answer(state: &Arc<Mutex<State>>, asked: &Asked, out: &mut TcpStream) -> std:
     let path = asked.path.split('?').next().unwrap_or_default().to_owned();
     let (found, fault, challenge) = {
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.asked.push(Asked { body: Vec::new(), ..asked.clone() });
+        let is_blob = path.contains("/blobs/");
+        let body = if is_blob { Vec::new() } else { asked.body.clone() };
+        state.asked.push(Asked { body, ..asked.clone() });
+        if asked.cut {
+            state.faults.retain(|_, fault| !matches!(fault, Fault::CutUpload(_)));
+        }
         let fault = state.faults.get(&path).cloned();
         if matches!(fault, Some(Fault::CutOnce(_) | Fault::StatusOnce(..))) {
             state.faults.remove(&path);
@@ -319,6 +345,9 @@ fn answer(state: &Arc<Mutex<State>>, asked: &Asked, out: &mut TcpStream) -> std:
         return status(out, asked, 200, &[], "{}");
     }
     if let Some(stored) = upload::answer(&mut state.lock().unwrap_or_else(PoisonError::into_inner), asked) {
+        if asked.cut {
+            return Ok(false);
+        }
         return status(out, asked, stored.status, &stored.headers, &stored.body);
     }
     let Some((media_type, bytes)) = found else {

@@ -20,7 +20,6 @@ use api_server::{About, App, Version};
 use config::{Config, Invocation};
 use engine::{Engine, IsolationOptions, Options, Parts, Paths};
 use model::remap::Remap;
-use snapshots::Snapshotter;
 use tokio::sync::watch;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -186,7 +185,7 @@ async fn open_app(config: &Config, paths: Paths, remap: Option<Remap>) -> Result
     // has the socket in it, whose own mode decides.
     make_directory(&paths.data, 0o710)?;
     make_directory(&paths.run, 0o711)?;
-    let parts = open_parts(&paths)?;
+    let parts = open_parts(config, &paths)?;
     let builder = Arc::new(build::Builder::open(parts.images.clone(), &paths.data.join("builds"))?);
     let setup = registries::setup(config, &settings::read(config)?, VERSION)?;
     let transfers = transfer::Transfers::new(parts.images.clone(), setup);
@@ -239,11 +238,12 @@ fn make_directory(directory: &Path, mode: u32) -> Result<()> {
     Ok(())
 }
 
-fn open_parts(paths: &Paths) -> Result<Parts> {
+fn open_parts(config: &Config, paths: &Paths) -> Result<Parts> {
     let store = metadata::Store::open(&paths.state())?;
     let content = Arc::new(content::Store::open(&paths.data.join("content"))?);
-    let snapshots: Arc<dyn Snapshotter> =
-        Arc::new(snapshots::Overlay::open(&paths.data.join("snapshots").join("overlay"))?);
+    let driver = config.text("storage-driver").map(String::from);
+    let driver = driver.or_else(|| std::env::var("DOCKER_DRIVER").ok().filter(|name| !name.is_empty()));
+    let snapshots = snapshots::open(&paths.data.join("snapshots"), driver.as_deref())?;
     let (images, warnings) =
         images::Images::open(content, snapshots.clone(), store.clone(), images::Limits::default())?;
     for warning in warnings {

@@ -27,7 +27,7 @@ pub use compress::{Compression, Decoder};
 pub use copy::{CopyOptions, copy};
 pub use entry::{Entry, Kind, Time, Xattrs};
 pub use gzip::gzip;
-pub use pack::{PackOptions, Packer, pack};
+pub use pack::{Changed, PackOptions, Packer, pack, pack_changes};
 pub use reader::Reader;
 pub use sys::{Place, Root};
 pub use unpack::{Limits, Ownership, UnpackOptions, Unpacked, Whiteouts, clean, unpack};

@@ -73,6 +73,51 @@ pub fn pack<W: Write>(root: &Root, options: &PackOptions, out: W) -> Result<(W, 
     Ok((packer.finish()?, content))
 }
 
+/// Something that an archive of changes tells of a tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed {
+    /// From the root, without a slash in front.
+    pub path: Vec<u8>,
+    /// It is not there any more.
+    pub removed: bool,
+}
+
+/// Packs what changed in a tree as image layers carry it: each path that is there by itself, without what is below it,
+/// and a whiteout for each that is not. Directories come before what is in them.
+pub fn pack_changes<W: Write>(
+    root: &Root,
+    changes: &[Changed],
+    options: &PackOptions,
+    out: W,
+) -> Result<(W, u64), Error> {
+    let mut packer = Packer::new(out, options.clone());
+    for Changed { path, removed } in changes {
+        let mut ends = (0..=path.len()).filter(|&at| at == path.len() || path[at] == b'/');
+        if ends.any(|end| options.leave_out.contains(&path[..end])) {
+            continue;
+        }
+        if path.len() > PATH_BYTES_MAX {
+            return Err(Error::Entry { path: shown(path), what: "path too long" });
+        }
+        if *removed {
+            packer.whiteout(path, 0)?;
+            continue;
+        }
+        match crate::unpack::open_in(root, path, OFlags::PATH | OFlags::NOFOLLOW) {
+            Ok(handle) => {
+                packer.leave_empty(path.clone());
+                packer.add_handle(&handle, path)?;
+                packer.empty.remove(path);
+            }
+            // It went away since: the tree may be in use.
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
+            Err(errno) => return Err(failed("open", path, errno)),
+        }
+    }
+    let content = packer.content;
+    Ok((packer.finish()?, content))
+}
+
 /// Packs trees one after the other into one archive.
 #[derive(Debug)]
 pub struct Packer<W> {
@@ -162,7 +207,7 @@ impl<W: Write> Packer<W> {
                 self.linkable(&stat, Kind::Symlink(target.into_bytes()), path)
             }
             FileType::CharacterDevice if self.options.overlay_upper && stat.st_rdev == 0 => {
-                self.whiteout(path, &stat)
+                self.whiteout(path, stat.st_mtime)
             }
             FileType::CharacterDevice => {
                 let (major, minor) = device(&stat);
@@ -297,10 +342,10 @@ impl<W: Write> Packer<W> {
         self.writer.append(&marker, &mut std::io::empty())
     }
 
-    fn whiteout(&mut self, path: &[u8], stat: &Stat) -> Result<(), Error> {
+    fn whiteout(&mut self, path: &[u8], seconds: i64) -> Result<(), Error> {
         let at = path.iter().rposition(|&b| b == b'/').map_or(0, |slash| slash + 1);
         let marked = [&path[..at], b".wh.", &path[at..]].concat();
-        let mtime = self.options.mtime.unwrap_or(Time { seconds: stat.st_mtime, nanos: 0 });
+        let mtime = self.options.mtime.unwrap_or(Time { seconds, nanos: 0 });
         let marker = Entry { path: marked, mode: 0, mtime, ..Entry::file("", 0) };
         self.writer.append(&marker, &mut std::io::empty())
     }
@@ -330,12 +375,7 @@ impl<W: Write> Packer<W> {
                 let what = "an overlayfs redirect or metacopy".to_owned();
                 return Err(Error::Unsupported { path: shown(path), what });
             }
-            let travels = name.starts_with(b"user.")
-                || matches!(
-                    name,
-                    b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default"
-                );
-            if !travels {
+            if !crate::unpack::travels(name) {
                 continue;
             }
             let mut value = vec![0u8; 64 << 10];

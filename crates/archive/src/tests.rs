@@ -213,6 +213,84 @@ fn whiteouts_become_overlays() {
 }
 
 #[test]
+fn layers_hide_the_same_in_whole_trees() {
+    let below = [
+        (
+            Entry {
+                mode: 0o700,
+                xattrs: vec![(b"user.old".to_vec(), b"1".to_vec())],
+                ..Entry::directory("dir/")
+            },
+            &b""[..],
+        ),
+        (file("dir/kept"), b"kept"),
+        (Entry::directory("twice/"), b""),
+        (file("twice/old"), b"old"),
+        (file("file"), b"a file"),
+        (symlink_to("nowhere", "none"), b""),
+        (symlink_to("link", "dir"), b""),
+    ];
+    let above = [
+        (Entry { mode: 0o750, ..Entry::directory("dir/") }, &b""[..]),
+        // Both brought and hidden: nothing of the layer below shines through.
+        (Entry::directory("twice/"), b""),
+        (file("twice/new"), b"new"),
+        (file(".wh.twice"), b""),
+        // The directories of these are not in the archive.
+        (file("file/inner"), b"inner"),
+        (file("nowhere/inner"), b"inner"),
+        (file("link/linked"), b"linked"),
+    ];
+    let place = Place::new();
+    let options = UnpackOptions { whiteouts: Whiteouts::Remove, ..UnpackOptions::default() };
+    place.unpack(&archive(&below), &options).unwrap();
+    place.unpack(&archive(&above), &options).unwrap();
+    let read = |path: &str| fs::read_to_string(place.path(path)).unwrap();
+    assert_eq!(
+        (read("dir/kept"), read("dir/linked"), read("twice/new")),
+        ("kept".into(), "linked".into(), "new".into())
+    );
+    assert_eq!((read("file/inner"), read("nowhere/inner")), ("inner".into(), "inner".into()));
+    assert!(!place.path("twice/old").exists());
+    let mut value = [0; 8];
+    assert!(rustix::fs::getxattr(place.path("dir"), "user.old", &mut value[..]).is_err());
+    assert_eq!(fs::metadata(place.path("dir")).unwrap().mode() & 0o7777, 0o750);
+}
+
+#[test]
+fn changes_are_packed_by_name() {
+    let place = Place::new();
+    for directory in ["changed", "changed/untouched", "new"] {
+        fs::create_dir(place.path(directory)).unwrap();
+    }
+    for path in ["changed/file", "changed/other", "new/file", "left-out"] {
+        fs::write(place.path(path), path).unwrap();
+    }
+    let changed = |path: &str, removed| Changed { path: path.into(), removed };
+    let changes = [
+        changed("changed", false),
+        changed("changed/file", false),
+        changed("changed/gone", true),
+        changed("gone", true),
+        changed("left-out", false),
+        changed("new", false),
+        changed("new/file", false),
+        changed("vanished", false),
+    ];
+    let leave_out = [b"left-out".to_vec()].into();
+    let options = PackOptions { leave_out, ..PackOptions::default() };
+    let (bytes, content) = pack_changes(&place.root(), &changes, &options, Vec::new()).unwrap();
+    assert_eq!(content, 20);
+    let mut reader = Reader::new(&bytes[..]);
+    let mut names = Vec::new();
+    while let Some(entry) = reader.next_entry().unwrap() {
+        names.push(String::from_utf8(entry.path).unwrap());
+    }
+    let expected = ["changed/", "changed/file", "changed/.wh.gone", ".wh.gone", "new/", "new/file"];
+    assert_eq!(names, expected);
+}
+
+#[test]
 fn whiteouts_remove() {
     let place = Place::new();
     fs::create_dir_all(place.path("d/sub")).unwrap();

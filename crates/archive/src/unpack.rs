@@ -246,6 +246,7 @@ impl Unpacker<'_> {
         }
         let opened = match self.open_directory(path) {
             Err(Errno::NOENT) => self.make_parents(path)?,
+            Err(Errno::NOTDIR) if self.options.whiteouts == Whiteouts::Remove => self.make_parents(path)?,
             other => other.map_err(failed("open", path))?,
         };
         let parent = Rc::new(opened);
@@ -264,23 +265,37 @@ impl Unpacker<'_> {
             let end = path[at..].iter().position(|&b| b == b'/').map_or(path.len(), |offset| at + offset);
             let prefix = &path[..end];
             current = match self.open_directory(prefix) {
+                // What a layer below has there is hidden by the directory, as it would be by an overlay.
+                Err(Errno::NOENT | Errno::NOTDIR) if self.hides(prefix) => {
+                    let name = c_string(&path[at..end])?;
+                    sys::remove_tree(current.as_fd(), &name).map_err(failed("replace", prefix))?;
+                    self.make_parent(current.as_fd(), &name, prefix)?
+                }
                 Err(Errno::NOENT) => {
                     let name = c_string(&path[at..end])?;
-                    match rustix::fs::mkdirat(&current, &name, Mode::from_raw_mode(0o755)) {
-                        Ok(()) => {}
-                        Err(Errno::EXIST) => {
-                            let what = "a link that leads nowhere is in the way";
-                            return Err(Error::Entry { path: shown(prefix), what });
-                        }
-                        Err(errno) => return Err(failed("create", prefix)(errno)),
-                    }
-                    self.like_lower(current.as_fd(), &name, prefix)?
+                    self.make_parent(current.as_fd(), &name, prefix)?
                 }
                 other => other.map_err(failed("open", prefix))?,
             };
             at = end + 1;
         }
         Ok(current)
+    }
+
+    /// Whether what is under a name may be another layer's, and gives way to this one's.
+    fn hides(&self, path: &[u8]) -> bool {
+        self.options.whiteouts == Whiteouts::Remove && !self.seen.contains(path)
+    }
+
+    fn make_parent(&mut self, parent: BorrowedFd<'_>, name: &CString, path: &[u8]) -> Result<OwnedFd, Error> {
+        match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
+            Ok(()) => self.like_lower(parent, name, path),
+            Err(Errno::EXIST) => {
+                let what = "a link that leads nowhere is in the way";
+                Err(Error::Entry { path: shown(path), what })
+            }
+            Err(errno) => Err(failed("create", path)(errno)),
+        }
     }
 
     /// Gives a directory that the archive does not carry the look it has in the layers below.
@@ -489,6 +504,7 @@ impl Unpacker<'_> {
             false => open_in(root, path, flags),
         };
         let mut hides_lower = false;
+        let mut merges = false;
         match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o700)) {
             Ok(()) => {}
             Err(Errno::EXIST) => {
@@ -497,6 +513,8 @@ impl Unpacker<'_> {
                     self.clear(parent, name, entry)?;
                     rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o700))
                         .map_err(failed("create", path))?;
+                } else {
+                    merges = self.hides(path);
                 }
             }
             Err(errno) => return Err(failed("create", path)(errno)),
@@ -505,6 +523,10 @@ impl Unpacker<'_> {
         if hides_lower {
             // The archive took the lower directory away before it brought its own.
             set_opaque(directory.as_fd(), path)?;
+        }
+        if merges {
+            // A layer's directory is that of the layer below in its content alone.
+            clear_attributes(directory.as_fd()).map_err(failed("remove attributes of", path))?;
         }
         self.descriptor_attributes(directory.as_fd(), entry)?;
         self.directories.push((path.to_vec(), entry.mtime));
@@ -598,13 +620,7 @@ impl Unpacker<'_> {
             if name.starts_with(b"trusted.overlay.") {
                 return Err(Error::Entry { path: shown(&entry.path), what: "overlayfs attribute" });
             }
-            // Labels and measurements belong to the machine that wrote them.
-            let kept = name.starts_with(b"user.")
-                || matches!(
-                    name.as_slice(),
-                    b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default"
-                );
-            if !kept {
+            if !travels(name) {
                 continue;
             }
             match rustix::fs::fsetxattr(descriptor, name.as_slice(), value, XattrFlags::empty()) {
@@ -653,6 +669,27 @@ impl Unpacker<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether an extended attribute is kept in archives. Labels and measurements belong to the machine that wrote them.
+pub(crate) fn travels(name: &[u8]) -> bool {
+    const NAMES: [&[u8]; 3] =
+        [b"security.capability", b"system.posix_acl_access", b"system.posix_acl_default"];
+    name.starts_with(b"user.") || NAMES.contains(&name)
+}
+
+/// Removes the extended attributes that archives keep.
+fn clear_attributes(directory: BorrowedFd<'_>) -> Result<(), Errno> {
+    let size = match rustix::fs::flistxattr_query(directory) {
+        Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(()),
+        other => other?,
+    };
+    let mut list = vec![0; size];
+    let length = rustix::fs::flistxattr(directory, &mut list[..])?;
+    for name in list[..length].split(|&b| b == 0).filter(|name| travels(name)) {
+        rustix::fs::fremovexattr(directory, name)?;
+    }
+    Ok(())
 }
 
 pub(crate) fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {

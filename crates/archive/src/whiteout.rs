@@ -42,7 +42,12 @@ impl Unpacker<'_> {
         let hidden = c_string(hidden)?;
         if !overlay {
             if self.seen.contains(&path) {
-                return Ok(());
+                // This archive brought something under that name; of a lower directory nothing may shine through.
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                return match rustix::fs::openat(&*parent, &hidden, flags, Mode::empty()) {
+                    Ok(directory) => self.remove_unseen(directory.as_fd(), &path),
+                    Err(_) => Ok(()),
+                };
             }
             self.parent = None;
             return sys::remove_tree(parent.as_fd(), &hidden).map_err(failed("remove", &path));

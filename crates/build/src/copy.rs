@@ -166,6 +166,7 @@ fn absolute(working_directory: &str, path: &str) -> String {
 /// The files of a stage or of an image, to be read.
 fn image_root(build: &mut Build<'_>, from: &str) -> Result<Root, Error> {
     let image = build.source_image(from)?;
+    image.as_ref().map_or(Ok(()), |image| build.builder.images.layers().unpack_missing(image))?;
     match image.as_ref().and_then(|image| image.chain()) {
         Some(chain) => Ok(Root::from_descriptor(build.builder.images.snapshots().open_layers(chain)?)),
         None => {
@@ -187,6 +188,7 @@ pub fn with_layer(
     let snapshots = images.snapshots();
     let name = build.builder.layer_name();
     let parent = build.state.image.clone();
+    parent.as_ref().map_or(Ok(()), |image| images.layers().unpack_missing(image))?;
     snapshots.create(&name, parent.as_ref().and_then(|image| image.chain()))?;
     let filled = (|| {
         let root = Root::from_descriptor(snapshots.open_root(&name)?);

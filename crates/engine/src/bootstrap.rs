@@ -10,7 +10,7 @@ use metadata::{Batch, Store};
 use model::Refusal;
 use model::create::HostFacts;
 use model::security::SecurityFacts;
-use snapshots::Snapshotter;
+use snapshots::{Form, Snapshotter};
 
 use crate::cdi::Devices;
 use crate::container::Task;
@@ -167,7 +167,7 @@ fn open_blocking(options: Options, parts: Parts) -> Result<Engine, Refusal> {
         },
         remap: options.isolation.remap.clone(),
         separate_containers: !options.network.icc,
-        layer_quota: host::project_quota(&options.paths.data),
+        layer_quota: snapshots.form() == Form::Difference && host::project_quota(&options.paths.data),
         ..HostFacts::default()
     };
     let current = Current::new(options.settings.clone(), facts);

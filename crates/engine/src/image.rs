@@ -2,12 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use api_types::ObjectSet;
-use api_types::container::{ContainerConfig, HealthConfig};
-use images::Images;
+use api_types::container::{ContainerConfig, GraphDriver, HealthConfig};
+use api_types::{ObjectSet, StringMap};
+use images::{Images, StoredImage};
 use model::create::ImageFacts;
 use model::{Kind, Refusal};
 use oci::{Config, Digest, Healthcheck, Platform};
+use snapshots::Form;
+
+use crate::Engine;
 
 /// The image config's part that containers inherit, in the API's shape.
 pub fn api_config(config: &oci::image::Config) -> ContainerConfig {
@@ -153,6 +156,20 @@ pub fn facts(images: &Images, name: &str, platform: &str) -> Result<(ImageFacts,
         text => Some(Platform::parse(text).map_err(|error| Refusal::invalid(error.to_string()))?),
     };
     let image = images.find(name, platform.as_ref()).map_err(|error| refusal(&error))?.image;
+    images.layers().unpack_missing(&image).map_err(|error| refusal(&error))?;
     let facts = ImageFacts { id: image.id.to_string(), config: api_config(&image.config.config) };
     Ok((facts, image.chain().cloned()))
+}
+
+impl Engine {
+    /// Where the topmost files of an image are, if its layers have places of their own.
+    pub fn graph_of_image(&self, image: &StoredImage) -> GraphDriver {
+        let snapshots = self.snapshots();
+        let layer = image.chain().and_then(|chain| snapshots.layer(chain));
+        let layer = layer.filter(|_| snapshots.form() == Form::Difference);
+        let data = layer.map(|layer| {
+            StringMap::from([("UpperDir".to_string(), layer.directory.to_string_lossy().into_owned())])
+        });
+        GraphDriver { name: snapshots.driver().into(), data }
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use api_types::StringMap;
 use api_types::container::{
     ContainerInspect, ContainerState, GraphDriver, HostConfig, NetworkSettings, PortBinding, PortMap,
 };
@@ -92,8 +93,10 @@ impl Containers {
         (!record.links.is_empty()).then(|| record.links.iter().map(text).collect())
     }
 
-    fn graph_data(&self, id: &str) -> Option<api_types::StringMap> {
-        let snapshots::Mounts::Overlay { lowers, upper, work } = self.0.snapshots().mounts(id).ok()?;
+    fn graph_data(&self, id: &str) -> Option<StringMap> {
+        let snapshots::Mounts::Overlay { lowers, upper, work } = self.0.snapshots().mounts(id).ok()? else {
+            return None;
+        };
         let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
         let lowers: Vec<String> = lowers.iter().map(|path| text(path)).collect();
         let pairs = [("LowerDir", lowers.join(":")), ("UpperDir", text(&upper)), ("WorkDir", text(&work))];

@@ -45,7 +45,8 @@ pub struct Facts {
     pub stopped: i64,
     pub images: i64,
     pub driver: String,
-    pub backing_filesystem: String,
+    /// What is told of the storage driver, by name.
+    pub driver_status: Vec<[String; 2]>,
     pub cgroup_v2: bool,
     pub controllers: Controllers,
     pub ipv4_forwarding: bool,
@@ -95,7 +96,7 @@ impl System {
             stopped: count(&["created", "exited", "removing", "restarting"]),
             images: self.0.images().catalog().count() as i64,
             driver: self.0.snapshots().driver().into(),
-            backing_filesystem: filesystem(&self.0.paths().data),
+            driver_status: self.driver_status(),
             cgroup_v2: self.0.facts().cgroup_v2,
             controllers: self.0.facts().controllers.clone(),
             ipv4_forwarding: host::ipv4_forwarding(),
@@ -115,6 +116,18 @@ impl System {
                 AppArmor::Unusable(why) => why.clone(),
                 AppArmor::Absent | AppArmor::Ready => String::new(),
             },
+        }
+    }
+
+    /// As Docker's drivers tell of themselves.
+    fn driver_status(&self) -> Vec<[String; 2]> {
+        let backing = || filesystem(&self.0.paths().data);
+        match self.0.snapshots().driver() {
+            "overlay2" => {
+                vec![["Backing Filesystem".into(), backing()], ["Supports d_type".into(), "true".into()]]
+            }
+            "btrfs" => vec![["Btrfs".into(), String::new()]],
+            _ => Vec::new(),
         }
     }
 

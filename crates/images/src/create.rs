@@ -1,11 +1,11 @@
 //! Images made here: imported from a plain archive, or from a container's changes.
 
 use std::io::{self, Read, Write};
-use std::path::Path;
 use std::sync::Arc;
 
-use archive::{Compression, Decoder, PackOptions, Root};
+use archive::{Changed, Compression, Decoder, PackOptions, Root};
 use oci::{Algorithm, Config, Digest, History, Image, Platform, Reference, RootFs, Timestamp};
+use snapshots::{Change, ChangeKind, Difference};
 
 use crate::layers::layer_media_type;
 use crate::pins::Pins;
@@ -65,6 +65,12 @@ impl<R: Read> Read for Keep<'_, '_, R> {
         self.writer.write_all(&buffer[..count])?;
         Ok(count)
     }
+}
+
+/// Paths of changes have a slash in front, those of archives have not.
+fn changed(change: Change) -> Changed {
+    let removed = change.kind == ChangeKind::Deleted;
+    Changed { path: change.path.get(1..).unwrap_or_default().to_vec(), removed }
 }
 
 /// Makes images here.
@@ -130,18 +136,31 @@ impl Maker<'_> {
     /// Writes the changes of a container's read-write layer as a layer's archive into the content store. The layer may
     /// be in use; then the archive has each file as it was at some moment.
     pub fn pack_container(self, container: &str, pins: &mut Pins<'_>) -> Result<NewLayer, Error> {
-        let snapshots::Mounts::Overlay { upper, .. } = self.0.snapshots.mounts(container)?;
-        self.pack_upper(&upper, &[], pins)
+        self.pack_difference(container, &[], pins)
     }
 
-    fn pack_upper(self, upper: &Path, leave_out: &[Vec<u8>], pins: &mut Pins<'_>) -> Result<NewLayer, Error> {
-        let root =
-            Root::open_path(upper).map_err(|source| Error::Io { operation: "open a layer", source })?;
+    fn pack_difference(
+        self,
+        container: &str,
+        leave_out: &[Vec<u8>],
+        pins: &mut Pins<'_>,
+    ) -> Result<NewLayer, Error> {
         let leave_out = leave_out.iter().cloned().collect();
-        let options = PackOptions { overlay_upper: true, leave_out, ..PackOptions::default() };
+        let options = PackOptions { leave_out, ..PackOptions::default() };
         let mut writer = self.0.content.writer()?;
         let mut buffered = io::BufWriter::with_capacity(256 << 10, &mut writer);
-        let (_, bytes) = archive::pack(&root, &options, &mut buffered)?;
+        let (_, bytes) = match self.0.snapshots.difference(container)? {
+            Difference::Upper(upper) => {
+                let root = Root::open_path(&upper)
+                    .map_err(|source| Error::Io { operation: "open a layer", source })?;
+                let options = PackOptions { overlay_upper: true, ..options };
+                archive::pack(&root, &options, &mut buffered)?
+            }
+            Difference::Paths { root, changes } => {
+                let changes: Vec<Changed> = changes.into_iter().map(changed).collect();
+                archive::pack_changes(&Root::from_descriptor(root), &changes, &options, &mut buffered)?
+            }
+        };
         drop(buffered);
         let ingested = writer.finish()?;
         let digest = ingested.blob().digest.clone();
@@ -181,8 +200,7 @@ impl Maker<'_> {
     /// that changed nothing adds none.
     pub fn commit(self, container: &str, leave_out: &[Vec<u8>], new: NewImage) -> Result<Registered, Error> {
         let mut pins = self.0.pins();
-        let snapshots::Mounts::Overlay { upper, .. } = self.0.snapshots.mounts(container)?;
-        let layer = self.pack_upper(&upper, leave_out, &mut pins)?;
+        let layer = self.pack_difference(container, leave_out, &mut pins)?;
         let layer = Some(layer).filter(|layer| layer.blob.size > EMPTY_ARCHIVE_BYTES);
         self.create(NewImage { layer, ..new }, &mut pins)
     }

@@ -4,16 +4,16 @@
 //! 2. The caller checks that the archive was what was asked for, and commits it to the content store.
 //! 3. [`Layers::settle`] gives the stage its place, once its parent has one.
 //!
-//! Images that leave out directories of the layers below (few do) cannot be unpacked ahead; they go through
-//! [`Layers::unpack_stored`] once their parents are there.
+//! Images that leave out directories of the layers below (few do) cannot be unpacked ahead, nor can any where layers are
+//! whole trees; they go through [`Layers::unpack_stored`] once their parents are there.
 
 use std::io::Read;
 
 use archive::Decoder;
 use oci::Digest;
-use snapshots::Stage;
+use snapshots::{Form, Stage};
 
-use crate::{Error, Layers};
+use crate::{Error, Layers, StoredImage};
 
 /// Where a layer belongs.
 #[derive(Debug, Clone)]
@@ -62,6 +62,9 @@ impl Layers<'_> {
     pub fn unpack_ahead(self, stream: impl Read + Send, place: &LayerPlace) -> Result<Option<Ahead>, Error> {
         let parent = place.parent.as_ref().filter(|parent| self.has(parent));
         let ahead = parent.is_none() && place.parent.is_some();
+        if ahead && self.0.snapshots.form() == Form::Whole {
+            return Ok(None);
+        }
         let decoder = Decoder::new(stream)?;
         let stage = self.0.snapshots.stage(parent)?;
         let unpacked = self.unpack_into(&stage, decoder, place.diff_id.algorithm(), ahead, &mut || {});
@@ -83,6 +86,24 @@ impl Layers<'_> {
             stage = self.0.snapshots.reparent(stage, parent)?;
         }
         Ok(self.0.snapshots.commit(stage, &place.chain, bytes)?)
+    }
+
+    /// Sees to it that the layers of an image are unpacked. They are, unless another storage driver did it, or files were
+    /// lost; then they are unpacked again from their archives.
+    pub fn unpack_missing(self, image: &StoredImage) -> Result<(), Error> {
+        let Some(top) = image.chain().filter(|top| !self.has(top)) else { return Ok(()) };
+        let mut pins = self.0.pins();
+        image.chains.iter().for_each(|chain| pins.chain(chain));
+        if self.0.get(&image.id).is_none() {
+            return Err(Error::NoSuchImage(image.id.to_string()));
+        }
+        let diff_ids: Vec<Digest> = image.layers.iter().map(|layer| layer.diff_id.clone()).collect();
+        let places = LayerPlace::all(&diff_ids).into_iter().zip(&image.layers);
+        for (place, layer) in places.filter(|(place, _)| !self.has(&place.chain)) {
+            self.unpack_stored(&layer.blob.digest, &place, &mut |_, _| {})?;
+        }
+        debug_assert!(self.has(top));
+        Ok(self.0.snapshots.sync()?)
     }
 
     /// Unpacks an archive of the content store onto its parent, which must be there. The layer's chain must be pinned.

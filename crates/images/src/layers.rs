@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use archive::{Compression, Decoder, Root, UnpackOptions, Whiteouts};
 use oci::{Algorithm, Digest, media_type};
-use snapshots::Stage;
+use snapshots::{Form, Stage};
 
 use crate::pipeline::{self, Counting, Received};
 use crate::{Error, Images};
@@ -108,7 +108,10 @@ impl Layers<'_> {
         let lowers = stage.lowers().iter().map(|lower| open(lower)).collect::<Result<Vec<Root>, Error>>()?;
         let bytes_max = self.unpack_bytes_max()?;
         let options = UnpackOptions {
-            whiteouts: Whiteouts::Overlay,
+            whiteouts: match stage.form() {
+                Form::Difference => Whiteouts::Overlay,
+                Form::Whole => Whiteouts::Remove,
+            },
             limits: archive::Limits { bytes: bytes_max, entries: self.0.limits.entries },
             lowers: &lowers,
             lowers_unknown: ahead,

@@ -395,7 +395,9 @@ fn images_are_built_on_each_other() {
     fixture.load(&base.docker_archive(&["base:1"])).unwrap();
     let parent = images.resolve("base:1").unwrap();
     images.snapshots.create("build", parent.chain()).unwrap();
-    let snapshots::Mounts::Overlay { upper, .. } = images.snapshots.mounts("build").unwrap();
+    let snapshots::Mounts::Overlay { upper, .. } = images.snapshots.mounts("build").unwrap() else {
+        panic!("no overlay")
+    };
     std::fs::write(upper.join("new"), "12345").unwrap();
     let mut pins = images.pins();
     let layer = images.maker().adopt_container("build", Some(&parent), &mut pins).unwrap();
@@ -472,7 +474,9 @@ fn containers_are_committed() {
     fixture.load(&Built::new("base", &[("f", b"1")]).docker_archive(&["base:1"])).unwrap();
     let parent = images.resolve("base:1").unwrap();
     images.snapshots.create("c1", parent.chain()).unwrap();
-    let snapshots::Mounts::Overlay { upper, .. } = images.snapshots.mounts("c1").unwrap();
+    let snapshots::Mounts::Overlay { upper, .. } = images.snapshots.mounts("c1").unwrap() else {
+        panic!("no overlay")
+    };
     std::fs::write(upper.join("f"), "changed").unwrap();
     let new = NewImage {
         parent: Some(Arc::clone(&parent)),

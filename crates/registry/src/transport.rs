@@ -178,6 +178,8 @@ impl Transport {
         };
         let proxy = self.settings.proxies.select(url);
         let key = format!("{}://{} {}", url.scheme, url.authority, at_home);
+        // A stream that has been sent is gone: nothing would be sent in its place.
+        let repeatable = ask.payload.is_repeatable();
         loop {
             let kept = self.kept(&key).await;
             let is_kept = kept.is_some();
@@ -195,7 +197,7 @@ impl Transport {
             match sent {
                 Err(_) => return Err(lost(true, "timeout awaiting response headers".into())),
                 // A kept connection may have been closed by the other side a moment ago.
-                Ok(Err(_)) if is_kept && ask.payload.is_repeatable() => {}
+                Ok(Err(_)) if is_kept && repeatable => {}
                 Ok(Err(error)) => return Err(lost(true, chain(&error))),
                 Ok(Ok(response)) => {
                     let (parts, body) = response.into_parts();

@@ -646,7 +646,15 @@ fn mount_overlay(
 /// A read-only overlay of layers that the options name one by one (`lowerdir+`), as a detached mount.
 pub(crate) fn new_layers(options: &Options<'_>, attributes: Attributes) -> Result<OwnedFd, Error> {
     let source = Some(Path::new("overlay"));
-    let refused = match new_mount("overlay", source, options, attributes) {
+    // What is longer than the kernel takes gets a short name.
+    let mut long = Vec::new();
+    let mut shortened = options.clone();
+    for option in &mut shortened.data {
+        if let Some(path) = option.strip_prefix("lowerdir+=").filter(|path| path.len() > 255) {
+            *option = format!("lowerdir+={}", open_layers(&[path], &mut long)?).into();
+        }
+    }
+    let refused = match new_mount("overlay", source, &shortened, attributes) {
         Err(Error::Invalid(refused)) => Error::Invalid(refused),
         other => return other,
     };

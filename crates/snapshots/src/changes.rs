@@ -70,11 +70,11 @@ fn walk(
     Ok(changes.len() > before)
 }
 
-fn change(directory: &[u8], name: &CString, kind: ChangeKind) -> Change {
+pub fn change(directory: &[u8], name: &CString, kind: ChangeKind) -> Change {
     Change { path: [directory, b"/", name.to_bytes()].concat(), kind }
 }
 
-fn is_directory(stat: &Stat) -> bool {
+pub fn is_directory(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::Directory
 }
 
@@ -91,7 +91,7 @@ fn is_opaque(directory: &OwnedFd) -> io::Result<bool> {
     }
 }
 
-fn open(parent: &OwnedFd, name: &CString) -> io::Result<Option<OwnedFd>> {
+pub fn open(parent: &OwnedFd, name: &CString) -> io::Result<Option<OwnedFd>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match rustix::fs::openat(parent, name, flags, Mode::empty()) {
         Ok(directory) => Ok(Some(directory)),
@@ -101,7 +101,7 @@ fn open(parent: &OwnedFd, name: &CString) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-fn names(directory: &OwnedFd) -> io::Result<Vec<CString>> {
+pub fn names(directory: &OwnedFd) -> io::Result<Vec<CString>> {
     // Through a descriptor of its own: the one at hand may be for lookups only.
     let listing = rustix::fs::openat(
         directory.as_fd(),

@@ -1,30 +1,46 @@
 //! What every driver must do, as one suite; a driver's own test is a call to [`suite`].
 
-use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use oci::Digest;
 use rustix::fs::{AtFlags, Mode, OFlags};
 
-use crate::{Error, Mounts, Snapshotter};
+use crate::{Difference, Error, Form, Mounts, Snapshotter};
 
 type Open<'a> = &'a dyn Fn(&Path) -> Box<dyn Snapshotter>;
 
-pub fn suite(open: Open<'_>) {
+/// Each case has a folder of its own in `place`.
+pub fn suite(place: &Path, open: Open<'_>) {
     for case in [
         layers_lie_on_each_other,
         a_stage_that_is_dropped_leaves_nothing,
         the_first_of_two_equal_layers_wins,
         used_layers_stay,
         containers_have_their_own_layer,
+        containers_cannot_change_layers,
         a_container_becomes_a_layer,
         roots_are_opened_without_a_mount_point,
         changes_are_told,
+        changes_that_hide_are_told,
         everything_is_there_after_a_restart,
+        containers_of_another_driver_are_named,
         names_cannot_escape,
     ] {
-        let directory = tempfile::tempdir().unwrap();
-        case(open, directory.path());
+        let directory = tempfile::tempdir_in(place).unwrap();
+        case(open, &directory.path().join("driver"));
+        // What a case forgot to destroy, a driver's own tree cannot always be taken apart as files.
+        clear(&*open(&directory.path().join("driver")));
+    }
+}
+
+fn clear(driver: &dyn Snapshotter) {
+    for container in driver.containers() {
+        drop(driver.destroy(&container).unwrap());
+    }
+    let mut layers = driver.layers();
+    while !layers.is_empty() {
+        layers.retain(|layer| driver.remove(&layer.chain).is_err());
     }
 }
 
@@ -39,20 +55,37 @@ fn add(driver: &dyn Snapshotter, parent: Option<&Digest>, name: &str) -> Digest 
     chain(name)
 }
 
+/// A path below an open directory, for as long as it is open.
+fn below(root: &OwnedFd, path: &str) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd())).join(path)
+}
+
+fn has(root: &OwnedFd, path: &str) -> bool {
+    rustix::fs::statat(root, path, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+}
+
 fn layers_lie_on_each_other(open: Open<'_>, root: &Path) {
     let driver = open(root);
     let a = add(&*driver, None, "a");
     let stage = driver.stage(Some(&a)).unwrap();
-    assert_eq!(stage.lowers(), driver.lowers(&a).unwrap());
+    assert_eq!(stage.form(), driver.form());
+    match driver.form() {
+        Form::Difference => assert_eq!(stage.lowers(), driver.lowers(&a).unwrap()),
+        Form::Whole => assert!(stage.lowers().is_empty() && stage.directory().join("a").exists()),
+    }
     drop(stage);
     let b = add(&*driver, Some(&a), "b");
     let layer = driver.layer(&b).unwrap();
     assert_eq!((layer.parent.as_ref(), layer.bytes), (Some(&a), 1));
     let lowers = driver.lowers(&b).unwrap();
     assert_eq!(lowers.first(), Some(&layer.directory));
-    assert!(lowers[0].join("b").exists() && lowers[1].join("a").exists());
+    assert!(lowers[0].join("b").exists());
+    let shown = driver.open_layers(&b).unwrap();
+    assert!(has(&shown, "a") && has(&shown, "b"));
+    assert!(!has(&driver.open_layers(&a).unwrap(), "b"));
     assert_eq!(driver.layers().len(), 2);
     assert!(matches!(driver.stage(Some(&chain("x"))), Err(Error::NoLayer(_))));
+    assert!(matches!(driver.open_layers(&chain("x")), Err(Error::NoLayer(_))));
     driver.sync().unwrap();
 }
 
@@ -103,33 +136,61 @@ fn containers_have_their_own_layer(open: Open<'_>, root: &Path) {
     assert!(matches!(driver.create("c1", Some(&a)), Err(Error::ContainerExists(_))));
     assert!(matches!(driver.create("c2", Some(&chain("x"))), Err(Error::NoLayer(_))));
     assert_eq!(driver.containers(), ["c1", "scratch"]);
-    let Mounts::Overlay { lowers, upper, work } = driver.mounts("c1").unwrap();
-    assert_eq!(lowers, driver.lowers(&a).unwrap());
-    assert!(work.is_dir());
-    std::fs::create_dir(upper.join("d")).unwrap();
-    std::fs::write(upper.join("d/file"), "12345").unwrap();
-    std::fs::hard_link(upper.join("d/file"), upper.join("link")).unwrap();
+    let directory = match driver.mounts("c1").unwrap() {
+        Mounts::Overlay { lowers, upper, work } => {
+            assert_eq!(lowers, driver.lowers(&a).unwrap());
+            assert!(work.is_dir());
+            upper
+        }
+        Mounts::Tree(tree) => {
+            assert!(tree.join("a").exists());
+            tree
+        }
+    };
+    std::fs::create_dir(directory.join("d")).unwrap();
+    std::fs::write(directory.join("d/file"), "12345").unwrap();
+    std::fs::hard_link(directory.join("d/file"), directory.join("link")).unwrap();
     let usage = driver.usage("c1").unwrap();
     assert_eq!((usage.bytes, usage.inodes), (5, 2));
-    let Mounts::Overlay { lowers, .. } = driver.mounts("scratch").unwrap();
-    assert!(lowers.is_empty());
+    match driver.mounts("scratch").unwrap() {
+        Mounts::Overlay { lowers, .. } => assert!(lowers.is_empty()),
+        Mounts::Tree(tree) => assert_eq!(std::fs::read_dir(tree).unwrap().count(), 0),
+    }
     drop(driver.destroy("c1").unwrap());
     drop(driver.destroy("c1").unwrap());
-    assert!(!upper.exists());
+    assert!(!directory.exists());
     assert!(matches!(driver.mounts("c1"), Err(Error::NoContainer(_))));
+}
+
+fn containers_cannot_change_layers(open: Open<'_>, root: &Path) {
+    let driver = open(root);
+    let a = add(&*driver, None, "a");
+    driver.create("c1", Some(&a)).unwrap();
+    driver.create("c2", Some(&a)).unwrap();
+    let inside = driver.open_root("c1").unwrap();
+    std::fs::write(below(&inside, "a"), "changed").unwrap();
+    std::fs::set_permissions(below(&inside, "a"), std::os::unix::fs::PermissionsExt::from_mode(0o600))
+        .unwrap();
+    drop(inside);
+    for shown in [driver.open_layers(&a).unwrap(), driver.open_view("c2").unwrap()] {
+        assert_eq!(std::fs::read_to_string(below(&shown, "a")).unwrap(), "a");
+    }
+    let seen = driver.open_view("c1").unwrap();
+    assert_eq!(std::fs::read_to_string(below(&seen, "a")).unwrap(), "changed");
 }
 
 fn a_container_becomes_a_layer(open: Open<'_>, root: &Path) {
     let driver = open(root);
     let a = add(&*driver, None, "a");
     driver.create("build", Some(&a)).unwrap();
-    let Mounts::Overlay { upper, .. } = driver.mounts("build").unwrap();
-    std::fs::write(upper.join("made"), "12").unwrap();
+    std::fs::write(below(&driver.open_root("build").unwrap(), "made"), "12").unwrap();
     drop(driver.adopt("build", &chain("made"), 2).unwrap());
     assert!(driver.containers().is_empty());
     let layer = driver.layer(&chain("made")).unwrap();
     assert_eq!(layer.parent, Some(a.clone()));
     assert!(layer.directory.join("made").exists());
+    let shown = driver.open_layers(&chain("made")).unwrap();
+    assert!(has(&shown, "made") && has(&shown, "a"));
     // The same result again: the layer stays, the container goes.
     driver.create("again", Some(&a)).unwrap();
     drop(driver.adopt("again", &chain("made"), 2).unwrap());
@@ -149,67 +210,62 @@ fn roots_are_opened_without_a_mount_point(open: Open<'_>, root: &Path) {
     let new = |descriptor: &OwnedFd, name: &str| {
         rustix::fs::openat(descriptor, name, write, Mode::from_raw_mode(0o644)).unwrap();
     };
-    let here = |descriptor: &OwnedFd, name: &str| {
-        rustix::fs::statat(descriptor, name, AtFlags::SYMLINK_NOFOLLOW).is_ok()
-    };
     for name in ["c1", "low", "scratch"] {
         let inside = driver.open_root(name).unwrap();
         new(&inside, "new");
-        assert_eq!(here(&inside, "a"), name != "scratch");
+        assert_eq!(has(&inside, "a"), name != "scratch");
     }
     let inside = driver.open_root("c1").unwrap();
-    assert!(here(&inside, "new") && here(&inside, "b"));
+    assert!(has(&inside, "new") && has(&inside, "b"));
     rustix::fs::unlinkat(&inside, "a", AtFlags::empty()).unwrap();
     drop(inside);
     assert!(driver.layer(&a).unwrap().directory.join("a").exists());
-    let Mounts::Overlay { upper, .. } = driver.mounts("c1").unwrap();
-    assert!(upper.join("new").exists() && std::fs::symlink_metadata(upper.join("a")).is_ok());
+    let view = driver.open_view("c1").unwrap();
+    assert!(has(&view, "new") && has(&view, "b") && !has(&view, "a"));
     let layers = driver.open_layers(&b).unwrap();
-    assert!(here(&layers, "a") && here(&layers, "b") && !here(&layers, "new"));
-    assert!(here(&driver.open_layers(&a).unwrap(), "a"));
+    assert!(has(&layers, "a") && has(&layers, "b") && !has(&layers, "new"));
+    assert!(has(&driver.open_layers(&a).unwrap(), "a"));
     assert_eq!(std::fs::read_to_string("/proc/self/mountinfo").unwrap(), mounts);
 }
 
-fn changes_are_told(open: Open<'_>, root: &Path) {
-    let driver = open(root);
+fn told(driver: &dyn Snapshotter, container: &str) -> Vec<String> {
+    let all = driver.changes(container).unwrap().into_iter();
+    all.map(|change| format!("{:?} {}", change.kind, String::from_utf8(change.path).unwrap())).collect()
+}
+
+/// A layer with some of everything, and a container on it.
+fn changed_container(driver: &dyn Snapshotter) -> OwnedFd {
     let stage = driver.stage(None).unwrap();
     let base = stage.directory();
     for directory in ["kept", "dir/sub", "gone", "again"] {
         std::fs::create_dir_all(base.join(directory)).unwrap();
     }
-    for file in ["file", "dir/sub/file", "gone/file", "again/old", "again/both"] {
+    for file in ["file", "dir/sub/file", "gone/file", "again/old", "again/both", "untouched"] {
         std::fs::write(base.join(file), "x").unwrap();
     }
+    std::os::unix::fs::symlink("file", base.join("link")).unwrap();
     driver.commit(stage, &chain("base"), 1).unwrap();
     driver.create("c1", Some(&chain("base"))).unwrap();
+    driver.open_root("c1").unwrap()
+}
+
+fn changes_are_told(open: Open<'_>, root: &Path) {
+    let driver = open(root);
+    // Through the mounted root, so that the driver itself makes its marks.
+    let inside = changed_container(&*driver);
+    assert!(told(&*driver, "c1").is_empty());
     driver.create("none", None).unwrap();
-    {
-        // Through the mounted root, so that the driver itself makes its marks.
-        let inside = driver.open_root("c1").unwrap();
-        let write = |name: &str| {
-            let flags = OFlags::WRONLY | OFlags::CREATE;
-            rustix::fs::openat(&inside, name, flags, Mode::from_raw_mode(0o644)).unwrap();
-        };
-        let remove = |name: &str, flags| rustix::fs::unlinkat(&inside, name, flags).unwrap();
-        write("dir/sub/new");
-        write("file");
-        rustix::fs::mkdirat(&inside, "fresh", Mode::RWXU).unwrap();
-        write("fresh/file");
-        remove("gone/file", AtFlags::empty());
-        remove("gone", AtFlags::REMOVEDIR);
-        for file in ["again/old", "again/both"] {
-            remove(file, AtFlags::empty());
-        }
-        remove("again", AtFlags::REMOVEDIR);
-        rustix::fs::mkdirat(&inside, "again", Mode::from_raw_mode(0o755)).unwrap();
-        write("again/both");
-    }
-    let told: Vec<String> = driver
-        .changes("c1")
-        .unwrap()
-        .into_iter()
-        .map(|change| format!("{:?} {}", change.kind, String::from_utf8(change.path).unwrap()))
-        .collect();
+    let at = |path: &str| below(&inside, path);
+    let write = |path: &str, text: &str| std::fs::write(at(path), text).unwrap();
+    write("dir/sub/new", "new");
+    write("file", "longer");
+    std::fs::create_dir(at("fresh")).unwrap();
+    write("fresh/file", "fresh");
+    std::fs::remove_dir_all(at("gone")).unwrap();
+    std::fs::remove_dir_all(at("again")).unwrap();
+    std::fs::create_dir(at("again")).unwrap();
+    write("again/both", "y");
+    drop(inside);
     let expected = [
         "Modified /again",
         "Modified /again/both",
@@ -222,8 +278,42 @@ fn changes_are_told(open: Open<'_>, root: &Path) {
         "Added /fresh/file",
         "Deleted /gone",
     ];
-    assert_eq!(told, expected);
+    assert_eq!(told(&*driver, "c1"), expected);
     assert!(driver.changes("none").unwrap().is_empty());
+    match driver.difference("c1").unwrap() {
+        Difference::Upper(upper) => assert!(upper.join("dir/sub/new").exists()),
+        Difference::Paths { root, changes } => {
+            assert_eq!(changes, driver.changes("c1").unwrap());
+            assert!(has(&root, "dir/sub/new"));
+        }
+    }
+}
+
+/// Changes that neither a file's size nor its time tells of.
+fn changes_that_hide_are_told(open: Open<'_>, root: &Path) {
+    let driver = open(root);
+    let inside = changed_container(&*driver);
+    let at = |path: &str| below(&inside, path);
+    let modified = std::fs::metadata(at("file")).unwrap().modified().unwrap();
+    std::fs::write(at("file"), "y").unwrap();
+    let file = std::fs::File::options().write(true).open(at("file")).unwrap();
+    file.set_modified(modified).unwrap();
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(at("dir/sub/file"), "user.note", b"1", flags).unwrap();
+    std::os::unix::fs::chown(at("kept"), Some(7), None).unwrap();
+    std::fs::remove_file(at("link")).unwrap();
+    std::os::unix::fs::symlink("flie", at("link")).unwrap();
+    drop(file);
+    drop(inside);
+    let expected = [
+        "Modified /dir",
+        "Modified /dir/sub",
+        "Modified /dir/sub/file",
+        "Modified /file",
+        "Modified /kept",
+        "Modified /link",
+    ];
+    assert_eq!(told(&*driver, "c1"), expected);
 }
 
 fn everything_is_there_after_a_restart(open: Open<'_>, root: &Path) {
@@ -242,6 +332,15 @@ fn everything_is_there_after_a_restart(open: Open<'_>, root: &Path) {
     assert!(matches!(driver.remove(&a), Err(Error::HasChildren(_))));
     drop(driver.destroy("c1").unwrap());
     drop(driver.remove(&b).unwrap());
+}
+
+fn containers_of_another_driver_are_named(open: Open<'_>, root: &Path) {
+    let driver = open(root);
+    std::fs::create_dir_all(root.with_file_name("other").join("containers/c1")).unwrap();
+    let error = driver.mounts("c1").unwrap_err();
+    assert!(matches!(&error, Error::Elsewhere { driver, .. } if driver == "other"), "{error}");
+    drop(driver.destroy("c1").unwrap());
+    assert!(root.with_file_name("other").join("containers/c1").exists());
 }
 
 fn names_cannot_escape(open: Open<'_>, root: &Path) {

@@ -6,20 +6,25 @@
 //! [`Snapshotter`] for a walk through both.
 
 mod changes;
+mod compare;
 #[cfg(test)]
 mod contract;
 mod detached;
 mod overlay;
+mod shelf;
 mod tree;
+mod whole;
 
 use std::fmt::Debug;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use oci::Digest;
 
 pub use overlay::Overlay;
+pub use whole::Whole;
 
 /// Refused or failed operations; each names its object.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +37,10 @@ pub enum Error {
     InUse { layer: Digest, container: String },
     #[error("read-write layer of container {0} not found")]
     NoContainer(String),
+    #[error(
+        "the files of container {container} are kept by the storage driver {driver}: start the daemon with --storage-driver {driver} to use them"
+    )]
+    Elsewhere { container: String, driver: String },
     #[error("read-write layer of container {0} exists already")]
     ContainerExists(String),
     #[error("{0:?} is not a valid container ID")]
@@ -40,6 +49,14 @@ pub enum Error {
     Parent(Digest),
     #[error("layer {0} cannot be kept: its short name is taken by another")]
     ShortName(Digest),
+    #[error("error initializing graphdriver: driver not supported: {0}")]
+    Driver(String),
+    #[error(
+        "error initializing graphdriver: btrfs: prerequisites for driver not satisfied (wrong filesystem?): {0} is not on btrfs"
+    )]
+    NotBtrfs(PathBuf),
+    #[error("the storage driver {0} cannot limit what a container writes")]
+    NoLimit(&'static str),
     #[error("cannot {operation} {path}: {source}")]
     Io { operation: &'static str, path: PathBuf, source: io::Error },
 }
@@ -51,9 +68,18 @@ pub struct Layer {
     pub parent: Option<Digest>,
     /// Bytes of file content in this layer alone.
     pub bytes: u64,
-    /// Directory with the layer's own content. In the overlay driver what it hides of lower layers is there in
-    /// overlayfs' own form (character device 0/0, `trusted.overlay.opaque`).
+    /// Directory with the layer's content, in the driver's form.
     pub directory: PathBuf,
+}
+
+/// What a layer's directory holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// What the layer itself brings. What it hides of lower layers is there in overlayfs' own form (character device
+    /// 0/0, `trusted.overlay.opaque`).
+    Difference,
+    /// Everything that the layer and those below it show together.
+    Whole,
 }
 
 /// How a container's root filesystem is put together.
@@ -62,6 +88,17 @@ pub enum Mounts {
     /// One overlayfs mount. `lowers` has the topmost layer first and may be empty (an image from scratch): overlayfs
     /// wants at least one lower directory, so then bind `upper` itself.
     Overlay { lowers: Vec<PathBuf>, upper: PathBuf, work: PathBuf },
+    /// The directory itself, to be bound.
+    Tree(PathBuf),
+}
+
+/// Where a container's own changes are to be read, to make an archive of them.
+#[derive(Debug)]
+pub enum Difference {
+    /// All that is in this directory, which has removals in overlayfs' own form.
+    Upper(PathBuf),
+    /// These paths of the container's whole tree.
+    Paths { root: OwnedFd, changes: Vec<Change> },
 }
 
 /// Bytes and inodes below a directory, hard links counted once.
@@ -97,6 +134,8 @@ pub struct Stage {
     holder: PathBuf,
     parent: Option<Digest>,
     lowers: Vec<PathBuf>,
+    form: Form,
+    remove: shelf::Remove,
 }
 
 impl Stage {
@@ -105,8 +144,14 @@ impl Stage {
         self.holder.join("fs")
     }
 
+    /// What the directory is to become. A whole one begins as a copy of what it lies on, and what the layer hides is to
+    /// be removed from it.
+    pub fn form(&self) -> Form {
+        self.form
+    }
+
     /// Directories of the layers below, topmost first: who unpacks finds there what a directory looks like that the
-    /// new layer passes through but does not carry.
+    /// new layer passes through but does not carry. None for a whole directory, which has them itself.
     pub fn lowers(&self) -> &[PathBuf] {
         &self.lowers
     }
@@ -115,7 +160,7 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         // Swept at the next open if it fails now.
-        let _ = tree::remove(&self.holder);
+        let _ = (self.remove)(&self.holder);
     }
 }
 
@@ -125,24 +170,25 @@ impl Drop for Stage {
 #[must_use = "dropping it is the slow part"]
 pub struct Rest {
     path: PathBuf,
+    remove: shelf::Remove,
 }
 
 impl Drop for Rest {
     fn drop(&mut self) {
-        let _ = tree::remove(&self.path);
+        let _ = (self.remove)(&self.path);
     }
 }
 
 /// A driver.
 ///
 /// **An image comes in**, lowest layer first:
-/// 1. [`stage`](Self::stage) gives an empty directory on the parent's chain ID; the caller unpacks into
+/// 1. [`stage`](Self::stage) gives a directory on the parent's chain ID; the caller unpacks into
 ///    [`Stage::directory`] and learns the diff ID and so the chain ID.
 /// 2. [`commit`](Self::commit) names the layer, in one step; another one of the same chain ID that came first wins.
 /// 3. After the last layer, [`sync`](Self::sync) makes all of it survive a loss of power; then the caller records the
 ///    image.
 ///
-/// **A container lives**: [`create`](Self::create) makes its read-write layer (a few `mkdir`s, no sync),
+/// **A container lives**: [`create`](Self::create) makes its read-write layer (overlay: a few `mkdir`s, no sync),
 /// [`mounts`](Self::mounts) says what to mount, [`usage`](Self::usage) how much it wrote, [`destroy`](Self::destroy)
 /// takes it away. [`adopt`](Self::adopt) turns it into a layer instead (a build step).
 ///
@@ -153,9 +199,13 @@ pub trait Snapshotter: Debug + Send + Sync {
     /// Name as `info` shows it, for example `overlay2`.
     fn driver(&self) -> &'static str;
 
+    /// What layers' directories hold here.
+    fn form(&self) -> Form;
+
     fn stage(&self, parent: Option<&Digest>) -> Result<Stage, Error>;
 
-    /// Puts a stage that was begun on nothing onto a layer that has come to be there meanwhile.
+    /// Puts a stage that was begun on nothing onto a layer that has come to be there meanwhile. Whole directories stay on
+    /// what they were begun on.
     fn reparent(&self, stage: Stage, parent: &Digest) -> Result<Stage, Error>;
 
     /// Names a filled stage. `bytes` is kept and reported as [`Layer::bytes`].
@@ -201,11 +251,37 @@ pub trait Snapshotter: Debug + Send + Sync {
     /// What a container changed, sorted by path.
     fn changes(&self, container: &str) -> Result<Vec<Change>, Error>;
 
+    /// The same, to be read.
+    fn difference(&self, container: &str) -> Result<Difference, Error>;
+
     /// Removes a read-write layer; one that is not there is no error.
     fn destroy(&self, container: &str) -> Result<Rest, Error>;
 
     /// Blocks until every committed layer is on disk.
     fn sync(&self) -> Result<(), Error>;
+}
+
+/// Opens the driver of this name, whose folder is in `root`. Without a name, the first that was used there before, or
+/// else the first that works there: overlay, btrfs, vfs.
+pub fn open(root: &Path, name: Option<&str>) -> Result<Arc<dyn Snapshotter>, Error> {
+    let found = ["overlay", "btrfs", "vfs"].into_iter().find(|folder| root.join(folder).is_dir());
+    let folder = match name.or(found) {
+        Some(name) => name,
+        None => {
+            std::fs::create_dir_all(root).map_err(io("create", root))?;
+            match Overlay::works_in(root) {
+                Ok(()) => "overlay",
+                Err(_) if whole::is_on_btrfs(root).unwrap_or(false) => "btrfs",
+                Err(_) => "vfs",
+            }
+        }
+    };
+    Ok(match folder {
+        "overlay" | "overlay2" | "overlayfs" => Arc::new(Overlay::open(&root.join("overlay"))?),
+        "vfs" | "native" => Arc::new(Whole::vfs(&root.join("vfs"))?),
+        "btrfs" => Arc::new(Whole::btrfs(&root.join("btrfs"))?),
+        other => return Err(Error::Driver(other.to_owned())),
+    })
 }
 
 /// A directory entry's name that cannot lead anywhere else.

@@ -4,7 +4,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -13,12 +13,18 @@ use rustix::fs::{Mode, OFlags};
 use crate::{DEPTH_MAX, Usage};
 
 pub fn remove(path: &Path) -> io::Result<()> {
+    let (parent, name) = split(path)?;
+    sys::remove_tree(parent.as_fd(), &name)
+}
+
+/// The directory that a path's last name is in, and that name.
+pub fn split(path: &Path) -> io::Result<(OwnedFd, CString)> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
-    let parent = rustix::fs::open(parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let name = CString::new(name.as_bytes())?;
-    sys::remove_tree(parent.as_fd(), &name)
+    // Not as a mere place (`O_PATH`): subvolumes are made and dropped by ioctl.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok((rustix::fs::open(parent, flags, Mode::empty())?, CString::new(name.as_bytes())?))
 }
 
 pub fn usage(path: &Path) -> io::Result<Usage> {

@@ -4,8 +4,10 @@
 //! nothing of containers. Everything here is synchronous; what needs a single-threaded process says so.
 
 pub mod bpf;
+pub mod btrfs;
 pub mod channel;
 mod content;
+mod copy;
 pub mod memory;
 pub mod mount;
 pub mod netlink;
@@ -21,6 +23,7 @@ mod tree;
 
 pub use channel::Channel;
 pub use content::copy_content;
+pub use copy::{Copied, copy_tree, is_empty_directory};
 pub use root::{Graft, Place, Root};
 pub use tree::{TreeUsage, remove_tree, tree_usage};
 

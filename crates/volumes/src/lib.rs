@@ -15,14 +15,12 @@
 //! again, kernels before 6.15 clone no mount that is in no namespace, and people look for their files there. Binds
 //! (`o=bind`) need no such mount.
 
-mod copy;
 mod local;
 mod mount;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use copy::{Copied, copy, is_empty};
 pub use local::{Adopted, Gone, Local, Opened, Refill, Staged};
 pub use mount::{Filesystem, mount, mounted_below, unmount};
 

@@ -89,8 +89,11 @@ pub fn check(config: &Config) -> Result<()> {
         .map_err(|value| anyhow::anyhow!("default cgroup namespace mode ({value}) is invalid"))?;
     one_of(config, "firewall-backend", &["nftables", "iptables"])
         .map_err(|value| anyhow::anyhow!("invalid firewall-backend \"{value}\""))?;
-    one_of(config, "storage-driver", &["overlay", "overlay2", "overlayfs"])
-        .map_err(|value| anyhow::anyhow!("the storage driver {value} is not supported yet; use overlay"))?;
+    one_of(config, "storage-driver", &["overlay", "overlay2", "overlayfs", "btrfs", "vfs", "native"])
+        .map_err(|value| {
+            let text = "error initializing graphdriver: driver not supported";
+            anyhow::anyhow!("{text}: {value}; use overlay2, btrfs or vfs")
+        })?;
     for label in config.list("label") {
         ensure!(
             label.split_once('=').is_some_and(|(key, _)| !key.is_empty()),

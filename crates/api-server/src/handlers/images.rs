@@ -230,12 +230,7 @@ fn inspected(engine: &Engine, found: &Found) -> ImageInspect {
         os_version: config.os_version.clone(),
         size: image.size() as i64,
         virtual_size: None,
-        graph_driver: api_types::container::GraphDriver {
-            name: engine.snapshots().driver().into(),
-            data: image.chain().and_then(|chain| engine.snapshots().layer(chain)).map(|layer| {
-                StringMap::from([("UpperDir".to_string(), layer.directory.to_string_lossy().into_owned())])
-            }),
-        },
+        graph_driver: engine.graph_of_image(image),
         root_fs: RootFs {
             kind: "layers".into(),
             layers: config.rootfs.diff_ids.iter().map(Digest::to_string).collect(),

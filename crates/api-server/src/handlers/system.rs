@@ -124,10 +124,7 @@ pub async fn info(app: &App) -> Outcome {
         containers_stopped: facts.stopped,
         images: facts.images,
         driver: facts.driver,
-        driver_status: vec![
-            ["Backing Filesystem".into(), facts.backing_filesystem],
-            ["Supports d_type".into(), "true".into()],
-        ],
+        driver_status: facts.driver_status,
         plugins: PluginsInfo {
             volume: list(&["local"]),
             network: list(&["bridge", "host", "null"]),

@@ -203,6 +203,7 @@ impl Plan<'_> {
             Mounts::Overlay { lowers, upper, work } => {
                 Rootfs::Overlay { lower: lowers, upper, work, volatile }
             }
+            Mounts::Tree(tree) => Rootfs::Directory(tree),
         })
     }
 

@@ -448,6 +448,7 @@ impl Volumes {
         let failed =
             |error: &dyn std::error::Error| Refusal::from_error(&format!("cannot mount image {name}"), error);
         let image = self.0.images().resolve(id).map_err(|error| crate::images_refusal(&error))?;
+        self.0.images().layers().unpack_missing(&image).map_err(|error| crate::images_refusal(&error))?;
         let Some(chain) = image.chain() else {
             return Err(Refusal::invalid(format!("cannot mount image {name}: it has no layers")));
         };

@@ -120,7 +120,7 @@ impl Keeper {
 fn is_empty_directory(path: &Path) -> bool {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let opened = rustix::fs::open(path, flags, Mode::empty());
-    opened.is_ok_and(|directory| volumes::is_empty(directory).unwrap_or(false))
+    opened.is_ok_and(|directory| sys::is_empty_directory(directory).unwrap_or(false))
 }
 
 fn fill_backing(name: &str, backing: &Backing, data: &Path, find: Find<'_>) -> Result<u64, Refusal> {
@@ -153,11 +153,11 @@ fn fill_directory(name: &str, path: &Path, find: Find<'_>) -> Result<u64, Refusa
         Err(rustix::io::Errno::NOENT) => return Ok(0),
         Err(errno) => return Err(failed(&std::io::Error::from(errno))),
     };
-    if !volumes::is_empty(&target).map_err(|error| failed(&error))? {
+    if !sys::is_empty_directory(&target).map_err(|error| failed(&error))? {
         return Ok(0);
     }
     let Some(source) = find()? else { return Ok(0) };
-    match volumes::copy(&source, &target) {
+    match sys::copy_tree(&source, &target) {
         Ok(copied) => Ok(copied.entries),
         Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
             Err(failed(&error).hint("the disk is full: see what takes the space with system df"))

@@ -1,7 +1,7 @@
-//! Copy-up: a new volume gets what the image has at its place.
+//! Copying a tree with all that belongs to it: owners, modes, times, attributes, hard links and holes.
 //!
-//! By descriptor only: names are looked up one at a time and links are never followed, so neither an image nor a
-//! container that uses the volume meanwhile can lead a write elsewhere.
+//! By descriptor only: names are looked up one at a time and links are never followed, so nobody who changes either
+//! tree meanwhile can lead a write elsewhere. Content is shared where the filesystem can (reflinks).
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, OsStr};
@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
-use sys::Root;
+
+use crate::{Root, copy_content, remove_tree};
 
 /// Levels of directories that are copied; each holds two descriptors open.
 const DEPTH_MAX: usize = 250;
@@ -29,7 +30,7 @@ pub struct Copied {
 }
 
 /// Whether a directory has nothing in it.
-pub fn is_empty(directory: impl AsFd) -> io::Result<bool> {
+pub fn is_empty_directory(directory: impl AsFd) -> io::Result<bool> {
     let directory = rustix::fs::openat(directory, c".", DIRECTORY, Mode::empty())?;
     for entry in Dir::new(directory)? {
         if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
@@ -41,7 +42,7 @@ pub fn is_empty(directory: impl AsFd) -> io::Result<bool> {
 
 /// Copies what is in the directory `from` into the empty directory `to`, which takes on owner, mode, times and
 /// attributes of `from`. A failure removes what was copied.
-pub fn copy(from: impl AsFd, to: impl AsFd) -> io::Result<Copied> {
+pub fn copy_tree(from: impl AsFd, to: impl AsFd) -> io::Result<Copied> {
     let from = rustix::fs::openat(from, c".", DIRECTORY, Mode::empty())?;
     let to = rustix::fs::openat(to, c".", DIRECTORY, Mode::empty())?;
     let mut copier = Copier {
@@ -56,7 +57,7 @@ pub fn copy(from: impl AsFd, to: impl AsFd) -> io::Result<Copied> {
         copier.directory(from.as_fd(), to.as_fd()).and_then(|()| finish(from.as_fd(), to.as_fd(), &stat));
     if let Err(error) = copied {
         for name in &copier.top {
-            let _ = sys::remove_tree(to.as_fd(), name);
+            let _ = remove_tree(to.as_fd(), name);
         }
         return Err(error);
     }
@@ -129,7 +130,7 @@ impl Copier {
                 let create = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | NOFOLLOW;
                 let written = rustix::fs::openat(to, name, create, Mode::from_raw_mode(0o600))?;
                 let size = u64::try_from(stat.st_size).unwrap_or(0);
-                sys::copy_content(&read, &written, size)?;
+                copy_content(&read, &written, size)?;
                 self.done.bytes += size;
                 finish(read.as_fd(), written.as_fd(), stat)
             }
@@ -252,7 +253,7 @@ mod tests {
         )
         .unwrap();
         std::fs::set_permissions(from.join("pipe"), std::fs::Permissions::from_mode(0o622)).unwrap();
-        let copied = copy(open(&from), open(&to)).unwrap();
+        let copied = copy_tree(open(&from), open(&to)).unwrap();
         assert_eq!(copied.entries, 7);
         let meta = |path: &str| std::fs::symlink_metadata(to.join(path)).unwrap();
         assert_eq!(std::fs::read(to.join("a/file")).unwrap(), b"text");
@@ -272,7 +273,10 @@ mod tests {
         if rustix::fs::getxattr(from.join("a"), "trusted.kept", &mut value[..]).is_ok() {
             assert_eq!(rustix::fs::getxattr(to.join("a"), "trusted.kept", &mut value[..]), Ok(1));
         }
-        assert!(!is_empty(open(&to)).unwrap() && is_empty(open(&to.join("a/b"))).is_ok_and(|empty| !empty));
+        assert!(
+            !is_empty_directory(open(&to)).unwrap()
+                && is_empty_directory(open(&to.join("a/b"))).is_ok_and(|empty| !empty)
+        );
     }
 
     #[test]
@@ -286,7 +290,7 @@ mod tests {
         std::fs::create_dir_all(&deep).unwrap();
         std::fs::write(from.join("file"), "x").unwrap();
         std::fs::create_dir(&to).unwrap();
-        assert!(copy(open(&from), open(&to)).is_err());
-        assert!(is_empty(open(&to)).unwrap());
+        assert!(copy_tree(open(&from), open(&to)).is_err());
+        assert!(is_empty_directory(open(&to)).unwrap());
     }
 }

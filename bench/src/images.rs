@@ -1,0 +1,296 @@
+//! Images on their way: pulled, loaded, saved and pushed, beside what the same bytes cost without an engine.
+//!
+//! The registry is the distribution registry (Debian: `docker-registry`), started in the host of whoever is measured, on
+//! one folder for all. Its image has five layers of this machine's own programs and libraries.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use sha2::{Digest, Sha256};
+use testkit::{Bed, Deadline};
+
+use crate::Plan;
+use crate::measure::{Subject, milliseconds, say, shell};
+use crate::memory;
+use crate::samples::{Kind, Samples, Who};
+
+const ADDRESS: &str = "127.0.0.1:5000";
+const IMAGE: &str = "127.0.0.1:5000/bench:1";
+/// Bytes of each of the five layers, before they are compressed.
+const LAYER_BYTES: u64 = 60_000_000;
+
+/// Where everything is that is measured.
+struct Place {
+    folder: PathBuf,
+    registry: PathBuf,
+}
+
+pub fn measure(plan: &Plan, subjects: &mut [Subject], samples: &mut Samples) -> anyhow::Result<()> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found =
+        std::env::split_paths(&path).map(|folder| folder.join("docker-registry")).find(|file| file.is_file());
+    let Some(registry) = found else {
+        say("images are left out: there is no docker-registry");
+        return Ok(());
+    };
+    let Some(first) = subjects.iter().position(|subject| subject.who == Who::Corten) else { return Ok(()) };
+    let place = Place { folder: subjects[first].bed.folder("images"), registry };
+    say("images: making one");
+    place.prepare(&subjects[first])?;
+    for repeat in 0..plan.repeats {
+        for subject in &mut *subjects {
+            say(&format!("images, {} of {}: {}", repeat + 1, plan.repeats, subject.who.name()));
+            place.floors(samples)?;
+            subject.images(&place, repeat, samples)?;
+        }
+    }
+    Ok(())
+}
+
+impl Place {
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Makes the layers, and lets Corten bring them to the registry and save them as an archive.
+    fn prepare(&self, maker: &Subject) -> anyhow::Result<()> {
+        let mut files = Vec::new();
+        for root in ["/usr/bin", "/usr/sbin", "/usr/lib"] {
+            list(Path::new(root), &mut files)?;
+        }
+        files.sort();
+        let mut files = files.into_iter();
+        let (mut layers, mut diff_ids) = (Vec::new(), Vec::new());
+        for number in 1..=5 {
+            let mut bytes = 0;
+            let part: Vec<String> = files
+                .by_ref()
+                .take_while(|(_, size)| {
+                    bytes += size;
+                    bytes < LAYER_BYTES
+                })
+                .map(|(path, _)| path)
+                .collect();
+            ensure!(!part.is_empty(), "this machine has too few programs for an image");
+            fs::write(self.at("list"), part.join("\0"))?;
+            let name = format!("{number}.tar");
+            let tar = format!("cd {} && tar --null -T list -cf {name} 2>/dev/null", self.folder.display());
+            shell("true", &tar)?;
+            diff_ids.push(format!("sha256:{}", sum(&self.at(&name))?));
+            layers.push(name);
+        }
+        let config = serde_json::json!({
+            "architecture": testkit::image::architecture(), "os": "linux", "config": { "Cmd": ["/none"] },
+            "rootfs": { "type": "layers", "diff_ids": diff_ids },
+        });
+        fs::write(self.at("config.json"), config.to_string())?;
+        let manifest =
+            serde_json::json!([{ "Config": "config.json", "RepoTags": [IMAGE], "Layers": layers }]);
+        fs::write(self.at("manifest.json"), manifest.to_string())?;
+        let names = layers.join(" ");
+        let folder = self.folder.display();
+        shell("true", &format!("cd {folder} && tar -cf plain.tar config.json manifest.json {names}"))?;
+        maker.cli(&["load", "-q", "-i", &format!("{folder}/plain.tar")])?;
+        let running = self.serve(&maker.bed)?;
+        maker.cli(&["push", "-q", IMAGE])?;
+        maker.cli(&["rmi", IMAGE])?;
+        // What is pulled is saved as it came: compressed.
+        maker.cli(&["pull", "-q", IMAGE])?;
+        maker.cli(&["save", "-o", &format!("{folder}/saved.tar"), IMAGE])?;
+        maker.cli(&["rmi", IMAGE])?;
+        drop(running);
+        shell("true", &format!("cd {folder} && for n in 1 2 3 4 5; do gzip -n $n.tar; done; rm plain.tar"))?;
+        Ok(())
+    }
+
+    /// The registry, for as long as what this gives lives.
+    fn serve(&self, bed: &Bed) -> anyhow::Result<Running> {
+        let config = format!(
+            "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\nstorage: {{filesystem: {{rootdirectory: \
+             {}}}}}\nhttp: {{addr: \"{ADDRESS}\"}}\n",
+            self.at("registry").display()
+        );
+        fs::write(self.at("registry.yml"), config)?;
+        let mut command = bed.host().command(&self.registry);
+        command.arg("serve").arg(self.at("registry.yml"));
+        let log = File::create(self.at("registry.log"))?;
+        let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
+        let inner = bed.host().inner(&child);
+        let running = Running { child, inner };
+        let up = bed.host().in_network(|| {
+            let tried = || std::net::TcpStream::connect(ADDRESS).is_ok().then_some(());
+            Deadline::after(Duration::from_secs(20)).poll(tried).is_some()
+        });
+        ensure!(up, "the registry did not come up: {}", fs::read_to_string(self.at("registry.log"))?);
+        Ok(running)
+    }
+
+    /// What the same bytes cost on two cores, and on the disk.
+    fn floors(&self, samples: &mut Samples) -> anyhow::Result<()> {
+        let start = Instant::now();
+        two_at_a_time(5, |number| inflate(&self.at(&format!("{}.tar.gz", number + 1))))?;
+        let took = milliseconds(start);
+        samples.add(Kind::PullCold, Who::Floor, took);
+        samples.add(Kind::ImageLoad, Who::Floor, took);
+        let folder = self.folder.display();
+        let copied =
+            shell(&format!("cd {folder}; rm -f copy; sync"), &format!("cd {folder}; cp saved.tar copy"))?;
+        samples.add(Kind::ImageSave, Who::Floor, copied);
+        let fresh = self.at("fresh");
+        fresh_file(&self.at("1.tar.gz"), &fresh)?;
+        let start = Instant::now();
+        archive::gzip(File::open(&fresh)?, 2, |_| Ok(()))?;
+        samples.add(Kind::ImagePush, Who::Floor, milliseconds(start));
+        Ok(())
+    }
+}
+
+/// A registry that runs.
+struct Running {
+    child: Child,
+    inner: Option<u32>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let pid = self.inner.and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed()));
+        if let Some(pid) = pid {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+        let _ = self.child.wait();
+    }
+}
+
+impl Subject {
+    fn images(&mut self, place: &Place, repeat: usize, samples: &mut Samples) -> anyhow::Result<()> {
+        let running = place.serve(&self.bed)?;
+        let text = |path: PathBuf| path.to_string_lossy().into_owned();
+        let insecure: &[&str] = if self.who == Who::Podman { &["--tls-verify=false"] } else { &[] };
+        let quiet = |verb: &'static str, name: &str| -> Vec<String> {
+            let words = [verb, "-q"].into_iter().chain(insecure.iter().copied()).chain([name]);
+            words.map(str::to_owned).collect()
+        };
+        let run = |words: &[String]| self.cli(&words.iter().map(String::as_str).collect::<Vec<_>>());
+        let settle = || shell("true", "sync");
+
+        settle()?;
+        memory::forget_peaks(self.bed.host());
+        samples.add(Kind::PullCold, self.who, run(&quiet("pull", IMAGE))?);
+        if self.who != Who::Podman {
+            samples.add(Kind::PullMemory, self.who, memory::daemon_peak(self.bed.host()));
+            samples.add(Kind::PullUnchanged, self.who, self.pull_again()?);
+        }
+
+        let saved = place.at("own.tar");
+        settle()?;
+        samples.add(
+            Kind::ImageSave,
+            self.who,
+            run(&["save", "-o", &text(saved.clone()), IMAGE].map(String::from))?,
+        );
+        fs::remove_file(saved)?;
+
+        // A layer that nobody has seen, on top of the image.
+        let fresh = place.at("fresh");
+        fresh_file(&place.at("1.tar.gz"), &fresh)?;
+        let name = format!("fresh-{}-{repeat}", self.who.name().to_lowercase());
+        let pushed = format!("{ADDRESS}/bench:{name}");
+        self.cli(&["create", "--name", &name, "--network", "none", IMAGE, "/none"])?;
+        self.cli(&["cp", &text(fresh), &format!("{name}:/fresh")])?;
+        self.cli(&["commit", &name, &pushed])?;
+        self.cli(&["rm", &name])?;
+        settle()?;
+        samples.add(Kind::ImagePush, self.who, run(&quiet("push", &pushed))?);
+        self.cli(&["rmi", &pushed, IMAGE])?;
+        drop(running);
+
+        settle()?;
+        let archive = text(place.at("saved.tar"));
+        samples.add(Kind::ImageLoad, self.who, run(&["load", "-q", "-i", &archive].map(String::from))?);
+        self.cli(&["rmi", IMAGE])?;
+        Ok(())
+    }
+
+    /// A pull of what is there already, through the API.
+    fn pull_again(&self) -> anyhow::Result<f64> {
+        let mut http = self.bed.http();
+        let mut took = f64::MAX;
+        for _ in 0..3 {
+            let start = Instant::now();
+            let answer =
+                http.ask("POST", &format!("/images/create?fromImage={ADDRESS}/bench&tag=1"), None)?;
+            ensure!(answer.text().contains("up to date"), "{answer:?}");
+            took = took.min(milliseconds(start));
+        }
+        Ok(took)
+    }
+}
+
+/// Files below a folder with their sizes; what is linked elsewhere or large is left out.
+fn list(folder: &Path, files: &mut Vec<(String, u64)>) -> anyhow::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let found = entry.metadata()?;
+        if found.is_dir() {
+            list(&entry.path(), files)?;
+        } else if found.is_file() && found.len() < 20 << 20 {
+            files.push((entry.path().to_string_lossy().into_owned(), found.len()));
+        }
+    }
+    Ok(())
+}
+
+fn sum(path: &Path) -> anyhow::Result<String> {
+    let said = Command::new("sha256sum").arg(path).output()?.stdout;
+    Ok(String::from_utf8(said)?.split(' ').next().context("sha256sum")?.to_owned())
+}
+
+/// What a pull cannot do without for one layer: both digests, and what is compressed as it was.
+fn inflate(path: &Path) -> anyhow::Result<()> {
+    struct Hashed<R>(R, Sha256);
+    impl<R: Read> Read for Hashed<R> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let count = self.0.read(buffer)?;
+            self.1.update(&buffer[..count]);
+            Ok(count)
+        }
+    }
+    let compressed = io::BufReader::with_capacity(256 << 10, Hashed(File::open(path)?, Sha256::new()));
+    let mut plain = Hashed(flate2::bufread::GzDecoder::new(compressed), Sha256::new());
+    let mut buffer = vec![0; 256 << 10];
+    while plain.read(&mut buffer)? > 0 {}
+    std::hint::black_box((plain.1.finalize(), plain.0.into_inner().into_inner().1.finalize()));
+    Ok(())
+}
+
+/// The content of a layer behind something that was never there before.
+fn fresh_file(layer: &Path, to: &Path) -> anyhow::Result<()> {
+    let mut file = File::create(to)?;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+    file.write_all(now.as_nanos().to_string().as_bytes())?;
+    io::copy(&mut flate2::read::GzDecoder::new(File::open(layer)?), &mut file)?;
+    Ok(())
+}
+
+fn two_at_a_time(count: usize, work: impl Fn(usize) -> anyhow::Result<()> + Sync) -> anyhow::Result<()> {
+    let next = AtomicUsize::new(0);
+    let worker = || {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= count {
+                return Ok(());
+            }
+            work(number)?;
+        }
+    };
+    std::thread::scope(|scope| {
+        let other = scope.spawn(worker);
+        let own = worker();
+        own.and(other.join().expect("no panic"))
+    })
+}
