@@ -291,6 +291,8 @@ fn lists_for_people_and_for_programs() {
     let short = &multi.ids[0]["sha256:".len()..][..12];
     let ran = bed.run(&["images"]);
     let lines: Vec<&str> = ran.ok().lines().collect();
+    assert_eq!((lines[0].trim(), lines[1]), ("Info ->  U In Use", ""));
+    let lines = &lines[2..];
     assert!(
         lines[0].starts_with("IMAGE ")
             && lines[0].ends_with("ID             DISK USAGE   CONTENT SIZE   EXTRA"),
