@@ -26,6 +26,8 @@ pub struct BedOptions {
     /// A shell script that runs on the host before the first daemon starts; `$FOLDER` is the host's folder, and the
     /// daemon's data root is `data` in it.
     pub setup: String,
+    /// The daemon's data root is a disk of its own with so many bytes, which only the host sees.
+    pub disk_bytes: Option<u64>,
 }
 
 impl Default for BedOptions {
@@ -35,6 +37,7 @@ impl Default for BedOptions {
             flags: Vec::new(),
             environment: Vec::new(),
             setup: String::new(),
+            disk_bytes: None,
         }
     }
 }
@@ -82,6 +85,11 @@ impl Bed {
         let host = options.engine.host();
         if !options.setup.is_empty() {
             host.shell(&format!("FOLDER='{}'\n{}", host.folder().display(), options.setup)).ok();
+        }
+        if let Some(bytes) = options.disk_bytes {
+            let data = host.folder().join("data");
+            fs::create_dir_all(&data).expect("the data root");
+            host.shell(&format!("mount -t tmpfs -o size={bytes},mode=710 tmpfs {}", data.display())).ok();
         }
         let mut bed = Self { daemon: None, pid: None, before: None, options, host };
         bed.start();

@@ -299,6 +299,10 @@ fn lists_for_people_and_for_programs() {
     has(&ran.stderr, &["WARNING: This output is designed for human readability."]);
     let tree = bed.run(&["images", "--tree"]);
     has(tree.ok(), &[&format!("├─ linux/{}", foreign()), &format!("└─ linux/{}", image::architecture())]);
+    each_client(&bed, |client, _| {
+        let tree = bed.cli(client, &["images", "--tree"]);
+        has(tree.ok(), &[&format!("├─ linux/{}", foreign()), &multi.name, &short[..12]]);
+    });
     has(bed.run(&["images", "--tree", "-q"]).fails(1), &["--quiet is not yet supported with --tree"]);
     let digests = bed.run(&["images", "--digests", "lib/multi"]);
     assert_eq!(digests.ok().lines().count(), 1, "the name is of another registry");
@@ -323,6 +327,40 @@ fn lists_for_people_and_for_programs() {
         });
     }
     bed.run(&["rm", "user"]).ok();
+}
+
+#[test]
+fn builds_take_the_platform_that_they_are_for() {
+    if is_peer() {
+        return;
+    }
+    let bed = Bed::empty();
+    let registry = Registry::start(bed.host());
+    let multi = multi(&registry, "lib/multi", "1", false);
+    let context = bed.folder("context");
+    std::fs::write(context.join("Dockerfile"), format!("FROM {}\nCOPY more /more\n", multi.name))
+        .expect("file");
+    std::fs::write(context.join("more"), "more").expect("file");
+    let path = context.to_str().expect("path");
+    for architecture in [image::architecture(), foreign(), image::architecture()] {
+        let platform = format!("linux/{architecture}");
+        let mut build = bed.command(Client::Own);
+        build.env("DOCKER_BUILDKIT", "0").args([
+            "build",
+            "-q",
+            "--platform",
+            &platform,
+            "-t",
+            architecture,
+            path,
+        ]);
+        testkit::run(&mut build).ok();
+        let built =
+            bed.run(&["image", "inspect", "-f", "{{.Architecture}} {{len .RootFS.Layers}}", architecture]);
+        let layers = if architecture == foreign() { 2 } else { 3 };
+        assert_eq!(built.ok(), format!("{architecture} {layers}"));
+    }
+    has(bed.run(&["system", "check"]).ok(), &["everything is whole"]);
 }
 
 #[test]

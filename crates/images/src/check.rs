@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::io::Read;
 use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use metadata::Batch;
 use oci::{Descriptor, Digest, Hasher, Reference};
@@ -15,6 +16,9 @@ use oci::{Descriptor, Digest, Hasher, Reference};
 use crate::index::StoredIndex;
 use crate::state::{self, State, StoredImage, Target, Unusable};
 use crate::{Error, Images};
+
+/// How long the layer of a container that is gone may still be there.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// What is wrong with a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -200,6 +204,9 @@ impl Checkup<'_> {
         for index in &indexes {
             self.check_index(index, &mut looked, repair, &mut report)?;
         }
+        if repair {
+            self.forget_lost_layers();
+        }
         for image in &all {
             self.check_image(image, &mut looked, repair, &mut report)?;
         }
@@ -261,46 +268,60 @@ impl Checkup<'_> {
         for blob in blobs.filter(|blob| seen.insert(blob.digest.clone())) {
             let Some(damage) = self.look(blob, looked) else { continue };
             whole = false;
-            let gone = repair.then(|| self.drop_image(image, &blob.digest)).transpose()?;
+            let gone = repair.then(|| self.drop_image(image, Some(&blob.digest))).transpose()?;
             let problem = Problem::Blob { of: of.clone(), blob: blob.digest.clone(), damage };
             report.findings.push(Finding { problem, repair: gone });
         }
-        for (place, chain) in image.chains.iter().enumerate() {
-            let present = self.0.snapshots.layer(chain).is_some_and(|layer| layer.directory.is_dir());
-            if present {
-                continue;
-            }
-            let fixed = (repair && whole).then(|| self.unpack_again(image, place)).transpose()?;
-            let problem = Problem::Layer { of: of.clone(), chain: chain.clone() };
-            let fixed = match (fixed, repair) {
-                (Some(Some(text)), _) => Some(text),
-                (_, true) => Some(self.drop_image(image, chain)?),
-                _ => None,
+        let missing: Vec<&Digest> = image.chains.iter().filter(|chain| !self.has_layer(chain)).collect();
+        for chain in missing {
+            let fixed = match repair {
+                false => None,
+                true if whole && self.unpack_again(image, chain)? => Some("unpacked it again".to_owned()),
+                true => Some(self.drop_image(image, None)?),
             };
+            let problem = Problem::Layer { of: of.clone(), chain: chain.clone() };
             report.findings.push(Finding { problem, repair: fixed });
         }
         Ok(())
     }
 
-    /// Brings a layer back from its archive; none if that did not help.
-    fn unpack_again(self, image: &StoredImage, place: usize) -> Result<Option<String>, Error> {
+    /// Forgets layers whose directories are gone: they are in the way of new ones. Those that somebody uses stay.
+    fn forget_lost_layers(self) {
+        let snapshots = &self.0.snapshots;
+        loop {
+            // A layer can only go after those above it.
+            let lost = snapshots.layers().into_iter().filter(|layer| !layer.directory.is_dir());
+            if lost.filter(|layer| snapshots.remove(&layer.chain).is_ok()).count() == 0 {
+                return;
+            }
+        }
+    }
+
+    fn has_layer(self, chain: &Digest) -> bool {
+        self.0.snapshots.layer(chain).is_some_and(|layer| layer.directory.is_dir())
+    }
+
+    /// Brings a layer back from its archive. Whether that helped: what a container lies on cannot be replaced.
+    fn unpack_again(self, image: &StoredImage, chain: &Digest) -> Result<bool, Error> {
+        let Some(place) = image.chains.iter().position(|known| known == chain) else { return Ok(false) };
         let mut pins = self.0.pins();
-        let (layer, chain) = (&image.layers[place], &image.chains[place]);
+        let layer = &image.layers[place];
         pins.blob(&layer.blob.digest);
         pins.chain(chain);
         let parent = place.checked_sub(1).map(|below| &image.chains[below]);
-        // A layer without its directory is in the way of a new one.
-        drop(self.0.snapshots.remove(chain));
-        let layers = self.0.layers();
-        let unpacked =
-            layers.unpack_one(&layer.blob.digest, place, &layer.diff_id, parent, chain, &mut |_, _| {});
-        match unpacked {
-            Ok(_) => {
-                self.0.snapshots.sync()?;
-                Ok(Some("unpacked it again".to_owned()))
-            }
-            Err(_) => Ok(None),
+        let unpacked = self.0.layers().unpack_one(
+            &layer.blob.digest,
+            place,
+            &layer.diff_id,
+            parent,
+            chain,
+            &mut |_, _| {},
+        );
+        if unpacked.is_err() || !self.has_layer(chain) {
+            return Ok(false);
         }
+        self.0.snapshots.sync()?;
+        Ok(true)
     }
 
     fn check_containers(
@@ -316,13 +337,18 @@ impl Checkup<'_> {
                 report.findings.push(Finding { problem, repair: None });
             }
         }
-        for container in layers {
-            // Builds name theirs differently, and take them away themselves.
-            let of_a_container =
-                container.len() == 64 && container.bytes().all(|byte| byte.is_ascii_hexdigit());
-            if !of_a_container || (containers.exists)(&container) {
-                continue;
-            }
+        // Builds name theirs differently, and take them away themselves.
+        let of_a_container =
+            |name: &String| name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let is_orphan = |name: &String| of_a_container(name) && !(containers.exists)(name);
+        let mut orphans: Vec<String> = layers.into_iter().filter(is_orphan).collect();
+        if !orphans.is_empty() {
+            // What is on its way out with its container is gone in a moment.
+            std::thread::sleep(GRACE);
+            let left = self.0.snapshots.containers();
+            orphans.retain(|name| left.contains(name) && is_orphan(name));
+        }
+        for container in orphans {
             let gone = repair.then(|| self.0.release(&container)).transpose()?;
             let problem = Problem::OrphanWritableLayer { container };
             report.findings.push(Finding { problem, repair: gone.map(|_| "removed it".to_owned()) });
@@ -452,10 +478,12 @@ impl Checkup<'_> {
 
     /// Drops an image that cannot be whole, from its indexes as well. The blob that is bad goes in any case: while it is
     /// there, no pull would bring a good one.
-    fn drop_image(self, image: &Arc<StoredImage>, bad: &Digest) -> Result<String, Error> {
+    fn drop_image(self, image: &Arc<StoredImage>, bad: Option<&Digest>) -> Result<String, Error> {
         let Checkup(images) = self;
         let change = images.lock_change();
-        images.content.delete(bad)?;
+        if let Some(bad) = bad {
+            images.content.delete(bad)?;
+        }
         let mut state = images.read().clone();
         if state.images.remove(&image.id).is_none() {
             return Ok("dropped the image".to_owned());
@@ -474,6 +502,8 @@ impl Checkup<'_> {
             }
         }
         let names = self.forget_targets(&change, &mut state, &gone)?;
+        let (blobs, chains) = (image.blobs().cloned().collect(), image.chains.iter().cloned().collect());
+        images.discard(&change, &blobs, &chains)?;
         Ok(match names.is_empty() {
             true => "dropped the image".to_owned(),
             false => format!("dropped the image, and with it the names {}", names.join(", ")),
@@ -510,6 +540,8 @@ impl Checkup<'_> {
             }
         }
         state.remove(&target);
+        drop(state);
+        images.write_index()?;
         Ok(format!("dropped the index; its names are those of image {} now", shown.id.short()))
     }
 
@@ -531,11 +563,13 @@ impl Checkup<'_> {
             state.remove_tag(reference);
         }
         *self.0.write() = std::mem::take(state);
+        self.0.write_index()?;
         Ok(references.iter().map(Reference::familiar).collect())
     }
 
     /// Drops a record that cannot be used.
     fn forget(self, record: &Unusable) -> Result<String, Error> {
+        let _change = self.0.lock_change();
         self.0.store.commit(Batch::default().delete(record.table, &record.key))?;
         let mut unusable = self.0.unusable.lock().unwrap_or_else(PoisonError::into_inner);
         unusable.retain(|known| known != record);

@@ -52,6 +52,8 @@ pub enum Error {
     Index(String),
     #[error("invalid filter '{key}={value}'")]
     Filter { key: &'static str, value: String },
+    #[error("no space left on device: {bytes} bytes may be taken, and the archive has more")]
+    NoRoom { bytes: u64 },
     #[error(transparent)]
     Archive(#[from] archive::Error),
     #[error(transparent)]
@@ -91,7 +93,8 @@ impl Error {
             Error::Archive(error) if error.is_invalid_archive() => Kind::Invalid,
             Error::Content(content::Error::Digest { .. } | content::Error::Size { .. }) => Kind::Invalid,
             Error::Content(content::Error::TooLarge(..)) => Kind::Invalid,
-            Error::Archive(_)
+            Error::NoRoom { .. }
+            | Error::Archive(_)
             | Error::Content(_)
             | Error::Snapshot(_)
             | Error::Metadata(_)

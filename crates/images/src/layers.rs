@@ -106,18 +106,19 @@ impl Layers<'_> {
         };
         let root = open(&stage.directory())?;
         let lowers = stage.lowers().iter().map(|lower| open(lower)).collect::<Result<Vec<Root>, Error>>()?;
+        let bytes_max = self.unpack_bytes_max()?;
         let options = UnpackOptions {
             whiteouts: match stage.form() {
                 Form::Difference => Whiteouts::Overlay,
                 Form::Whole => Whiteouts::Remove,
             },
-            limits: archive::Limits { bytes: self.unpack_bytes_max()?, entries: self.0.limits.entries },
+            limits: archive::Limits { bytes: bytes_max, entries: self.0.limits.entries },
             lowers: &lowers,
             lowers_unknown: ahead,
             ..UnpackOptions::default()
         };
         let (unpacked, digest) = pipeline::run(stream, algorithm, on_piece, |stream| {
-            archive::unpack(stream, &root, &options).map_err(Error::from)
+            archive::unpack(stream, &root, &options).map_err(|error| self.too_large(error.into(), bytes_max))
         })?;
         Ok((digest, unpacked.bytes))
     }
@@ -126,6 +127,18 @@ impl Layers<'_> {
     /// harms more than the one who loads it.
     pub(crate) fn unpack_bytes_max(self) -> Result<u64, Error> {
         Ok(self.0.limits.bytes.min(self.free_bytes()? / FREE_SHARE.1 * FREE_SHARE.0))
+    }
+
+    /// What it means that an archive has more than these bytes: is it the archive that is too large, or the disk too full?
+    pub(crate) fn too_large(self, error: Error, bytes_max: u64) -> Error {
+        match error {
+            Error::Archive(archive::Error::Limit { what: "bytes", max })
+                if max == bytes_max && bytes_max < self.0.limits.bytes =>
+            {
+                Error::NoRoom { bytes: bytes_max }
+            }
+            other => other,
+        }
     }
 
     /// Bytes that the disk of images has left.

@@ -204,12 +204,7 @@ impl Images {
         self.find(name, None).map(|found| found.image)
     }
 
-    /// Finds the image for a platform by name or ID.
-    pub fn resolve_platform(&self, name: &str, platform: &Platform) -> Result<Arc<StoredImage>, Error> {
-        self.find(name, Some(platform)).map(|found| found.image)
-    }
-
-    /// Finds an image, and what the name stands for.
+    /// Finds an image by name or ID, for a platform or for this host, and what the name stands for.
     pub fn find(&self, name: &str, platform: Option<&Platform>) -> Result<Found, Error> {
         self.read().find(name, platform)
     }

@@ -158,7 +158,8 @@ impl Archives<'_> {
         let Archives(images) = self;
         let limits = crate::Limits { bytes: images.layers().unpack_bytes_max()?, ..images.limits };
         failpoint::hit("images.spool")?;
-        let mut spool = Spool::read(&images.content, stream, limits)?;
+        let mut spool = Spool::read(&images.content, stream, limits)
+            .map_err(|error| images.layers().too_large(error, limits.bytes))?;
         let plans = read_plans(&spool, &options.platforms)?;
         let mut pins = images.pins();
         let mut arrivals = Vec::with_capacity(plans.len());

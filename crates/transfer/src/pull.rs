@@ -604,7 +604,16 @@ impl Workers<'_> {
         });
         // Nobody may write to the file any more: it is about to be believed, or somebody else's.
         let partial = wait_for_last(download).into_partial();
-        let (ahead, digest) = outcome.map_err(|error| (resumed, error))?;
+        let (ahead, digest) = match outcome {
+            Ok(done) => done,
+            Err(error) => {
+                // On a full disk, what has come would be in everybody's way.
+                if matches!(error, Error::Registry(registry::Error::File { .. })) {
+                    partial.discard().map_err(fresh)?;
+                }
+                return Err((resumed, error));
+            }
+        };
         if digest != layer.blob.digest {
             partial.discard().map_err(fresh)?;
             return Err((

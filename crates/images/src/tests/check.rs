@@ -81,6 +81,42 @@ fn a_layer_that_is_lost_is_unpacked_again() {
 }
 
 #[test]
+fn several_lost_layers_come_back_in_order() {
+    let (fixture, good, bad) = two_images();
+    for id in [good.id(), bad.id()] {
+        for chain in &fixture.images.get(&id).unwrap().chains {
+            let directory = fixture.images.snapshots.layer(chain).unwrap().directory;
+            let _ = std::fs::remove_dir_all(directory);
+        }
+    }
+    let report = check(&fixture, true);
+    assert!(report.is_clean() && kinds(&report).iter().all(|kind| *kind == "layer"), "{report:#?}");
+    let fixture = fixture.restart();
+    assert_eq!(check(&fixture, true).findings, []);
+    assert_eq!(fixture.names().len(), 3);
+    for name in fixture.names() {
+        let image = fixture.images.resolve(&name).unwrap();
+        let lowers = fixture.images.snapshots.lowers(image.chain().unwrap()).unwrap();
+        assert!(lowers.iter().all(|lower| lower.is_dir()), "{name}");
+    }
+}
+
+#[test]
+fn a_lost_layer_under_a_container_takes_only_its_image_along() {
+    let (fixture, good, bad) = two_images();
+    let image = fixture.images.get(&bad.id()).unwrap();
+    fixture.images.snapshots.create(&"e".repeat(64), image.chain()).unwrap();
+    std::fs::remove_dir_all(fixture.images.snapshots.layer(&image.chains[1]).unwrap().directory).unwrap();
+    let own = ["e".repeat(64)];
+    let all = Containers { exists: &|_| true, all: &own };
+    let report = fixture.images.checkup().run(all, true).unwrap();
+    assert!(report.is_clean() && kinds(&report)[0] == "layer", "{report:#?}");
+    assert_eq!(fixture.images.checkup().run(all, false).unwrap().findings, []);
+    assert_eq!(fixture.names(), ["good:1"]);
+    assert_eq!(fixture.images.resolve("good:1").unwrap().id, good.id());
+}
+
+#[test]
 fn orphans_are_removed() {
     let (fixture, ..) = two_images();
     let images = &fixture.images;

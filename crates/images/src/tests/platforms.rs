@@ -20,6 +20,11 @@ fn foreign() -> Platform {
     }
 }
 
+/// What `multi:1` is on a platform.
+fn on(images: &Images, platform: &Platform) -> Result<Arc<StoredImage>, Error> {
+    images.find("multi:1", Some(platform)).map(|found| found.image)
+}
+
 /// An image for a platform, with one file that tells which.
 pub fn built_for(platform: &Platform, content: &str) -> Built {
     let mut built = Built::new(content, &[("which", content.as_bytes())]);
@@ -111,10 +116,10 @@ fn a_name_stands_for_several_platforms() {
     let fixture = fixture.restart();
     let images = &fixture.images;
     assert_eq!(images.resolve("multi:1").unwrap().id, own.id());
-    assert_eq!(images.resolve_platform("multi:1", &foreign()).unwrap().id, other.id());
+    assert_eq!(on(images, &foreign()).unwrap().id, other.id());
     for absent in ["linux/s390x", "windows/amd64"] {
         assert_eq!(
-            images.resolve_platform("multi:1", &platform(absent)).unwrap_err().to_string(),
+            on(images, &platform(absent)).unwrap_err().to_string(),
             format!(
                 "image with reference multi:1 was found but does not provide the specified platform ({absent})"
             )
@@ -245,7 +250,7 @@ fn a_platform_that_comes_later_joins_the_others() {
     load(&fixture, host()).unwrap();
     let fixture = fixture.restart();
     assert_eq!(fixture.images.resolve("multi:1").unwrap().id, own.id());
-    assert_eq!(fixture.images.resolve_platform("multi:1", &foreign()).unwrap().id, other.id());
+    assert_eq!(on(&fixture.images, &foreign()).unwrap().id, other.id());
     assert_eq!(fixture.images.index(&index.digest).unwrap().children.len(), 4);
 }
 
@@ -313,4 +318,52 @@ fn names_from_before_there_were_indexes_are_read() {
     for name in ["app:1", "old:1"] {
         assert_eq!(images.find(name, None).unwrap().target, Target::Image(built.id()), "{name}");
     }
+}
+
+#[test]
+fn an_image_that_was_here_takes_the_manifest_of_its_index() {
+    let fixture = Fixture::new();
+    let (archive, _, own, _) = two_platforms("docker.io/library/multi:1");
+    // Its layer is not compressed here, and in the index it is.
+    fixture.load(&own.docker_archive(&["single:1"])).unwrap();
+    let before = fixture.images.resolve("single:1").unwrap();
+    fixture.load(&archive).unwrap();
+    let after = fixture.images.resolve("multi:1").unwrap();
+    assert_eq!(after.id, before.id);
+    assert_ne!(after.manifest.digest, before.manifest.digest);
+    let found = fixture.images.find("multi:1", None).unwrap();
+    let listed = fixture.images.catalog().manifests(&found.target);
+    assert!(listed.iter().any(|one| one.descriptor.digest == after.manifest.digest && one.available));
+    assert!(!fixture.images.content.contains(&before.manifest.digest), "what nobody names any more is gone");
+    assert!(fixture.images.pushes().is_as_it_came(&after));
+    // The other way round it keeps it.
+    fixture.load(&own.docker_archive(&["single:2"])).unwrap();
+    assert_eq!(fixture.images.resolve("single:2").unwrap().manifest, after.manifest);
+    let fixture = fixture.restart();
+    let clean = fixture.images.checkup().run(Containers { exists: &|_| false, all: &[] }, false).unwrap();
+    assert_eq!(clean.findings, []);
+    for name in ["single:1", "single:2", "multi:1"] {
+        fixture.images.removals().remove(name, RemoveOptions::default(), &nobody).unwrap();
+    }
+    assert!(fixture.is_empty());
+}
+
+#[test]
+fn ids_with_names_in_several_repositories_need_force() {
+    let fixture = Fixture::new();
+    let (archive, ..) = two_platforms("docker.io/library/multi:1");
+    fixture.load(&archive).unwrap();
+    let images = &fixture.images;
+    let found = images.find("multi:1", None).unwrap();
+    images.names().tag(&found.target, &Reference::parse("other").unwrap(), now(1)).unwrap();
+    let id = found.image.id.short().to_owned();
+    let error = images.removals().remove(&id, RemoveOptions::default(), &nobody).unwrap_err();
+    assert!(
+        error.to_string().ends_with("(must be forced) - image is referenced in multiple repositories"),
+        "{error}"
+    );
+    assert_eq!(fixture.names().len(), 2);
+    let force = RemoveOptions { force: true, ..RemoveOptions::default() };
+    images.removals().remove(&id, force, &nobody).unwrap();
+    assert!(fixture.is_empty());
 }
