@@ -165,8 +165,8 @@ impl Place {
         samples.add(Kind::PullCold, Who::Floor, took);
         samples.add(Kind::ImageLoad, Who::Floor, took);
         let folder = self.folder.display();
-        let copied =
-            shell(&format!("cd {folder}; rm -f copy; sync"), &format!("cd {folder}; cp saved.tar copy"))?;
+        let copy = format!("cd {folder}; cp load-0.tar copy; sync -f copy");
+        let copied = shell(&format!("cd {folder}; rm -f copy; sync"), &copy)?;
         samples.add(Kind::ImageSave, Who::Floor, copied);
         let fresh = self.at("fresh");
         fresh_file(&self.at("1.tar.gz"), &fresh)?;
