@@ -155,8 +155,8 @@ fn a_terminal_has_its_size_from_the_first_moment() {
     assert_eq!(answer.refused(409), format!("container {id} is not running"));
     let mut stream = bed.http().hijack(&format!("/containers/sized/attach?{ALL}"), None).expect("attach");
     bed.http().act("/containers/sized/start").expect(204);
-    bed.http().act("/containers/sized/resize?h=40&w=120").expect(200);
     assert_eq!(stream.some().expect("output"), b"33 99\r\n");
+    bed.http().act("/containers/sized/resize?h=40&w=120").expect(200);
     stream.write(b"\n");
     assert_eq!(stream.raw(), "\r\n40 120\r\n");
 }

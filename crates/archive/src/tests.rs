@@ -553,6 +553,14 @@ fn deep_trees_are_removed() {
     assert!(!place.path("d").exists());
 }
 
+#[test]
+fn whiteouts_keep_their_time() {
+    let place = Place::new();
+    let hidden = Entry { mtime: Time { seconds: 77, nanos: 0 }, ..Entry::file("d/.wh.gone", 0) };
+    place.unpack(&archive(&[(hidden, b"")]), &layer()).unwrap();
+    assert_eq!(place.path("d/gone").symlink_metadata().unwrap().mtime(), 77);
+}
+
 fn any_entry() -> impl Strategy<Value = (Entry, Vec<u8>)> {
     let path = "[a-c.]{1,3}(/[a-c.]{1,3}){0,2}";
     let kind = prop_oneof![

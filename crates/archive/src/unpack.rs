@@ -177,7 +177,7 @@ pub(crate) fn failed<E: Into<io::Error>>(operation: &'static str, path: &[u8]) -
     move |error| Error::Io { operation, path, source: error.into() }
 }
 
-fn timestamps(time: Time) -> Timestamps {
+pub fn timestamps(time: Time) -> Timestamps {
     let time = Timespec { tv_sec: time.seconds, tv_nsec: time.nanos.into() };
     Timestamps { last_access: time, last_modification: time }
 }

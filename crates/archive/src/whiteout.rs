@@ -7,7 +7,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 
 use crate::entry::Entry;
-use crate::unpack::{Unpacker, Whiteouts, c_string, failed, join, open_in};
+use crate::unpack::{Unpacker, Whiteouts, c_string, failed, join, open_in, timestamps};
 use crate::{Error, shown};
 
 pub const WHITEOUT: &[u8] = b".wh.";
@@ -69,7 +69,13 @@ impl Unpacker<'_> {
                     Err(_) => Ok(()),
                 }
             }
-            other => other.map_err(failed("hide", &path)),
+            // With the member's time, for a layer that is packed again is to be the same.
+            Ok(()) => {
+                let times = timestamps(entry.mtime);
+                rustix::fs::utimensat(&*parent, &hidden, &times, AtFlags::SYMLINK_NOFOLLOW)
+                    .map_err(failed("set time of", &path))
+            }
+            Err(errno) => Err(failed("hide", &path)(errno)),
         }
     }
 
