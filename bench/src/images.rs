@@ -1,18 +1,19 @@
 //! Images on their way: pulled, loaded, saved and pushed, beside what the same bytes cost without an engine.
 //!
 //! The registry is the distribution registry (Debian: `docker-registry`), started in the host of whoever is measured, on
-//! one folder for all. Its image has five layers of this machine's own programs and libraries.
+//! one folder for all. Its images have five layers of this machine's own programs and libraries.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use sha2::{Digest, Sha256};
-use testkit::{Bed, Deadline};
+use testkit::image::Entry;
+use testkit::{Bed, Deadline, Engine};
 
 use crate::Plan;
 use crate::measure::{Subject, milliseconds, say, shell};
@@ -20,9 +21,9 @@ use crate::memory;
 use crate::samples::{Kind, Samples, Who};
 
 const ADDRESS: &str = "127.0.0.1:5000";
-const IMAGE: &str = "127.0.0.1:5000/bench:1";
 /// Bytes of each of the five layers, before they are compressed.
 const LAYER_BYTES: u64 = 60_000_000;
+const LAYERS: usize = 5;
 
 /// Where everything is that is measured.
 struct Place {
@@ -32,16 +33,23 @@ struct Place {
 
 pub fn measure(plan: &Plan, subjects: &mut [Subject], samples: &mut Samples) -> anyhow::Result<()> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found =
-        std::env::split_paths(&path).map(|folder| folder.join("docker-registry")).find(|file| file.is_file());
-    let Some(registry) = found else {
+    let found = std::env::split_paths(&path).map(|folder| folder.join("docker-registry"));
+    let Some(registry) = found.into_iter().find(|file| file.is_file()) else {
         say("images are left out: there is no docker-registry");
         return Ok(());
     };
-    let Some(first) = subjects.iter().position(|subject| subject.who == Who::Corten) else { return Ok(()) };
-    let place = Place { folder: subjects[first].bed.folder("images"), registry };
-    say("images: making one");
-    place.prepare(&subjects[first])?;
+    say("images: making them");
+    let maker = Subject::empty(Engine::Corten);
+    let place = Place { folder: maker.bed.folder("images"), registry };
+    place.layers()?;
+    let running = place.serve(&maker.bed)?;
+    for repeat in 0..plan.repeats {
+        place.archive(&format!("load-{repeat}"))?;
+        let name = format!("pull-{repeat}");
+        maker.cli(&["load", "-q", "-i", &place.archive(&name)?])?;
+        maker.cli(&["push", "-q", &image(&name)])?;
+    }
+    drop(running);
     for repeat in 0..plan.repeats {
         for subject in &mut *subjects {
             say(&format!("images, {} of {}: {}", repeat + 1, plan.repeats, subject.who.name()));
@@ -52,37 +60,66 @@ pub fn measure(plan: &Plan, subjects: &mut [Subject], samples: &mut Samples) -> 
     Ok(())
 }
 
+fn image(name: &str) -> String {
+    format!("{ADDRESS}/bench:{name}")
+}
+
 impl Place {
     fn at(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
-    /// Makes the layers, and lets Corten bring them to the registry and save them as an archive.
-    fn prepare(&self, maker: &Subject) -> anyhow::Result<()> {
+    /// Makes the layers that all images have in common, but for a mark.
+    fn layers(&self) -> anyhow::Result<()> {
         let mut files = Vec::new();
         for root in ["/usr/bin", "/usr/sbin", "/usr/lib"] {
             list(Path::new(root), &mut files)?;
         }
         files.sort();
         let mut files = files.into_iter();
-        let (mut layers, mut diff_ids) = (Vec::new(), Vec::new());
-        for number in 1..=5 {
+        for number in 1..=LAYERS {
             let mut bytes = 0;
-            let part: Vec<String> = files
-                .by_ref()
-                .take_while(|(_, size)| {
-                    bytes += size;
-                    bytes < LAYER_BYTES
-                })
-                .map(|(path, _)| path)
-                .collect();
+            let within = |(_, size): &(String, u64)| {
+                bytes += size;
+                bytes < LAYER_BYTES
+            };
+            let part: Vec<String> = files.by_ref().take_while(within).map(|(path, _)| path).collect();
             ensure!(!part.is_empty(), "this machine has too few programs for an image");
             fs::write(self.at("list"), part.join("\0"))?;
-            let name = format!("{number}.tar");
-            let tar = format!("cd {} && tar --null -T list -cf {name} 2>/dev/null", self.folder.display());
-            shell("true", &tar)?;
-            diff_ids.push(format!("sha256:{}", sum(&self.at(&name))?));
-            layers.push(name);
+            let pack = format!("tar --null -T list -cf {number}.tar 2>/dev/null; gzip -n {number}.tar");
+            shell("true", &format!("cd {} && {pack}", self.folder.display()))?;
+        }
+        Ok(())
+    }
+
+    /// An archive as `save` writes it, of an image that shares no layer with another; its path. Nothing has to be removed
+    /// between two measurements then: filesystems remember for minutes what was removed, and make new files slowly.
+    fn archive(&self, name: &str) -> anyhow::Result<String> {
+        let (mut layers, mut diff_ids) = (Vec::new(), Vec::new());
+        for number in 1..=LAYERS {
+            let mut mark = testkit::image::layer(&[Entry::file(&format!("mark-{number}"), 0o644, name)]);
+            // Without the end: the rest comes behind it, as another member of the compressed file.
+            mark.truncate(mark.len() - 1024);
+            let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+            packed.write_all(&mark)?;
+            let base = self.at(&format!("{number}.tar.gz"));
+            let layer = format!("{name}-{number}.tar.gz");
+            let mut file = File::create(self.at(&layer))?;
+            file.write_all(&packed.finish()?)?;
+            io::copy(&mut File::open(&base)?, &mut file)?;
+            let mut hash = Sha256::new();
+            hash.update(&mark);
+            let mut plain = flate2::read::GzDecoder::new(File::open(&base)?);
+            let mut buffer = vec![0; 256 << 10];
+            loop {
+                match plain.read(&mut buffer)? {
+                    0 => break,
+                    count => hash.update(&buffer[..count]),
+                }
+            }
+            let hex: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+            diff_ids.push(format!("sha256:{hex}"));
+            layers.push(layer);
         }
         let config = serde_json::json!({
             "architecture": testkit::image::architecture(), "os": "linux", "config": { "Cmd": ["/none"] },
@@ -90,22 +127,12 @@ impl Place {
         });
         fs::write(self.at("config.json"), config.to_string())?;
         let manifest =
-            serde_json::json!([{ "Config": "config.json", "RepoTags": [IMAGE], "Layers": layers }]);
+            serde_json::json!([{ "Config": "config.json", "RepoTags": [image(name)], "Layers": layers }]);
         fs::write(self.at("manifest.json"), manifest.to_string())?;
         let names = layers.join(" ");
-        let folder = self.folder.display();
-        shell("true", &format!("cd {folder} && tar -cf plain.tar config.json manifest.json {names}"))?;
-        maker.cli(&["load", "-q", "-i", &format!("{folder}/plain.tar")])?;
-        let running = self.serve(&maker.bed)?;
-        maker.cli(&["push", "-q", IMAGE])?;
-        maker.cli(&["rmi", IMAGE])?;
-        // What is pulled is saved as it came: compressed.
-        maker.cli(&["pull", "-q", IMAGE])?;
-        maker.cli(&["save", "-o", &format!("{folder}/saved.tar"), IMAGE])?;
-        maker.cli(&["rmi", IMAGE])?;
-        drop(running);
-        shell("true", &format!("cd {folder} && for n in 1 2 3 4 5; do gzip -n $n.tar; done; rm plain.tar"))?;
-        Ok(())
+        let pack = format!("tar -cf {name}.tar config.json manifest.json {names}; rm {names}");
+        shell("true", &format!("cd {} && {pack}", self.folder.display()))?;
+        Ok(self.at(&format!("{name}.tar")).to_string_lossy().into_owned())
     }
 
     /// The registry, for as long as what this gives lives.
@@ -133,7 +160,7 @@ impl Place {
     /// What the same bytes cost on two cores, and on the disk.
     fn floors(&self, samples: &mut Samples) -> anyhow::Result<()> {
         let start = Instant::now();
-        two_at_a_time(5, |number| inflate(&self.at(&format!("{}.tar.gz", number + 1))))?;
+        two_at_a_time(LAYERS, |number| inflate(&self.at(&format!("{}.tar.gz", number + 1))))?;
         let took = milliseconds(start);
         samples.add(Kind::PullCold, Who::Floor, took);
         samples.add(Kind::ImageLoad, Who::Floor, took);
@@ -178,52 +205,48 @@ impl Subject {
         let run = |words: &[String]| self.cli(&words.iter().map(String::as_str).collect::<Vec<_>>());
         let settle = || shell("true", "sync");
 
+        let pulled = image(&format!("pull-{repeat}"));
         settle()?;
         memory::forget_peaks(self.bed.host());
-        samples.add(Kind::PullCold, self.who, run(&quiet("pull", IMAGE))?);
+        samples.add(Kind::PullCold, self.who, run(&quiet("pull", &pulled))?);
         if self.who != Who::Podman {
             samples.add(Kind::PullMemory, self.who, memory::daemon_peak(self.bed.host()));
-            samples.add(Kind::PullUnchanged, self.who, self.pull_again()?);
+            samples.add(Kind::PullUnchanged, self.who, self.pull_again(repeat)?);
         }
 
-        let saved = place.at("own.tar");
+        let saved = place.at("saved.tar");
         settle()?;
-        samples.add(
-            Kind::ImageSave,
-            self.who,
-            run(&["save", "-o", &text(saved.clone()), IMAGE].map(String::from))?,
-        );
+        let save = ["save", "-o", &text(saved.clone()), &pulled].map(String::from);
+        samples.add(Kind::ImageSave, self.who, run(&save)?);
         fs::remove_file(saved)?;
 
         // A layer that nobody has seen, on top of the image.
         let fresh = place.at("fresh");
         fresh_file(&place.at("1.tar.gz"), &fresh)?;
         let name = format!("fresh-{}-{repeat}", self.who.name().to_lowercase());
-        let pushed = format!("{ADDRESS}/bench:{name}");
-        self.cli(&["create", "--name", &name, "--network", "none", IMAGE, "/none"])?;
+        let pushed = image(&name);
+        self.cli(&["create", "--name", &name, "--network", "none", &pulled, "/none"])?;
         self.cli(&["cp", &text(fresh), &format!("{name}:/fresh")])?;
         self.cli(&["commit", &name, &pushed])?;
-        self.cli(&["rm", &name])?;
         settle()?;
         samples.add(Kind::ImagePush, self.who, run(&quiet("push", &pushed))?);
-        self.cli(&["rmi", &pushed, IMAGE])?;
         drop(running);
 
         settle()?;
-        let archive = text(place.at("saved.tar"));
+        let archive = text(place.at(&format!("load-{repeat}.tar")));
         samples.add(Kind::ImageLoad, self.who, run(&["load", "-q", "-i", &archive].map(String::from))?);
-        self.cli(&["rmi", IMAGE])?;
+        self.cli(&["rm", &name])?;
         Ok(())
     }
 
     /// A pull of what is there already, through the API.
-    fn pull_again(&self) -> anyhow::Result<f64> {
+    fn pull_again(&self, repeat: usize) -> anyhow::Result<f64> {
         let mut http = self.bed.http();
+        let path = format!("/images/create?fromImage={ADDRESS}/bench&tag=pull-{repeat}");
         let mut took = f64::MAX;
         for _ in 0..3 {
             let start = Instant::now();
-            let answer =
-                http.ask("POST", &format!("/images/create?fromImage={ADDRESS}/bench&tag=1"), None)?;
+            let answer = http.ask("POST", &path, None)?;
             ensure!(answer.text().contains("up to date"), "{answer:?}");
             took = took.min(milliseconds(start));
         }
@@ -243,11 +266,6 @@ fn list(folder: &Path, files: &mut Vec<(String, u64)>) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-fn sum(path: &Path) -> anyhow::Result<String> {
-    let said = Command::new("sha256sum").arg(path).output()?.stdout;
-    Ok(String::from_utf8(said)?.split(' ').next().context("sha256sum")?.to_owned())
 }
 
 /// What a pull cannot do without for one layer: both digests, and what is compressed as it was.

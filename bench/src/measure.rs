@@ -105,7 +105,7 @@ fn short(plan: &Plan, floor: &Floor, subjects: &mut [Subject], samples: &mut Sam
 
 impl Subject {
     /// A daemon without images.
-    fn empty(engine: Engine) -> Self {
+    pub fn empty(engine: Engine) -> Self {
         let bed = Bed::with(BedOptions { engine, ..BedOptions::default() });
         let http = bed.http().with_timeout(Duration::from_secs(300));
         Self { who: engine.into(), bed, http }

@@ -175,9 +175,12 @@ fn a_second_platform_joins_the_first() {
         assert_eq!(architecture(&["--platform", &other]), format!("{} {}", foreign(), multi.ids[1]));
         let history = bed.cli(client, &["history", "--platform", &other, "--format", "{{.CreatedBy}}", name]);
         assert_eq!(history.ok(), format!("made for {}", foreign()));
-        // A container of the other platform is made of the other image.
+        // A container of the other platform is made of the other image, and so is what is made of it.
         let id = bed.cli(client, &["create", "--platform", &other, name]).ok().to_owned();
         assert_eq!(bed.inspect(&id)["Image"], json!(multi.ids[1]));
+        bed.cli(client, &["commit", &id, "made"]).ok();
+        assert_eq!(bed.run(&["image", "inspect", "-f", "{{.Architecture}}", "made"]).ok(), foreign());
+        bed.cli(client, &["rmi", "made"]).ok();
         has(bed.cli(client, &["rmi", name]).fails(1), &["is using its referenced image"]);
         bed.cli(client, &["rm", &id]).ok();
         let removed = bed.cli(client, &["rmi", name]);
@@ -288,6 +291,8 @@ fn lists_for_people_and_for_programs() {
     let short = &multi.ids[0]["sha256:".len()..][..12];
     let ran = bed.run(&["images"]);
     let lines: Vec<&str> = ran.ok().lines().collect();
+    assert_eq!((lines[0].trim(), lines[1]), ("Info ->  U In Use", ""));
+    let lines = &lines[2..];
     assert!(
         lines[0].starts_with("IMAGE ")
             && lines[0].ends_with("ID             DISK USAGE   CONTENT SIZE   EXTRA"),
@@ -327,6 +332,33 @@ fn lists_for_people_and_for_programs() {
         });
     }
     bed.run(&["rm", "user"]).ok();
+}
+
+#[test]
+fn pulls_of_several_platforms_at_once_all_count() {
+    if is_peer() {
+        return;
+    }
+    let bed = Bed::empty();
+    let registry = Registry::start(bed.host());
+    let multi = multi(&registry, "lib/multi", "1", false);
+    let own = format!("linux/{}", image::architecture());
+    let other = format!("linux/{}", foreign());
+    for _ in 0..4 {
+        std::thread::scope(|scope| {
+            for platform in [&own, &other, &own, &other] {
+                let (bed, name) = (&bed, &multi.name);
+                scope.spawn(move || bed.run(&["pull", "-q", "--platform", platform, name]).ok().to_owned());
+            }
+        });
+        for (platform, id) in [(&own, &multi.ids[0]), (&other, &multi.ids[1])] {
+            let line = ["image", "inspect", "--platform", platform, "-f", "{{.Id}}", multi.name.as_str()];
+            assert_eq!(bed.run(&line).ok(), id);
+        }
+        has(bed.run(&["system", "check"]).ok(), &["Checked 2 images, 1 index", "everything is whole"]);
+        bed.run(&["rmi", &multi.name]).ok();
+        has(bed.run(&["system", "check"]).ok(), &["Checked 0 images, 0 indexes, 0 blobs of 0B, 0 layers"]);
+    }
 }
 
 #[test]
@@ -382,8 +414,12 @@ fn platforms_come_and_go_one_by_one() {
         bed.run(&["image", "rm", "--platform", &own, name]).fails(1),
         &["image is being used by running container"],
     );
-    let removed = bed.run(&["image", "rm", "--platform", &other, name]);
-    has(removed.ok(), &[&format!("Deleted: {}", multi.ids[1])]);
+    each_client(&bed, |client, _| {
+        let removed = bed.cli(client, &["image", "rm", "--platform", &other, name]);
+        has(removed.ok(), &[&format!("Deleted: {}", multi.ids[1])]);
+        bed.cli(client, &["pull", "-q", "--platform", &other, name]).ok();
+    });
+    bed.run(&["image", "rm", "--platform", &other, name]).ok();
     assert_eq!(bed.run(&["run", "--rm", name]).ok(), "own");
     has(bed.run(&["system", "check"]).ok(), &["Checked 1 image, 1 index", "everything is whole"]);
     bed.run(&["rm", "-f", &id]).ok();
@@ -419,19 +455,25 @@ fn archives_carry_every_platform() {
             Some(1)
         );
     }
-    bed.run(&["save", "--platform", &other, "-o", one, name]).ok();
     has(
         bed.run(&["save", "--platform", "linux/s390x", "-o", one, name]).fails(1),
         &["does not provide the specified platform"],
     );
-    bed.run(&["rmi", name]).ok();
-    bed.run(&["load", "-i", one]).ok();
-    let found = get(&bed, &format!("/images/{name}/json")).expect(200).json();
-    assert_eq!(
-        (&found["Id"], &found["Descriptor"]["digest"]),
-        (&json!(multi.ids[1]), &json!(multi.manifests[1]))
-    );
-    bed.run(&["rmi", name]).ok();
+    each_client(&bed, |client, _| {
+        bed.run(&["load", "-i", all]).ok();
+        bed.cli(client, &["save", "--platform", &other, "-o", one, name]).ok();
+        bed.run(&["rmi", name]).ok();
+        bed.cli(client, &["load", "-i", one]).ok();
+        let found = get(&bed, &format!("/images/{name}/json")).expect(200).json();
+        assert_eq!(
+            (&found["Id"], &found["Descriptor"]["digest"]),
+            (&json!(multi.ids[1]), &json!(multi.manifests[1]))
+        );
+        bed.run(&["rmi", name]).ok();
+        bed.cli(client, &["load", "--platform", &other, "-i", all]).ok();
+        assert_eq!(get(&bed, &format!("/images/{name}/json")).json()["Id"], json!(multi.ids[1]));
+        bed.run(&["rmi", name]).ok();
+    });
     bed.run(&["load", "--platform", &other, "-i", all]).ok();
     assert_eq!(get(&bed, &format!("/images/{name}/json")).json()["Id"], json!(multi.ids[1]));
     has(

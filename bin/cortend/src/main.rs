@@ -25,6 +25,7 @@ use tokio::sync::watch;
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 fn main() -> ExitCode {
+    sys::memory::give_back();
     let mut words = std::env::args();
     let called = words.next().unwrap_or_default();
     let program = if called.rsplit('/').next() == Some("dockerd") { "dockerd" } else { "cortend" };

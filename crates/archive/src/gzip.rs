@@ -8,8 +8,9 @@ use std::sync::{Mutex, PoisonError};
 
 use flate2::{Compress, Compression, FlushCompress, Status};
 
-/// Bytes that are compressed at once. More would hardly compress better, and take more memory.
-const BLOCK_BYTES: usize = 1 << 20;
+/// Bytes that are compressed at once. More would hardly compress better, and take more memory: several layers may be
+/// compressed side by side.
+const BLOCK_BYTES: usize = 256 << 10;
 const LEVEL: u32 = 6;
 /// No name, no time, "unknown" system.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];

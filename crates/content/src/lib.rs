@@ -187,7 +187,12 @@ impl Store {
                 let name = entry.file_name();
                 let Some(hex) = name.to_str() else { continue };
                 let Ok(digest) = format!("{}:{hex}", algorithm.as_str()).parse::<Digest>() else { continue };
-                let size = entry.metadata().map_err(io)?.len();
+                let size = match entry.metadata() {
+                    Ok(found) => found.len(),
+                    // Removed a moment ago.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    Err(error) => return Err(io(error)),
+                };
                 blobs.push(Blob { digest, size });
             }
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use oci::{Descriptor, Digest, Timestamp};
 
 use crate::filter::{self, ListFilter, labels_match};
-use crate::state::{StoredImage, Summary, Target};
+use crate::state::{Packed, StoredImage, Summary, Target, packed_in};
 use crate::{Error, Images, glob};
 
 /// The lists.
@@ -57,6 +57,17 @@ impl Catalog<'_> {
     /// The images of a target that are here, one for each platform.
     pub fn images_of(self, target: &Target) -> Vec<Arc<StoredImage>> {
         self.0.read().images_of(target)
+    }
+
+    /// How an image is packed in what a name stands for.
+    pub fn packed(self, target: &Target, image: &StoredImage) -> Packed {
+        let index = match target {
+            Target::Index(digest) => self.0.index(digest),
+            Target::Image(_) => None,
+        };
+        let of_it = |child: &&crate::Child| child.image() == Some(&image.id);
+        let child = index.as_ref().and_then(|index| index.children.iter().find(of_it));
+        child.map_or_else(|| image.packed(), |child| packed_in(child, image, self.0.content()))
     }
 
     /// Bytes of file content in all layers of a target's images, each layer counted once.

@@ -228,7 +228,9 @@ impl Checkup<'_> {
         let of = self.name(&target);
         let mut broken = Vec::new();
         for document in std::iter::once(&index.descriptor).chain(&index.nested) {
-            if let Some(damage) = self.look(document, looked) {
+            if let Some(damage) = self.look(document, looked)
+                && self.0.index(digest).is_some()
+            {
                 broken.push((document.digest.clone(), damage));
             }
         }
@@ -238,8 +240,13 @@ impl Checkup<'_> {
                 .findings
                 .push(Finding { problem: Problem::Blob { of: of.clone(), blob, damage }, repair: gone });
         }
-        // What is said about images may be there or not, but not half.
-        for blob in index.children.iter().flat_map(crate::Child::own_blobs) {
+        // What is said about images, and other ways in which they are packed, may be there or not, but not half.
+        let of_images: Vec<&crate::Child> = {
+            let here = |child: &&crate::Child| child.image().is_some_and(|id| self.0.get(id).is_some());
+            index.children.iter().filter(here).collect()
+        };
+        let others = index.children.iter().flat_map(crate::Child::own_blobs);
+        for blob in others.chain(of_images.iter().flat_map(|child| child.image_blobs())) {
             match self.look(blob, looked) {
                 None | Some(Damage::Missing) => {}
                 Some(damage) => {
@@ -267,6 +274,10 @@ impl Checkup<'_> {
         let mut seen = BTreeSet::new();
         for blob in blobs.filter(|blob| seen.insert(blob.digest.clone())) {
             let Some(damage) = self.look(blob, looked) else { continue };
+            // Reading takes its time, and meanwhile it may have gone in all order.
+            if self.0.get(&image.id).is_none_or(|now| now.manifest != image.manifest) {
+                return Ok(());
+            }
             whole = false;
             let gone = repair.then(|| self.drop_image(image, Some(&blob.digest))).transpose()?;
             let problem = Problem::Blob { of: of.clone(), blob: blob.digest.clone(), damage };
@@ -485,6 +496,8 @@ impl Checkup<'_> {
             images.content.delete(bad)?;
         }
         let mut state = images.read().clone();
+        let of_indexes: Vec<Digest> =
+            state.indexes.values().flat_map(|index| state.index_blobs(index)).cloned().collect();
         if state.images.remove(&image.id).is_none() {
             return Ok("dropped the image".to_owned());
         }
@@ -502,7 +515,9 @@ impl Checkup<'_> {
             }
         }
         let names = self.forget_targets(&change, &mut state, &gone)?;
-        let (blobs, chains) = (image.blobs().cloned().collect(), image.chains.iter().cloned().collect());
+        let mut blobs: HashSet<Digest> = image.blobs().cloned().collect();
+        blobs.extend(of_indexes);
+        let chains = image.chains.iter().cloned().collect();
         images.discard(&change, &blobs, &chains)?;
         Ok(match names.is_empty() {
             true => "dropped the image".to_owned(),

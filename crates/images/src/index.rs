@@ -3,12 +3,13 @@
 //! An index is kept byte for byte, with those of its manifests that are here. Which of its images are here is for the
 //! images' own records to say: an index only knows what would be theirs.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use oci::image::MANIFEST_BYTES_MAX;
 use oci::{Descriptor, Digest, Index, Manifest, Platform, Timestamp, media_type};
 
 use crate::Error;
+use crate::state::Packed;
 
 /// Indexes within indexes.
 const DEPTH_MAX: usize = 4;
@@ -106,6 +107,25 @@ impl Child {
             Document::Image { config, .. } => Some(&config.digest),
             Document::Absent | Document::Other { .. } => None,
         }
+    }
+
+    /// The image as this manifest packs it.
+    pub fn packed(&self) -> Option<Packed> {
+        let Document::Image { config, layers } = &self.document else { return None };
+        let manifest = Descriptor { platform: None, annotations: BTreeMap::new(), ..self.descriptor.clone() };
+        Some(Packed { manifest, config: config.as_ref().clone(), layers: layers.clone() })
+    }
+
+    /// The blobs of an image, as this manifest packs it.
+    pub fn image_blobs(&self) -> impl Iterator<Item = &Descriptor> {
+        match &self.document {
+            Document::Image { config, layers } => {
+                Some([&self.descriptor, config.as_ref()].into_iter().chain(layers))
+            }
+            Document::Absent | Document::Other { .. } => None,
+        }
+        .into_iter()
+        .flatten()
     }
 
     /// The blobs that only it can need: an image has those that its record tells.

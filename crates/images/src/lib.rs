@@ -84,7 +84,7 @@ pub use pins::Pins;
 pub use pushed::{PushTarget, Pushes};
 pub use register::{Arrival, LayerBlob, OriginalManifest, Registered, Registrar, Registration};
 pub use remove::{Removals, RemoveOptions, Removed, User, Users};
-pub use state::{Found, LayerRecord, StoredImage, Summary, Target};
+pub use state::{Found, LayerRecord, Packed, StoredImage, Summary, Target};
 
 use state::{State, Unusable};
 

@@ -7,7 +7,7 @@ use oci::{Descriptor, Digest, Platform};
 
 use crate::Catalog;
 use crate::index::{Child, ChildKind, Document};
-use crate::state::{State, StoredImage, Target, platform_of};
+use crate::state::{Packed, State, StoredImage, Target, platform_of};
 
 /// A manifest of a target.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,7 +35,15 @@ impl Catalog<'_> {
             Target::Image(id) => {
                 let image = state.images.get(id).into_iter();
                 image
-                    .map(|image| of_image(image.manifest.clone(), image.config.platform(), image, content))
+                    .map(|image| {
+                        of_image(
+                            image.packed(),
+                            image.manifest.clone(),
+                            image.config.platform(),
+                            image,
+                            content,
+                        )
+                    })
                     .collect()
             }
             Target::Index(digest) => {
@@ -47,16 +55,17 @@ impl Catalog<'_> {
 }
 
 fn of_image(
+    packed: Packed,
     descriptor: Descriptor,
     platform: Platform,
     image: &Arc<StoredImage>,
     content: &content::Store,
 ) -> ManifestSummary {
-    let sizes = image.blobs().map(|digest| (digest, content.size(digest).unwrap_or(0)));
+    let sizes = packed.blobs().map(|blob| (&blob.digest, content.size(&blob.digest).unwrap_or(0)));
     ManifestSummary {
         descriptor,
         kind: ChildKind::Image,
-        available: true,
+        available: packed.is_here(content),
         content: sizes.collect::<BTreeMap<&Digest, u64>>().values().sum(),
         unpacked: image.size(),
         platform: Some(platform),
@@ -66,7 +75,8 @@ fn of_image(
 
 fn of_child(state: &State, child: &Child, content: &content::Store) -> ManifestSummary {
     if let Some(image) = child.image().and_then(|id| state.images.get(id)) {
-        return of_image(child.descriptor.clone(), platform_of(child, image), image, content);
+        let packed = child.packed().unwrap_or_else(|| image.packed());
+        return of_image(packed, child.descriptor.clone(), platform_of(child, image), image, content);
     }
     let kind = child.kind();
     let sizes: Vec<Option<u64>> = match &child.document {

@@ -78,8 +78,8 @@ struct Changes {
     images: BTreeMap<Digest, Arc<StoredImage>>,
     indexes: Vec<Arc<StoredIndex>>,
     tags: Vec<(Reference, Target)>,
-    /// Blobs of records that others take the place of.
-    outdated: HashSet<Digest>,
+    /// Manifests that have come, whether or not their images are new.
+    manifests: HashSet<Digest>,
 }
 
 impl Registrar<'_> {
@@ -190,10 +190,13 @@ impl Registrar<'_> {
             images.store.commit(changes.batch)?;
         }
         // Other indexes may name what has come as well.
-        let came: HashSet<Digest> =
-            changes.images.values().map(|image| image.manifest.digest.clone()).collect();
-        let awaiting: Vec<Arc<StoredIndex>> =
-            images.read().indexes.values().filter(|index| index.awaits(&came)).cloned().collect();
+        let awaiting: Vec<Arc<StoredIndex>> = images
+            .read()
+            .indexes
+            .values()
+            .filter(|index| index.awaits(&changes.manifests))
+            .cloned()
+            .collect();
         for index in awaiting {
             let kept = |entry: &Descriptor| state::kept(&images.content, entry);
             changes.indexes.extend(index::read(&index.descriptor, index.stored, &kept).map(Arc::new));
@@ -208,10 +211,9 @@ impl Registrar<'_> {
                 state.insert_tag(reference, target, now);
             }
         }
-        // They exist from here on. What other tools are told is told again with the next change, and what is left of
-        // earlier records goes at the next open at the latest.
-        let _ = images.discard(&change, &changes.outdated, &HashSet::new());
+        // They exist from here on. What other tools are told is told again with the next change.
         let _ = images.write_index();
+        drop(change);
         Ok(registered)
     }
 
@@ -219,23 +221,14 @@ impl Registrar<'_> {
         let Registrar(images) = self;
         let mut first: Option<(Arc<StoredImage>, bool)> = None;
         for image in arrival.images {
+            changes.manifests.insert(image.manifest.digest.clone());
             let known = changes.images.get(&image.id).cloned().or_else(|| images.get(&image.id));
             let was_known = known.is_some();
             let stored = match known {
-                // An image that is there stays as it came first, with its own manifest and archives, unless it comes as
-                // a part of an index now: that can only be pushed with the very manifests that it names.
-                Some(known) if arrival.index.is_none() || known.manifest.digest == image.manifest.digest => {
-                    known
-                }
-                earlier => {
-                    let (parent, stored) = match &earlier {
-                        Some(earlier) => {
-                            changes.outdated.extend(earlier.blobs().cloned());
-                            (earlier.parent.clone(), earlier.stored)
-                        }
-                        None => (image.parent.clone(), image.stored),
-                    };
-                    let image = StoredImage { parent, stored, ..image };
+                // An image that is there stays as it came first, with its own manifest and archives. What its index has
+                // beside that is the index's.
+                Some(known) => known,
+                None => {
                     changes.batch = state::put_image(std::mem::take(&mut changes.batch), &image)?;
                     let image = Arc::new(image);
                     changes.images.insert(image.id.clone(), Arc::clone(&image));

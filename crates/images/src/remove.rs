@@ -128,6 +128,9 @@ impl Removal<'_> {
             // Several names count as an obstacle only if they are of several repositories.
             let named = Some(&image.id).filter(|_| !in_one_repository(&references));
             let going = self.going(&self.targets(&image.id));
+            if going.is_empty() && references.is_empty() {
+                return Err(self.part_of_another(&image.id).refusal());
+            }
             if let Some(obstacle) = self.obstacle(&going, self.options.force, named) {
                 return Err(obstacle.refusal());
             }
@@ -158,6 +161,19 @@ impl Removal<'_> {
             return Ok(());
         }
         self.delete_target(&found.target, true)
+    }
+
+    /// An image that only an index has, and that goes with it or by its platform.
+    fn part_of_another(&self, image: &Digest) -> Obstacle {
+        let state = self.images.read();
+        let mut indexes = state.indexes.iter();
+        let index =
+            indexes.find(|(_, index)| index.children.iter().any(|child| child.image() == Some(image)));
+        let target = index.map(|(digest, _)| Target::Index(digest.clone()));
+        let name = target.and_then(|target| state.names_of(&target).next().map(Reference::familiar));
+        let name = name.unwrap_or_else(|| "an image without a name".to_owned());
+        let reason = format!("it is a platform of {name}, and can be removed from that by --platform");
+        Obstacle { image: image.clone(), hard: true, used: false, reason }
     }
 
     /// Everything that an image stands for.
@@ -371,12 +387,16 @@ impl Removal<'_> {
         let mut blobs: HashSet<Digest> = image.blobs().cloned().collect();
         {
             let mut state = self.images.write();
+            if let Target::Index(digest) = target
+                && let Some(index) = state.indexes.get(digest)
+            {
+                blobs.extend(state.index_blobs(index).cloned());
+            }
             state.remove(&Target::Image(image.id.clone()));
             if let Target::Index(digest) = target
                 && let Some(index) = state.indexes.get(digest).cloned()
             {
                 let without = index.without(&image.id);
-                blobs.extend(state.index_blobs(&index).cloned());
                 state.indexes.insert(digest.clone(), Arc::new(without));
             }
         }

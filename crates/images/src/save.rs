@@ -11,7 +11,7 @@ use oci::{Descriptor, Digest, Index, Platform, Reference};
 use crate::docker_archive::Item;
 use crate::index::{Child, ChildKind, StoredIndex};
 use crate::oci_archive::blob_path;
-use crate::state::{State, StoredImage, Target, platform_of};
+use crate::state::{Packed, State, StoredImage, Target, packed_in, platform_of};
 use crate::{Archives, Error};
 
 /// What to save, with the names it is to have in the archive.
@@ -19,8 +19,9 @@ struct Selected {
     target: Target,
     /// What the names stand for in the archive.
     descriptor: Descriptor,
-    /// The image that readers who know no platforms get.
-    image: Arc<StoredImage>,
+    /// The image that readers who know no platforms get, as it is packed there, and what its layers unpack to.
+    packed: Packed,
+    diff_ids: Vec<Digest>,
     blobs: BTreeSet<Digest>,
     /// Statements about the images.
     along: Vec<Digest>,
@@ -66,14 +67,14 @@ impl Archives<'_> {
     }
 
     fn select(self, names: &[String], platforms: &[Platform]) -> Result<Vec<Selected>, Error> {
-        let state = self.0.read();
+        let (state, content) = (self.0.read(), self.0.content());
         let mut selected: Vec<Selected> = Vec::new();
         let mut add = |target: &Target, name: &str, reference: Option<Reference>| -> Result<(), Error> {
             let position = selected.iter().position(|chosen| chosen.target == *target);
             let position = match position {
                 Some(position) => position,
                 None => {
-                    selected.push(choose(&state, target, name, platforms)?);
+                    selected.push(choose(&state, content, target, name, platforms)?);
                     selected.len() - 1
                 }
             };
@@ -105,18 +106,16 @@ impl Archives<'_> {
     }
 }
 
-fn choose(state: &State, target: &Target, name: &str, platforms: &[Platform]) -> Result<Selected, Error> {
+fn choose(
+    state: &State,
+    content: &content::Store,
+    target: &Target,
+    name: &str,
+    platforms: &[Platform],
+) -> Result<Selected, Error> {
     let absent = |wanted: Option<&Platform>| match wanted {
         Some(wanted) => Error::Platform { reference: name.to_owned(), platform: wanted.to_string() },
         None => Error::NoSuchImage(name.to_owned()),
-    };
-    let whole = |image: &Arc<StoredImage>, descriptor: Descriptor| Selected {
-        target: target.clone(),
-        descriptor,
-        image: Arc::clone(image),
-        blobs: image.blobs().cloned().collect(),
-        along: Vec::new(),
-        references: BTreeSet::new(),
     };
     let index = match target {
         Target::Index(digest) => state.indexes.get(digest),
@@ -128,8 +127,7 @@ fn choose(state: &State, target: &Target, name: &str, platforms: &[Platform]) ->
         if let Some(wanted) = platforms.iter().find(|wanted| !found.serves(wanted)) {
             return Err(absent(Some(wanted)));
         }
-        let descriptor = Descriptor { platform: Some(found), ..image.manifest.clone() };
-        return Ok(whole(image, descriptor));
+        return Ok(alone(target, image, image.packed(), found));
     };
     let mut chosen: Vec<(&Child, &Arc<StoredImage>)> = Vec::new();
     for wanted in platforms {
@@ -141,25 +139,39 @@ fn choose(state: &State, target: &Target, name: &str, platforms: &[Platform]) ->
     }
     match chosen.as_slice() {
         [(child, image)] => {
-            let mut descriptor = image.manifest.clone();
-            descriptor.platform = Some(platform_of(child, image));
-            Ok(whole(image, descriptor))
+            Ok(alone(target, image, packed_in(child, image, content), platform_of(child, image)))
         }
         [] => {
-            let all: Vec<_> = state.present(index).collect();
-            let image = state.shown_of(index).ok_or_else(|| absent(None))?;
-            Ok(of_index(target, index, &all, image))
+            let shown = state.shown_of(index).ok_or_else(|| absent(None))?;
+            let mut all: Vec<_> = state.present(index).collect();
+            all.sort_by_key(|(_, image)| image.id != shown.id);
+            of_index(target, index, &all, content).ok_or_else(|| absent(None))
         }
-        [(_, image), ..] => Ok(of_index(target, index, &chosen, image)),
+        several => of_index(target, index, several, content).ok_or_else(|| absent(None)),
     }
 }
 
+/// One image, which the name stands for in the archive.
+fn alone(target: &Target, image: &StoredImage, packed: Packed, platform: Platform) -> Selected {
+    Selected {
+        target: target.clone(),
+        descriptor: Descriptor { platform: Some(platform), ..packed.manifest.clone() },
+        blobs: packed.blobs().map(|blob| blob.digest.clone()).collect(),
+        packed,
+        diff_ids: image.layers.iter().map(|layer| layer.diff_id.clone()).collect(),
+        along: Vec::new(),
+        references: BTreeSet::new(),
+    }
+}
+
+/// An index with some of its images, the first of which is for readers who know no platforms.
 fn of_index(
     target: &Target,
     index: &StoredIndex,
     chosen: &[(&Child, &Arc<StoredImage>)],
-    image: &Arc<StoredImage>,
-) -> Selected {
+    content: &content::Store,
+) -> Option<Selected> {
+    let (first, image) = chosen.first()?;
     let manifests: Vec<String> =
         chosen.iter().map(|(child, _)| child.descriptor.digest.to_string()).collect();
     let goes_along = |child: &&Child| match child.kind() {
@@ -169,16 +181,18 @@ fn of_index(
     };
     let others = index.children.iter().filter(goes_along).flat_map(Child::own_blobs);
     let documents = std::iter::once(&index.descriptor).chain(&index.nested);
-    let own = documents.map(|descriptor| &descriptor.digest);
-    let of_images = chosen.iter().flat_map(|(_, image)| image.blobs());
-    Selected {
+    let packed = packed_in(first, image, content);
+    let of_images = chosen.iter().flat_map(|(child, _)| child.image_blobs());
+    let blobs = documents.chain(of_images).chain(packed.blobs());
+    Some(Selected {
         target: target.clone(),
         descriptor: index.descriptor.clone(),
-        image: Arc::clone(image),
-        blobs: own.chain(of_images).cloned().collect(),
+        blobs: blobs.map(|blob| blob.digest.clone()).collect(),
+        packed,
+        diff_ids: image.layers.iter().map(|layer| layer.diff_id.clone()).collect(),
         along: others.map(|descriptor| descriptor.digest.clone()).collect(),
         references: BTreeSet::new(),
-    }
+    })
 }
 
 fn index(selected: &[Selected]) -> Index {
@@ -202,15 +216,15 @@ fn index(selected: &[Selected]) -> Index {
 fn items(selected: &[Selected]) -> Result<Vec<Item>, Error> {
     let item = |chosen: &Selected| -> Result<Item, Error> {
         let mut sources = serde_json::Map::new();
-        for layer in &chosen.image.layers {
-            let source = serde_json::to_value(&layer.blob).map_err(Error::Encode)?;
-            sources.insert(layer.diff_id.to_string(), source);
+        for (diff_id, layer) in chosen.diff_ids.iter().zip(&chosen.packed.layers) {
+            let source = serde_json::to_value(layer).map_err(Error::Encode)?;
+            sources.insert(diff_id.to_string(), source);
         }
         let tags: Vec<String> = chosen.references.iter().map(Reference::familiar).collect();
         Ok(Item {
-            config: blob_path(&chosen.image.id),
+            config: blob_path(&chosen.packed.config.digest),
             repo_tags: (!tags.is_empty()).then_some(tags),
-            layers: Some(chosen.image.layers.iter().map(|layer| blob_path(&layer.blob.digest)).collect()),
+            layers: Some(chosen.packed.layers.iter().map(|layer| blob_path(&layer.digest)).collect()),
             parent: None,
             layer_sources: (!sources.is_empty()).then(|| sources.into()),
         })
@@ -222,11 +236,11 @@ fn items(selected: &[Selected]) -> Result<Vec<Item>, Error> {
 fn repositories(selected: &[Selected]) -> BTreeMap<String, BTreeMap<String, String>> {
     let mut repositories: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
     for chosen in selected {
-        let Some(top) = chosen.image.layers.last() else { continue };
+        let Some(top) = chosen.packed.layers.last() else { continue };
         for reference in &chosen.references {
             let tag = reference.tag().unwrap_or_default().to_owned();
             let tags = repositories.entry(reference.familiar_name()).or_default();
-            tags.insert(tag, top.blob.digest.hex().to_owned());
+            tags.insert(tag, top.digest.hex().to_owned());
         }
     }
     repositories

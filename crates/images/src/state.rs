@@ -60,10 +60,39 @@ impl StoredImage {
         self.config.created.as_deref().and_then(Timestamp::parse).unwrap_or(UNKNOWN)
     }
 
+    /// As it is packed here.
+    pub fn packed(&self) -> Packed {
+        Packed {
+            manifest: self.manifest.clone(),
+            config: self.config_descriptor.clone(),
+            layers: self.layers.iter().map(|layer| layer.blob.clone()).collect(),
+        }
+    }
+
     /// Every blob it needs.
     pub fn blobs(&self) -> impl Iterator<Item = &Digest> {
         let documents = [&self.config_descriptor.digest, &self.manifest.digest];
         documents.into_iter().chain(self.layers.iter().map(|layer| &layer.blob.digest))
+    }
+}
+
+/// An image as one of its manifests packs it: the same layers may be compressed in many ways.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Packed {
+    pub manifest: Descriptor,
+    pub config: Descriptor,
+    /// Lowest first.
+    pub layers: Vec<Descriptor>,
+}
+
+impl Packed {
+    pub fn blobs(&self) -> impl Iterator<Item = &Descriptor> {
+        [&self.manifest, &self.config].into_iter().chain(&self.layers)
+    }
+
+    /// Whether all of it is here.
+    pub fn is_here(&self, content: &content::Store) -> bool {
+        self.blobs().all(|blob| content.contains(&blob.digest))
     }
 }
 
@@ -439,8 +468,12 @@ impl State {
         if self.indexes.contains_key(digest) {
             return Some(Target::Index(digest.clone()));
         }
-        let image = self.images.get(digest);
-        let image = image.or_else(|| self.images.values().find(|image| image.manifest.digest == *digest))?;
+        let by_manifest = || self.images.values().find(|image| image.manifest.digest == *digest);
+        let of_an_index = || {
+            let mut present = self.indexes.values().flat_map(|index| self.present(index));
+            present.find(|(child, _)| child.descriptor.digest == *digest).map(|(_, image)| image)
+        };
+        let image = self.images.get(digest).or_else(by_manifest).or_else(of_an_index)?;
         Some(self.standing_for(&image.id))
     }
 
@@ -472,7 +505,10 @@ impl State {
         }
         // Digests of indexes and manifests are what lists of platforms show.
         let manifests = self.images.values().map(|image| &image.manifest.digest);
-        one(self.indexes.keys().chain(manifests).filter(|digest| fits(digest)).collect())
+        let children = self.indexes.values().flat_map(|index| self.present(index));
+        let children = children.map(|(child, _)| &child.descriptor.digest);
+        let all: BTreeSet<&Digest> = self.indexes.keys().chain(manifests).chain(children).collect();
+        one(all.into_iter().filter(|digest| fits(digest)).collect())
     }
 
     pub fn descriptor(&self, target: &Target) -> Option<Descriptor> {
@@ -485,11 +521,11 @@ impl State {
         }
     }
 
-    /// Every blob that an index needs beside those of its images.
+    /// Every blob that an index needs: its images may be packed otherwise than their own records tell.
     pub fn index_blobs<'a>(&'a self, index: &'a StoredIndex) -> impl Iterator<Item = &'a Digest> {
         let documents = std::iter::once(&index.descriptor).chain(&index.nested);
         let others = index.children.iter().flat_map(Child::own_blobs);
-        let images = self.present(index).map(|(child, _)| &child.descriptor);
+        let images = self.present(index).flat_map(|(child, _)| child.image_blobs());
         documents.chain(others).chain(images).map(|descriptor| &descriptor.digest)
     }
 
@@ -515,6 +551,11 @@ impl State {
 /// The platform of an image: as the index tells it, for it knows of variants, or else its own.
 pub fn platform_of(child: &Child, image: &StoredImage) -> Platform {
     child.descriptor.platform.clone().unwrap_or_else(|| image.config.platform())
+}
+
+/// An image as its index packs it, if that is all here, or else as its own record does.
+pub fn packed_in(child: &Child, image: &StoredImage, content: &content::Store) -> Packed {
+    child.packed().filter(|packed| packed.is_here(content)).unwrap_or_else(|| image.packed())
 }
 
 fn read_image(key: &str, bytes: &[u8], content: &content::Store) -> Result<StoredImage, Error> {

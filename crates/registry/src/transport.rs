@@ -401,6 +401,21 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         }
         source = cause.source();
     }
+    text.split_once(ALERT).map_or(text.clone(), |(_, alert)| format!("remote error: tls: {}", words(alert)))
+}
+
+/// How the library says that the other side ended a TLS connection.
+const ALERT: &str = "received fatal alert: ";
+
+/// `BadCertificate` as people search for it.
+fn words(name: &str) -> String {
+    let mut text = String::new();
+    for letter in name.chars() {
+        if letter.is_ascii_uppercase() && !text.is_empty() {
+            text.push(' ');
+        }
+        text.push(letter.to_ascii_lowercase());
+    }
     text
 }
 

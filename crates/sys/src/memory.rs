@@ -12,6 +12,17 @@ pub fn keep_little() {
     }
 }
 
+/// For daemons: blocks of buffers always go back to the kernel when they are freed, also when many of them have come and
+/// gone (the allocator would keep ever larger ones), and few heaps share what is small.
+pub fn give_back() {
+    // SAFETY: sets numbers of the allocator; the program has one thread yet.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 2);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 128 * 1024);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 1024 * 1024);
+    }
+}
+
 /// Gives unused pages of the heap back to the kernel.
 pub fn trim() {
     // SAFETY: no preconditions.

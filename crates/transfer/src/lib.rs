@@ -2,7 +2,7 @@
 //!
 //! **A pull** ([`Pull`]):
 //! 1. The name becomes a manifest: one `HEAD` if it is known here already, else the manifest (through an index, by
-//!    platform) and the configuration.
+//!    platform), the configuration, and what the index says about the image.
 //! 2. Workers take the layers, lowest first. A layer that is missing is fetched into a partial blob ([`download`]) over
 //!    one connection or several, and read behind the front of what has come ([`follow`]): hashed and decompressed on
 //!    one thread, hashed again and unpacked on another, while the rest is still on its way.
@@ -12,8 +12,9 @@
 //! What has come of a layer outlives a broken connection and the daemon itself. A layer that several pulls want is
 //! fetched by one of them ([`busy`]); the others find it done.
 //!
-//! **A push** ([`Transfers::push`]) asks for what is there, has other repositories' blobs mounted, and sends the rest, compressed on
-//! the way where it is not.
+//! **A push** ([`Transfers::push`]) asks for what is there, has other repositories' blobs mounted, and sends the rest,
+//! compressed on the way where it is not. An index goes whole if everything that it names is here or there; otherwise one
+//! of its images goes in its place.
 //!
 //! Network waits are async; everything that touches the disk runs on blocking threads. Progress goes to a [`Board`],
 //! which never makes anybody wait for a slow reader.

@@ -310,16 +310,10 @@ async fn carry_out(
         names.insert(0, reference.clone());
     }
     let now = request.now;
-    let (image, is_new) = match what {
-        What::Known(target, image) => {
-            let named = images.names().find(&names[0]).as_ref() == Some(&target);
-            if !named {
-                let (images, name) = (Arc::clone(&images), names[0].clone());
-                blocking(move || Ok(images.names().give(&target, &name, now).map(drop)?)).await?;
-            }
-            (image, !named)
-        }
-        What::New(new) => {
+    let (image, is_new) = match give_name(transfers, repository, request, &reference, what, &names[0]).await?
+    {
+        Given::Known(image, is_new) => (image, is_new),
+        Given::New(new) => {
             let earlier = images.names().find(&names[0]);
             let work = Work {
                 transfers: transfers.clone(),
@@ -336,6 +330,46 @@ async fn carry_out(
     };
     board.say(format!("Digest: {digest}"));
     Ok(Pulled { reference, image, is_new })
+}
+
+/// What there is to do after all.
+enum Given {
+    /// Nothing more; whether the name is new for the image.
+    Known(Arc<StoredImage>, bool),
+    New(Box<NewImage>),
+}
+
+/// Gives an image that is here its name. One that has been removed meanwhile is to be fetched again.
+async fn give_name(
+    transfers: &Transfers,
+    repository: &Repository,
+    request: &PullRequest,
+    reference: &Reference,
+    what: What,
+    name: &Reference,
+) -> Result<Given, Error> {
+    let (target, image) = match what {
+        What::New(new) => return Ok(Given::New(new)),
+        What::Known(target, image) => (target, image),
+    };
+    let images = &transfers.0.images;
+    if images.names().find(name).as_ref() == Some(&target) {
+        return Ok(Given::Known(image, false));
+    }
+    let (images, given, now) = (Arc::clone(images), name.clone(), request.now);
+    let named = blocking(move || Ok(images.names().give(&target, &given, now).map(drop))).await?;
+    match named {
+        Ok(()) => Ok(Given::Known(image, true)),
+        Err(images::Error::NoSuchImage(_)) => {
+            let wanted = reference
+                .digest()
+                .map_or_else(|| reference.tag().unwrap_or("latest").to_owned(), Digest::to_string);
+            let top = repository.manifest(&wanted).await.map_err(|error| of_pull(error, reference))?;
+            let new = transfers.new_image(repository, reference, top, request).await?;
+            Ok(Given::New(Box::new(new)))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Bringing one image in; runs on blocking threads.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use images::{Child, Document, PushTarget, StoredImage, StoredIndex, Target};
+use images::{Child, Document, Packed, PushTarget, StoredImage, StoredIndex, Target};
 use oci::image::MANIFEST_BYTES_MAX;
 use oci::{Descriptor, Digest, Manifest, Platform, Reference, Timestamp, media_type};
 use registry::{Credentials, Mounted, Repository};
@@ -108,12 +108,15 @@ async fn push_one(
     let (pushed, named) = match &index {
         None => {
             let image = chosen(&images, &reference, request.platform.as_ref())?;
-            (push_image(shared, &reference, &image, &tag).await?, true)
+            let as_it_came = images.pushes().is_as_it_came(&image);
+            let way = Way { packed: image.packed(), as_it_came };
+            (push_image(shared, &reference, &image, way, &tag).await?, true)
         }
         Some(index) => match whole_or_one(shared, &reference, index, request).await? {
             Choice::Whole => (push_index(shared, &reference, index, &tag).await?, true),
             Choice::One(image) => {
-                let pushed = push_image(shared, &reference, &image, &tag).await?;
+                let way = Way { packed: images.catalog().packed(target, &image), as_it_came: true };
+                let pushed = push_image(shared, &reference, &image, way, &tag).await?;
                 shared.board.aux(json!({
                     "manifestPushedInsteadOfIndex": true,
                     "originalIndex": index.descriptor,
@@ -184,7 +187,8 @@ fn is_here(images: &images::Images, child: &Child) -> bool {
     match &child.document {
         Document::Absent => false,
         Document::Image { config, .. } => {
-            images.get(&config.digest).is_some_and(|image| image.manifest.digest == child.descriptor.digest)
+            let packed = child.packed();
+            images.get(&config.digest).is_some() && packed.is_some_and(|packed| packed.is_here(content))
         }
         Document::Other { blobs } => blobs.iter().all(|blob| content.contains(&blob.digest)),
     }
@@ -208,8 +212,8 @@ async fn push_index(
     let images = Arc::clone(&shared.transfers.0.images);
     for child in index.children.iter().filter(|child| is_here(&images, child)) {
         let digest = child.descriptor.digest.to_string();
-        if let Some(image) = child.image().and_then(|id| images.get(id)) {
-            push_image(shared, reference, &image, &digest).await?;
+        if let (Some(image), Some(packed)) = (child.image().and_then(|id| images.get(id)), child.packed()) {
+            push_image(shared, reference, &image, Way { packed, as_it_came: true }, &digest).await?;
         } else if let Document::Other { blobs } = &child.document {
             for blob in blobs {
                 push_blob(shared, blob).await?;
@@ -233,25 +237,33 @@ async fn put_document(shared: &Shared, document: &Descriptor, under: &str) -> Re
     Ok(())
 }
 
+/// How an image goes to a registry.
+struct Way {
+    packed: Packed,
+    /// Its layers are not compressed on the way.
+    as_it_came: bool,
+}
+
 /// Pushes one image under a tag or its digest. Gives the manifest that it has there.
 async fn push_image(
     shared: &Arc<Shared>,
     reference: &Reference,
     image: &Arc<StoredImage>,
+    way: Way,
     under: &str,
 ) -> Result<Descriptor, Error> {
     let images = Arc::clone(&shared.transfers.0.images);
-    let as_it_came = images.pushes().is_as_it_came(image);
     let layers: Vec<Layer> = image
         .layers
         .iter()
-        .map(|layer| {
-            let plain = media_type::is_plain_layer(&layer.blob.media_type);
+        .zip(&way.packed.layers)
+        .map(|(layer, stored)| {
+            let plain = media_type::is_plain_layer(&stored.media_type);
             Layer {
                 id: layer.diff_id.short().to_owned(),
                 diff_id: layer.diff_id.clone(),
-                stored: layer.blob.clone(),
-                compress: plain && !as_it_came,
+                stored: stored.clone(),
+                compress: plain && !way.as_it_came,
                 known: images.pushes().compressed(&layer.diff_id),
                 elsewhere: images.pushes().repositories_with(&layer.diff_id, reference, MOUNTS_MAX),
             }
@@ -261,9 +273,9 @@ async fn push_image(
         shared.board.step(&layer.id, "Preparing");
     }
     // The first request finds out who asks in which way; the others go side by side.
-    push_blob(shared, &image.config_descriptor).await?;
+    push_blob(shared, &way.packed.config).await?;
     let sent = push_layers(shared, layers).await?;
-    let (media_type, bytes) = manifest(image, &sent, &images).await?;
+    let (media_type, bytes) = manifest(&way.packed, &sent, &images).await?;
     let digest = shared.repository.put_manifest(under, &media_type, &bytes).await?;
     let mut pushed = Descriptor::new(&media_type, digest, bytes.len() as u64);
     pushed.platform = Some(image.config.platform());
@@ -370,23 +382,23 @@ async fn push_layer(shared: &Shared, layer: &Layer) -> Result<Descriptor, Error>
 
 /// The image's own manifest if it speaks of what was sent, else one in Docker's form.
 async fn manifest(
-    image: &Arc<StoredImage>,
+    packed: &Packed,
     sent: &[Descriptor],
     images: &Arc<images::Images>,
 ) -> Result<(String, Vec<u8>), Error> {
     let as_stored =
-        image.layers.iter().map(|layer| &layer.blob.digest).eq(sent.iter().map(|layer| &layer.digest));
+        packed.layers.iter().map(|layer| &layer.digest).eq(sent.iter().map(|layer| &layer.digest));
     if as_stored {
-        let (content, digest) = (Arc::clone(images.content()), image.manifest.digest.clone());
+        let (content, digest) = (Arc::clone(images.content()), packed.manifest.digest.clone());
         let bytes = crate::blocking(move || Ok(content.read(&digest, MANIFEST_BYTES_MAX)?)).await?;
-        return Ok((image.manifest.media_type.clone(), bytes));
+        return Ok((packed.manifest.media_type.clone(), bytes));
     }
     let is_zstd = |layer: &Descriptor| layer.media_type.contains("zstd");
     let (own, config, layer_type): (&str, &str, fn(&str) -> &'static str) = match sent.iter().any(is_zstd) {
         true => (media_type::OCI_MANIFEST, media_type::OCI_CONFIG, oci_layer),
         false => (media_type::DOCKER_MANIFEST, media_type::DOCKER_CONFIG, docker_layer),
     };
-    let of_config = &image.config_descriptor;
+    let of_config = &packed.config;
     let config = Descriptor::new(config, of_config.digest.clone(), of_config.size);
     let layers = sent
         .iter()

@@ -31,7 +31,14 @@ pub fn show(images: &[ImageSummary], tree: bool, dangling: bool) {
             b"WARNING: This output is designed for human readability. For machine-readable output, please use --format.\n",
         );
     }
-    out(&draw(&lines(images, tree, dangling), columns));
+    out(&format!("{}\n\n{}", legend(columns), draw(&lines(images, tree, dangling), columns)));
+}
+
+/// What the marks mean, at the right edge.
+fn legend(columns: Option<usize>) -> String {
+    let text = if columns.is_some() { "i Info →  U In Use " } else { "Info ->  U In Use " };
+    let width = columns.filter(|columns| *columns > 0).unwrap_or(80).max(20);
+    format!("{text:>width$}")
 }
 
 fn size(bytes: i64) -> String {
@@ -99,11 +106,6 @@ fn draw(lines: &[Line], columns: Option<usize>) -> String {
         width = width.min(left);
     }
     let mut text = String::new();
-    if columns.is_some() {
-        let total = width + COLUMNS[..shown].iter().map(|(_, column)| column + SPACING.len()).sum::<usize>();
-        let legend = "i Info →   U  In Use";
-        text += &format!("{}{legend}\n", " ".repeat(total.saturating_sub(legend.chars().count())));
-    }
     let headings = COLUMNS.map(|(heading, _)| heading.to_owned());
     text += &row(&paint, Style::Bold, Style::Bold, "IMAGE", &headings, width, shown);
     for line in lines {

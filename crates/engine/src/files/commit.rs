@@ -64,6 +64,9 @@ impl Commits {
             let now = engine.now();
             let seconds = now.div_euclid(model::time::NANOS);
             let reference = commit.reference.map(Reference::or_latest);
+            let platform =
+                Some(parent.config.platform()).filter(|platform| !platform.architecture.is_empty());
+            let platform = platform.unwrap_or_else(Platform::host);
             let image = NewImage {
                 parent: Some(parent),
                 layer: None,
@@ -71,7 +74,8 @@ impl Commits {
                 author: commit.author,
                 comment: commit.comment.clone(),
                 created_by: record.config.cmd.as_deref().unwrap_or_default().join(" "),
-                platform: Platform::host(),
+                // A container of an image for another platform is one for that platform.
+                platform,
                 references: reference.iter().cloned().collect(),
                 now: Timestamp { seconds, nanos: now.rem_euclid(model::time::NANOS) as u32 },
             };

@@ -194,6 +194,25 @@ fn removing_the_name_removes_every_platform() {
 }
 
 #[test]
+fn a_part_of_an_index_does_not_go_by_its_own_id() {
+    let fixture = Fixture::new();
+    let (archive, _, _, other) = two_platforms("docker.io/library/multi:1");
+    fixture.load(&archive).unwrap();
+    let images = &fixture.images;
+    let manifest = images.get(&other.id()).unwrap().manifest.digest.clone();
+    for id in [other.id().short(), manifest.as_str()] {
+        let force = RemoveOptions { force: true, ..RemoveOptions::default() };
+        let error = images.removals().remove(id, force, &nobody).unwrap_err();
+        assert!(error.to_string().contains("(cannot be forced) - it is a platform of multi:1"), "{error}");
+    }
+    // With a name of its own it outlives the index.
+    images.names().tag(&Target::Image(other.id()), &Reference::parse("own").unwrap(), now(1)).unwrap();
+    images.removals().remove("multi:1", RemoveOptions::default(), &nobody).unwrap();
+    assert_eq!(images.all().len(), 1);
+    assert_eq!(images.resolve("own").unwrap().id, other.id());
+}
+
+#[test]
 fn one_platform_goes_and_the_others_stay() {
     let fixture = Fixture::new();
     let (archive, index, own, other) = two_platforms("docker.io/library/multi:1");
@@ -321,30 +340,52 @@ fn names_from_before_there_were_indexes_are_read() {
 }
 
 #[test]
-fn an_image_that_was_here_takes_the_manifest_of_its_index() {
+fn an_image_may_be_packed_in_several_ways() {
     let fixture = Fixture::new();
-    let (archive, _, own, _) = two_platforms("docker.io/library/multi:1");
+    let (archive, index, own, _) = two_platforms("docker.io/library/multi:1");
     // Its layer is not compressed here, and in the index it is.
     fixture.load(&own.docker_archive(&["single:1"])).unwrap();
     let before = fixture.images.resolve("single:1").unwrap();
     fixture.load(&archive).unwrap();
-    let after = fixture.images.resolve("multi:1").unwrap();
-    assert_eq!(after.id, before.id);
-    assert_ne!(after.manifest.digest, before.manifest.digest);
-    let found = fixture.images.find("multi:1", None).unwrap();
-    let listed = fixture.images.catalog().manifests(&found.target);
-    assert!(listed.iter().any(|one| one.descriptor.digest == after.manifest.digest && one.available));
-    assert!(!fixture.images.content.contains(&before.manifest.digest), "what nobody names any more is gone");
-    assert!(fixture.images.pushes().is_as_it_came(&after));
-    // The other way round it keeps it.
-    fixture.load(&own.docker_archive(&["single:2"])).unwrap();
-    assert_eq!(fixture.images.resolve("single:2").unwrap().manifest, after.manifest);
     let fixture = fixture.restart();
-    let clean = fixture.images.checkup().run(Containers { exists: &|_| false, all: &[] }, false).unwrap();
-    assert_eq!(clean.findings, []);
-    for name in ["single:1", "single:2", "multi:1"] {
-        fixture.images.removals().remove(name, RemoveOptions::default(), &nobody).unwrap();
+    let after = fixture.images.resolve("multi:1").unwrap();
+    assert_eq!((&after.id, &after.manifest), (&before.id, &before.manifest));
+    let found = fixture.images.find("multi:1", None).unwrap();
+    let packed = fixture.images.catalog().packed(&found.target, &after);
+    assert_ne!(packed.manifest.digest, after.manifest.digest);
+    assert!(packed.is_here(&fixture.images.content));
+    let available = fixture.images.catalog().manifests(&found.target);
+    assert_eq!(available.iter().filter(|one| one.available).count(), 3);
+    // Each name goes into an archive as it came.
+    for (name, target) in
+        [("multi:1", Target::Index(index.digest.clone())), ("single:1", Target::Image(own.id()))]
+    {
+        let other = Fixture::new();
+        let saved = fixture.images.archives().save(&[name.to_owned()], &[], Vec::new()).unwrap();
+        assert_eq!(other.load(&saved).unwrap()[0].target, target);
+        let manifest = &other.images.get(&own.id()).unwrap().manifest.digest;
+        assert_eq!(
+            manifest,
+            if name == "multi:1" { &packed.manifest.digest } else { &before.manifest.digest }
+        );
     }
+    let clean = |fixture: &Fixture| {
+        fixture.images.checkup().run(Containers { exists: &|_| false, all: &[] }, false).unwrap().findings
+    };
+    assert_eq!(clean(&fixture), []);
+    // With the index goes what only it needs.
+    fixture.images.removals().remove("multi:1", RemoveOptions::default(), &nobody).unwrap();
+    assert_eq!((fixture.blobs(), clean(&fixture)), (3, vec![]));
+    fixture.load(&archive).unwrap();
+    let platforms = std::slice::from_ref(&foreign()).to_vec();
+    fixture.images.removals().remove("single:1", RemoveOptions::default(), &nobody).unwrap();
+    fixture
+        .images
+        .removals()
+        .remove_platforms("multi:1", &platforms, RemoveOptions::default(), &nobody)
+        .unwrap();
+    assert_eq!(clean(&fixture), []);
+    fixture.images.removals().remove("multi:1", RemoveOptions::default(), &nobody).unwrap();
     assert!(fixture.is_empty());
 }
 
