@@ -308,3 +308,29 @@ fn a_plugin_that_fails_lets_nothing_through() {
     bed.http().get("/_ping").expect(200);
     guarded.end();
 }
+
+/// Whoever has a file's descriptor may do more with it than a plugin let through.
+#[test]
+fn a_copy_under_a_plugin_is_an_archive_that_it_decides_on() {
+    let rule = |verb: &str, shown: &Value| {
+        let uri = shown["RequestUri"].as_str().unwrap_or_default();
+        let refused = verb == "AuthZPlugin.AuthZReq" && uri.contains("archive") && uri.contains("secret");
+        json!({"Allow": !refused, "Msg": "no secrets"})
+    };
+    let Some(guarded) = guarded(Box::new(rule)) else { return };
+    let (bed, plugin) = (&guarded.bed, &guarded.plugin);
+    bed.run(&["run", "-d", "--name", "one", "busybox", "sleep", "1000"]).ok();
+    let script = "dd if=/dev/zero of=/secret bs=1M count=1 && truncate -s 8M /open";
+    bed.run(&["exec", "one", "sh", "-c", script]).ok();
+    let out = bed.folder("out");
+    plugin.seen();
+    bed.run(&["cp", "one:/open", out.to_str().expect("UTF-8")]).ok();
+    has(&plugin.seen().join("\n"), &["Req GET /v1.50/containers/one/archive?path=%2Fopen", " 200"]);
+    // A hole came as zeros: the file's descriptor did not come.
+    let blocks = std::os::unix::fs::MetadataExt::blocks(&fs::metadata(out.join("open")).expect("there"));
+    assert!(blocks >= 16_000, "{blocks} blocks");
+    let refused = bed.run(&["cp", "one:/secret", out.to_str().expect("UTF-8")]);
+    has(refused.fails(1), &["authorization denied by plugin rule: no secrets"]);
+    assert!(!out.join("secret").exists());
+    guarded.end();
+}

@@ -229,3 +229,51 @@ fn a_hostile_client_gets_an_answer_and_nothing_in() {
     assert_eq!(bed.run(&["exec", "one", "stat", "-c", "%s", "/home/plain"]).ok(), "0");
     assert!(!bed.log().contains("panicked"), "{}", bed.log());
 }
+
+/// The host's own, in a file that is large enough to go as a descriptor.
+const SECRET: &str = "the host's own\n";
+
+/// A process in the container swaps a directory for a link to the host's path, and the place of a mount for another, while
+/// files of both sides go as descriptors.
+#[test]
+fn cve_2018_15664_and_2026_42306_links_swapped_while_descriptors_travel_lead_nowhere() {
+    let bed = Bed::new();
+    let (decoy, host, here) = (bed.folder("decoy"), bed.folder("host"), bed.folder("here"));
+    fs::write(decoy.join("secret"), SECRET.repeat(10_000)).expect("written");
+    fs::write(host.join("mounted"), "mounted\n".repeat(20_000)).expect("written");
+    fs::write(here.join("secret"), "mine\n".repeat(30_000)).expect("written");
+    let script = format!(
+        "mkdir -p /real /a/b/mount; yes mine | head -n 30000 > /real/secret; cp -r /real /path; ln -s {} /link; touch /ready; \
+         while :; do mv -T /path /aside; mv -T /link /path; mv -T /path /link; mv -T /aside /path; \
+         mv -T /a/b /a/c; ln -s {} /a/b; rm /a/b; mv -T /a/c /a/b; done 2>/dev/null",
+        decoy.display(),
+        decoy.display()
+    );
+    let bind = format!("{}:/a/b/mount", host.display());
+    bed.run(&["run", "-d", "--name", "swapper", "-v", &bind, "busybox", "sh", "-c", &script]).ok();
+    testkit::process::eventually("it swaps", || {
+        bed.http().get("/containers/swapper/archive?path=/ready").status == 200
+    });
+    let mounts = || fs::read_to_string(format!("/proc/{}/mountinfo", bed.pid())).expect("mounts");
+    let before = mounts();
+    let mut copied = 0;
+    for turn in 0..40 {
+        let out = bed.folder(&format!("out-{turn}"));
+        let target = out.to_str().expect("UTF-8");
+        let source = here.join("secret");
+        bed.run(&["cp", source.to_str().expect("UTF-8"), "swapper:/path/"]);
+        bed.run(&["cp", source.to_str().expect("UTF-8"), "swapper:/a/b/"]);
+        for path in ["/path/secret", "/path/.", "/a/b"] {
+            copied += usize::from(bed.run(&["cp", &format!("swapper:{path}"), target]).code == 0);
+        }
+        let found =
+            std::process::Command::new("grep").args(["-rl", SECRET.trim(), target]).output().expect("grep");
+        assert!(found.stdout.is_empty(), "turn {turn}: {}", String::from_utf8_lossy(&found.stdout));
+        assert_eq!(mounts(), before, "a mount on the host");
+        fs::remove_dir_all(out).expect("removed");
+    }
+    assert!(copied > 20, "{copied} copies; hardly anything was tried");
+    let names: Vec<_> = fs::read_dir(&decoy).expect("folder").flatten().map(|one| one.file_name()).collect();
+    assert_eq!(names, ["secret"], "something came out of the container");
+    assert_eq!(fs::read_to_string(decoy.join("secret")).expect("read"), SECRET.repeat(10_000));
+}

@@ -233,6 +233,18 @@ fn other_runtimes() {
     }
 }
 
+#[test]
+fn a_container_that_names_no_runtime_has_the_one_that_info_tells_and_runc_stands_for_it() {
+    let bed = Bed::new();
+    let default = bed.http().get("/info").json()["DefaultRuntime"].clone();
+    bed.run(&["create", "--name", "plain", "busybox", "true"]).ok();
+    assert_eq!(bed.inspect("plain")["HostConfig"]["Runtime"], default);
+    for name in ["runc", "io.containerd.runc.v2"] {
+        bed.run(&["run", "--name", name, "--runtime", name, "busybox", "true"]).ok();
+        assert_eq!(bed.inspect(name)["HostConfig"]["Runtime"], json!(name));
+    }
+}
+
 /// A container's whole life by another runtime.
 fn run_by(bed: &Bed, runtime: &str) {
     let run = |arguments: &[&str]| bed.run(&[&["run", "--rm", "--runtime", runtime], arguments].concat());
