@@ -71,7 +71,12 @@ impl Write for Writer<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.file.write(bytes)?;
         self.hasher.update(&bytes[..written]);
+        let before = self.size;
         self.size += written as u64;
+        let steps = sys::completed_steps(before..self.size);
+        if !steps.is_empty() {
+            sys::begin_writeback(&self.file, steps);
+        }
         Ok(written)
     }
 

@@ -127,7 +127,12 @@ impl Partial {
         if offset.checked_add(bytes.len() as u64).is_none_or(|end| end > self.size) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "beyond the end of the blob"));
         }
-        self.file.write_all_at(bytes, offset)
+        self.file.write_all_at(bytes, offset)?;
+        let steps = sys::completed_steps(offset..offset + bytes.len() as u64);
+        if !steps.is_empty() {
+            sys::begin_writeback(&self.file, steps);
+        }
+        Ok(())
     }
 
     /// Reads what is there; the caller knows that it is.

@@ -20,12 +20,14 @@ pub mod signal;
 pub mod terminal;
 pub mod time;
 mod tree;
+mod writeback;
 
 pub use channel::Channel;
 pub use content::copy_content;
 pub use copy::{Copied, copy_tree, is_empty_directory};
 pub use root::{Graft, Place, Root};
 pub use tree::{TreeUsage, remove_tree, tree_usage};
+pub use writeback::{begin_writeback, completed_steps};
 
 use std::io;
 
