@@ -11,6 +11,11 @@ pub fn is_corten(bed: &Bed) -> bool {
     bed.engine() == Engine::Corten
 }
 
+/// The same, before there is a bed.
+pub fn is_peer() -> bool {
+    Engine::from_environment() != Engine::Corten
+}
+
 /// Does the same with every client that is here; `name` differs between them, for containers' names.
 pub fn each_client(bed: &Bed, mut check: impl FnMut(Client, &str)) {
     for client in bed.clients() {
@@ -27,6 +32,14 @@ pub fn has(text: &str, parts: &[&str]) {
     for part in parts {
         assert!(text.contains(part), "{part:?} is not in:\n{text}");
     }
+}
+
+/// Packs bytes as layers are packed.
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+    use std::io::Write;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).expect("writing to memory");
+    encoder.finish().expect("writing to memory")
 }
 
 /// The text between two marks, or all that follows the first.

@@ -1,19 +1,13 @@
 //! What fails in the middle, because the disk is full or refuses a step, leaves the image store as it was.
 #![allow(clippy::disallowed_methods)] // Tests start programs.
 
-use std::io::Write;
-
 use serde_json::{Value, json};
 use testkit::image::{self, Entry, Image};
 use testkit::registry::{Registry, digest};
-use testkit::{Bed, BedOptions, Client, Engine};
-use tests::has;
+use testkit::{Bed, BedOptions, Client};
+use tests::{gzip, has, is_peer};
 
 const DISK_BYTES: u64 = 40 << 20;
-
-fn is_peer() -> bool {
-    Engine::from_environment() != Engine::Corten
-}
 
 /// Bytes that no compression makes smaller, always the same for a seed.
 fn noise(seed: u64, bytes: usize) -> Vec<u8> {
@@ -31,12 +25,6 @@ fn noise(seed: u64, bytes: usize) -> Vec<u8> {
 
 fn large(name: &str, megabytes: usize) -> Image {
     Image::new(name, &[Entry::file("noise", 0o644, noise(megabytes as u64, megabytes << 20))])
-}
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    encoder.write_all(bytes).expect("in memory");
-    encoder.finish().expect("in memory")
 }
 
 /// Everything of the store that lies on the disk, and what the API tells of it.

@@ -7,12 +7,8 @@ use std::time::Duration;
 use serde_json::json;
 use testkit::image::{self, Entry, Image};
 use testkit::registry::{Fault, Registry, digest};
-use testkit::{Bed, Client, Engine};
-use tests::{each_client, has};
-
-fn is_peer() -> bool {
-    Engine::from_environment() != Engine::Corten
-}
+use testkit::{Bed, Client};
+use tests::{each_client, has, is_peer};
 
 /// An image in a registry, whose file `who` says what is given.
 fn push(registry: &Registry, name: &str, who: &str) -> String {

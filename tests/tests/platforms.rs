@@ -1,14 +1,13 @@
 //! Images for several platforms under one name: from registries and archives, in lists, and out again.
 #![allow(clippy::disallowed_methods)] // Tests start programs.
 
-use std::io::Write;
 use std::process::Command;
 
 use serde_json::{Value, json};
 use testkit::image::{self, Entry};
 use testkit::registry::{Registry, digest};
-use testkit::{Bed, Client, Engine, Response};
-use tests::{after, each_client, has};
+use testkit::{Bed, Client, Response};
+use tests::{after, each_client, gzip, has, is_peer};
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -16,16 +15,6 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// An architecture that this machine is not.
 fn foreign() -> &'static str {
     if image::architecture() == "arm64" { "amd64" } else { "arm64" }
-}
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    encoder.write_all(bytes).expect("in memory");
-    encoder.finish().expect("in memory")
-}
-
-fn is_peer() -> bool {
-    Engine::from_environment() != Engine::Corten
 }
 
 /// An index in a registry: images for this machine and for another, a statement about the first, and an image that is

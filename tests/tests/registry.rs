@@ -1,26 +1,19 @@
 //! Images from registries and to them: rightly, and from registries that lie, break off, or never end.
 #![allow(clippy::disallowed_methods)] // Tests start programs.
 
-use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use testkit::image::{self, Entry};
 use testkit::registry::{Fault, Pushed, Registry, digest};
-use testkit::{Bed, BedOptions, Engine};
-use tests::{each_client, has};
+use testkit::{Bed, BedOptions};
+use tests::{each_client, gzip, has, is_peer};
 
 /// A layer as it is sent, and its diff ID.
 fn layer(entries: &[Entry]) -> (Vec<u8>, String) {
     let tar = image::layer(entries);
     (gzip(&tar), digest(&tar))
-}
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
 }
 
 /// Bytes that no compression makes smaller, always the same for a seed.
@@ -45,10 +38,6 @@ fn small(registry: &Registry) -> Pushed {
     let layers =
         [layer(&[Entry::file("hello", 0o644, "hello")]), layer(&[Entry::file("more", 0o600, "more")])];
     registry.push("lib/small", "1", &layers, json!({ "Cmd": ["/hello"] }))
-}
-
-fn is_peer() -> bool {
-    Engine::from_environment() != Engine::Corten
 }
 
 /// What a pull through the API says: the status and all of the answer.

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
+use futures_util::{Stream, StreamExt};
 use http::{HeaderMap, Method, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Frame, Incoming};
@@ -88,6 +89,21 @@ impl Body for Drained {
 
 /// Pieces of a body, each of at most [`crate::connection::BUFFER_MAX`] bytes, that wait for who reads them.
 const PIECES_AHEAD: usize = 8;
+
+/// What comes in pieces, for code that blocks; a few of them are taken ahead. It ends with the first error.
+pub fn read_ahead(pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> impl io::Read + Send {
+    let (send, receive) = mpsc::channel(PIECES_AHEAD);
+    tokio::spawn(async move {
+        let mut pieces = std::pin::pin!(pieces);
+        while let Some(piece) = pieces.next().await {
+            let ends = piece.is_err();
+            if send.send(piece).await.is_err() || ends {
+                break;
+            }
+        }
+    });
+    Pieces { receive, piece: Bytes::new() }
+}
 
 /// A body as something to read.
 struct Pieces {
@@ -173,22 +189,15 @@ impl Request {
     /// The body for code that blocks; read it on a blocking thread. What comes is taken off the connection while that
     /// thread works on what came before.
     pub fn into_reader(self) -> impl io::Read + Send {
-        let (send, receive) = mpsc::channel(PIECES_AHEAD);
-        let mut body = self.body;
-        tokio::spawn(async move {
-            while let Some(frame) = body.frame().await {
-                let piece = match frame.map(Frame::into_data) {
-                    Ok(Ok(data)) => Ok(data),
+        read_ahead(futures_util::stream::unfold(self.body, |mut body| async move {
+            loop {
+                match body.frame().await?.map(Frame::into_data) {
+                    Ok(Ok(data)) => return Some((Ok(data), body)),
                     // Trailers; nobody here reads them.
-                    Ok(Err(_)) => continue,
-                    Err(error) => Err(io::Error::other(error)),
-                };
-                let ends = piece.is_err();
-                if send.send(piece).await.is_err() || ends {
-                    break;
+                    Ok(Err(_)) => {}
+                    Err(error) => return Some((Err(io::Error::other(error)), body)),
                 }
             }
-        });
-        Pieces { receive, piece: Bytes::new() }
+        }))
     }
 }

@@ -54,6 +54,11 @@ pub enum Error {
     RangeIgnored,
     #[error("invalid registry address {0:?}")]
     Address(String),
+    #[error("invalid URL {0:?}")]
+    Url(String),
+    /// A plain web server has no such file, or does not give it.
+    #[error("failed to GET {url} with status {status} {reason}: {said}", reason = reason(*status))]
+    Download { url: String, status: u16, said: String },
     #[error("cannot use {path}: {what}")]
     File { path: PathBuf, what: String },
 }
@@ -68,7 +73,9 @@ impl Error {
             Error::Registry { code, .. } if code == "TOOMANYREQUESTS" => Kind::RateLimited,
             Error::Registry { code, .. } if code == "DENIED" => Kind::Denied,
             Error::Registry { code, .. } if code == "UNAUTHORIZED" => Kind::Unauthorized,
-            Error::Registry { status, .. } | Error::Status { status, .. } => match status {
+            Error::Registry { status, .. }
+            | Error::Status { status, .. }
+            | Error::Download { status, .. } => match status {
                 401 => Kind::Unauthorized,
                 403 => Kind::Denied,
                 404 => Kind::NotFound,
@@ -80,6 +87,7 @@ impl Error {
             Error::NoCredentials { .. } | Error::Token { .. } => Kind::Unauthorized,
             Error::Connection { .. } => Kind::Unreachable,
             Error::Redirects { .. }
+            | Error::Url(_)
             | Error::Answer { .. }
             | Error::TooLarge { .. }
             | Error::Digest { .. }

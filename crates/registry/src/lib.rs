@@ -13,6 +13,7 @@ mod auth;
 pub mod base64;
 mod certificates;
 mod challenge;
+mod download;
 mod error;
 mod hosts_toml;
 mod proxy;
@@ -24,6 +25,7 @@ mod upload;
 mod url;
 
 pub use auth::{Access, Credentials};
+pub use download::Download;
 pub use error::{Error, Kind};
 pub use proxy::Proxies;
 pub use repository::{BlobStream, Fetched, Head, Registries, Repository, SCHEMA_1};

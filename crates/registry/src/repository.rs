@@ -92,12 +92,12 @@ impl Registries {
         &self.settings
     }
 
+    pub(crate) fn transport(&self) -> Arc<Transport> {
+        Transport::new(Arc::clone(&self.settings))
+    }
+
     fn sender(&self, credentials: Credentials) -> Sender {
-        Sender {
-            transport: Transport::new(Arc::clone(&self.settings)),
-            tokens: Arc::clone(&self.tokens),
-            credentials,
-        }
+        Sender { transport: self.transport(), tokens: Arc::clone(&self.tokens), credentials }
     }
 
     /// A repository by the registry's domain and the path there, as a reference has them.

@@ -66,6 +66,7 @@ pub enum Error {
 impl Error {
     pub fn kind(&self) -> Kind {
         match self {
+            Error::Registry(registry::Error::Url(_)) => Kind::Invalid,
             Error::Registry(error) => match error.kind() {
                 registry::Kind::NotFound => Kind::NotFound,
                 registry::Kind::Invalid => Kind::System,

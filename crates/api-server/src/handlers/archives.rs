@@ -1,5 +1,8 @@
 //! Images into archives and out of them, and images made of archives.
 
+use std::io::{self, Read};
+use std::time::{Duration, Instant};
+
 use api_types::{ProgressDetail, ProgressMessage};
 use engine::Engine;
 use images::{Import, LoadOptions};
@@ -8,7 +11,7 @@ use oci::{Platform, Reference};
 
 use super::images::{announce, named, refusal, timestamp};
 use crate::App;
-use crate::request::Request;
+use crate::request::{Request, read_ahead};
 use crate::respond::{Outcome, streamed};
 use crate::stream::{Pipe, pipe};
 use crate::versions;
@@ -96,10 +99,9 @@ pub async fn create(app: &App, request: Request) -> Outcome {
     if !query.text("fromImage").is_empty() {
         return crate::handlers::registry::pull(app, &request).await;
     }
-    match query.text("fromSrc") {
-        "-" => {}
-        "" => return Err(Refusal::invalid("fromImage or fromSrc must be given")),
-        _ => return Err(Refusal::not_implemented("importing from a URL")),
+    let source = query.text("fromSrc").to_owned();
+    if source.is_empty() {
+        return Err(Refusal::invalid("fromImage or fromSrc must be given"));
     }
     let reference = match query.text("repo") {
         "" => None,
@@ -111,26 +113,82 @@ pub async fn create(app: &App, request: Request) -> Outcome {
     };
     let config = crate::handlers::build::changed_config(Default::default(), &query.all("changes"))?;
     let message = match query.text("message") {
-        "" => "Imported from -".into(),
+        "" => format!("Imported from {source}"),
         text => text.to_string(),
     };
     let wanted =
         Import { reference: reference.clone(), config, message, platform, now: timestamp(app.engine.now()) };
-    let engine = app.engine.clone();
     let (mut out, pieces) = pipe();
-    let reader = request.into_reader();
-    tokio::task::spawn_blocking(move || match engine.images().maker().import(reader, wanted) {
+    let engine = app.engine.clone();
+    if source == "-" {
+        let reader = request.into_reader();
+        tokio::task::spawn_blocking(move || {
+            let imported = engine.images().maker().import(reader, wanted);
+            tell_imported(&engine, &mut out, imported, reference.as_ref());
+        });
+    } else {
+        let file =
+            app.transfers.registries().download(&source).await.map_err(super::registry::registry_refusal)?;
+        let length = file.length();
+        let reader = read_ahead(futures_util::stream::unfold(file, |mut file| async move {
+            let piece = file.next().await.map_err(io::Error::other).transpose()?;
+            Some((piece, file))
+        }));
+        tokio::task::spawn_blocking(move || {
+            let status = Some(format!("Downloading from {source}"));
+            let _ = out.message(&ProgressMessage { status, ..ProgressMessage::default() });
+            let reader = Watched { reader, read: 0, length, told: Instant::now(), out: &mut out };
+            let imported = engine.images().maker().import(reader, wanted);
+            tell_imported(&engine, &mut out, imported, reference.as_ref());
+        });
+    }
+    Ok(streamed("application/json", pieces))
+}
+
+fn tell_imported(
+    engine: &Engine,
+    out: &mut Pipe,
+    imported: Result<images::Registered, images::Error>,
+    reference: Option<&Reference>,
+) {
+    match imported {
         Ok(made) => {
             let id = made.image.id.to_string();
-            announce(
-                &engine,
-                "import",
-                &id,
-                &reference.map_or_else(|| id.clone(), |reference| reference.familiar()),
-            );
+            announce(engine, "import", &id, &reference.map_or_else(|| id.clone(), Reference::familiar));
             let _ = out.message(&ProgressMessage { status: Some(id), ..ProgressMessage::default() });
         }
         Err(error) => out.fail(0, &refusal(error)),
-    });
-    Ok(streamed("application/json", pieces))
+    }
+}
+
+/// How often a client hears how far an import has come.
+const TELL_EVERY: Duration = Duration::from_millis(100);
+
+/// A file on its way in, and the client that watches it.
+struct Watched<'a, R> {
+    reader: R,
+    /// Bytes.
+    read: u64,
+    length: Option<u64>,
+    told: Instant,
+    out: &'a mut Pipe,
+}
+
+impl<R: Read> Read for Watched<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.reader.read(buffer)?;
+        self.read += count as u64;
+        if count == 0 || self.told.elapsed() >= TELL_EVERY {
+            self.told = Instant::now();
+            let event = transfer::Event::Progress {
+                id: String::new(),
+                action: "Importing",
+                current: self.read,
+                total: self.length.unwrap_or(0),
+            };
+            // Nobody reads any more: then nobody wants the image.
+            self.out.message(&ProgressMessage { id: None, ..super::registry::message(event) })?;
+        }
+        Ok(count)
+    }
 }

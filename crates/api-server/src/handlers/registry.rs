@@ -34,7 +34,7 @@ fn refusal(error: &transfer::Error) -> Refusal {
     }
 }
 
-fn registry_refusal(error: registry::Error) -> Refusal {
+pub(super) fn registry_refusal(error: registry::Error) -> Refusal {
     refusal(&transfer::Error::Registry(error))
 }
 
@@ -61,7 +61,7 @@ fn header_credentials(request: &Request) -> Credentials {
     api_types::from_json::<AuthConfig>(&decoded).map(credentials).unwrap_or_default()
 }
 
-fn message(event: Event) -> ProgressMessage {
+pub(super) fn message(event: Event) -> ProgressMessage {
     match event {
         Event::Message { id: Some(id), text } => ProgressMessage {
             status: Some(text),
