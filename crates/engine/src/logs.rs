@@ -9,15 +9,16 @@ use model::logging::{self, FileFormat, Logging};
 use model::{Phase, Refusal};
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
 use crate::container::{Handle, View};
 use crate::shipping::Spool;
 use crate::{Engine, blocking, clock};
 
-/// Bytes of one batch.
-const BATCH: usize = 256 << 10;
+/// Bytes of one batch. Larger ones get fresh pages from the kernel each time, which costs more than all else.
+const BATCH: usize = 64 << 10;
 /// Batches that wait for a slow client.
-const AHEAD: usize = 2;
+const AHEAD: usize = 4;
 /// How long after its start a command may take to end before its log is read.
 const START_TO_LOG: Duration = Duration::from_millis(60);
 /// How often a log is looked at when the kernel gives no notifications.
@@ -162,15 +163,17 @@ async fn pump(
             let view = handle.view();
             Some(view.exits) != exits || !view.phase.is_running()
         });
-        let (batch, progress);
-        (reader, render, batch, progress) = blocking(move || {
+        let (waiting, progress);
+        let sender = send.clone();
+        (reader, render, waiting, progress) = blocking(move || {
             reader.clear_notifications();
-            let mut batch = Vec::new();
-            let progress = reader.next_batch(&mut render, BATCH, &mut batch).map_err(failed)?;
-            Ok((reader, render, batch, progress))
+            let (waiting, progress) = send_batches(&mut reader, &mut render, &sender)?;
+            Ok((reader, render, waiting, progress))
         })
         .await?;
-        if !batch.is_empty() && send.send(Ok(batch)).await.is_err() {
+        if let Some(batch) = waiting
+            && send.send(Ok(batch)).await.is_err()
+        {
             return Ok(());
         }
         match progress {
@@ -185,6 +188,27 @@ async fn pump(
                     () = send.closed() => return Ok(()),
                 }
             }
+        }
+    }
+}
+
+/// Reads for as long as the client keeps up. What it was not ready for is given back, so that no thread waits for it.
+fn send_batches(
+    reader: &mut Reader,
+    render: &mut Render,
+    send: &mpsc::Sender<Result<Vec<u8>, Refusal>>,
+) -> Result<(Option<Vec<u8>>, Progress), Refusal> {
+    loop {
+        let mut batch = Vec::with_capacity(BATCH + BATCH / 4);
+        let progress = reader.next_batch(render, BATCH, &mut batch).map_err(failed)?;
+        if batch.is_empty() {
+            return Ok((None, progress));
+        }
+        if let Err(TrySendError::Full(batch) | TrySendError::Closed(batch)) = send.try_send(Ok(batch)) {
+            return Ok((batch.ok(), progress));
+        }
+        if progress != Progress::More {
+            return Ok((None, progress));
         }
     }
 }
