@@ -24,7 +24,7 @@ mod busy;
 mod download;
 mod error;
 mod follow;
-mod manifest;
+pub mod manifest;
 mod pull;
 mod push;
 mod upload;
