@@ -22,6 +22,8 @@ use engine::{Engine, IsolationOptions, Options, Parts, Paths};
 use model::remap::Remap;
 use tokio::sync::watch;
 
+/// How long the end waits for unpacked layers to be on the disk.
+const SETTLE_AT_END: std::time::Duration = std::time::Duration::from_secs(10);
 /// Tells one boot of the kernel from another; see random(4).
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -139,11 +141,12 @@ async fn serve(program: &'static str, mut config: Config, log: log::Log) -> Resu
     let images = Arc::clone(app.engine.images());
     let end = async {
         system.shut_down().await;
-        // So that nothing has to be unpacked again after a restart of the machine.
-        match tokio::task::spawn_blocking(move || images.settle()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "unpacked layers could not be brought to the disk"),
-            Err(error) => tracing::warn!(%error, "unpacked layers could not be brought to the disk"),
+        // So that nothing has to be unpacked again if the machine stops as well.
+        let settled = tokio::task::spawn_blocking(move || images.settle());
+        match tokio::time::timeout(SETTLE_AT_END, settled).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => tracing::warn!(%error, "unpacked layers could not be brought to the disk"),
+            Ok(Err(_)) | Err(_) => tracing::warn!("unpacked layers are not on the disk yet"),
         }
     };
     tokio::select! {
