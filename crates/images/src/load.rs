@@ -256,6 +256,7 @@ impl Archives<'_> {
         for (place, blob) in LayerPlace::all(&config.rootfs.diff_ids).iter().zip(blobs) {
             let fitting = early.take(&blob.digest).filter(|(found, _)| *found == place.diff_id);
             let Some((diff_id, ahead)) = fitting else { continue };
+            failpoint::hit("images.unpack")?;
             pins.chain(&place.chain);
             let is_settled = layers.has(&place.chain);
             if !is_settled && place.parent.as_ref().is_some_and(|parent| !layers.has(parent)) {
