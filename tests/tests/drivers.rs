@@ -377,14 +377,14 @@ fn what_a_loss_of_power_takes_comes_back() {
             .with_layer(&[Entry::file("marker", 0o644, content)])
     };
     each_driver(|mut bed, driver| {
-        bed.load(&image("settled:1", "settled"));
+        bed.load(&image("settled:latest", "settled"));
         bed.stop();
         boot(&bed, "second");
         bed.set_environment("CORTEN_FAILPOINTS", Some("images.settle=error"));
         bed.start();
         assert!(!bed.log().contains(AGAIN), "{driver}: who is told to end settles before");
 
-        bed.load(&image("lost:1", "found"));
+        bed.load(&image("lost:latest", "found"));
         let write = ["run", "--name", "one", "lost", "/bin/busybox", "sh", "-c", "echo mine >> /mine"];
         bed.run(&write).ok();
         bed.kill();
@@ -409,5 +409,7 @@ fn what_a_loss_of_power_takes_comes_back() {
         assert_eq!(fs::read_to_string(copied).expect("copied"), "mine\nmine\n", "{driver}");
         bed.run(&["system", "check"]).ok();
         bed.run(&["rm", "one"]).ok();
+        let id = "/proc/sys/kernel/random/boot_id";
+        bed.host().shell(&format!("umount {id}; umount {id}; rm -rf /run/mount")).ok();
     });
 }
