@@ -266,7 +266,9 @@ const NOTES: &str = "\
 - Logs: lines of 98 bytes, written by `cat` to standard output, to the default driver; and
   shipped, to a receiver on the same host that counts them, by the clock from the container's start to the last line.
 - Images: five layers of this machine's own programs, from the distribution registry (Debian's `docker-registry`) on the
-  same machine and the same cores. What a pull says is done is on the disk with Corten; others leave that to the kernel.
+  same machine and the same cores. When a pull or a load is done, Corten has the layers' archives and the image's record
+  on the disk, from which the unpacked files are made again if the machine stops before they follow; others leave all of
+  it to the kernel.
 ";
 
 /// The machine in a line: nothing that names it.

@@ -360,3 +360,56 @@ fn data_roots_may_be_long() {
     let left: Value = bed.http().get("/containers/json?all=1").json();
     assert_eq!(left, json!([]));
 }
+
+/// Makes the machine seem to have been started anew.
+fn boot(bed: &Bed, id: &str) {
+    let file = bed.folder("boot").join(id);
+    fs::write(&file, id).expect("file");
+    bed.host().shell(&format!("mount --bind {} /proc/sys/kernel/random/boot_id", file.display())).ok();
+}
+
+#[test]
+fn what_a_loss_of_power_takes_comes_back() {
+    const AGAIN: &str = "it is unpacked again";
+    let image = |name: &str, content: &str| {
+        let program = testkit::image::busybox_program().0.clone();
+        Image::new(name, &[Entry::folder("bin", 0o755), Entry::file("bin/busybox", 0o755, program)])
+            .with_layer(&[Entry::file("marker", 0o644, content)])
+    };
+    each_driver(|mut bed, driver| {
+        bed.load(&image("settled:latest", "settled"));
+        bed.stop();
+        boot(&bed, "second");
+        bed.set_environment("CORTEN_FAILPOINTS", Some("images.settle=error"));
+        bed.start();
+        assert!(!bed.log().contains(AGAIN), "{driver}: who is told to end settles before");
+
+        bed.load(&image("lost:latest", "found"));
+        let write = ["run", "--name", "one", "lost", "/bin/busybox", "sh", "-c", "echo mine >> /mine"];
+        bed.run(&write).ok();
+        bed.kill();
+        // Files that the kernel had in memory alone have names and no content afterwards.
+        let lose = format!(
+            "for file in $(grep -rlx found {}/data/snapshots --include marker | grep -v /containers/); do \
+             : > $file; : > ${{file%/fs/marker}}/layer.json; done",
+            bed.host().folder().display()
+        );
+        bed.host().shell(&lose).ok();
+        boot(&bed, "third");
+        bed.set_environment("CORTEN_FAILPOINTS", None);
+        bed.start();
+        assert!(bed.log().contains(AGAIN), "{driver}: {}", bed.log());
+        for (name, content) in [("settled", "settled"), ("lost", "found")] {
+            let show = ["run", "--rm", name, "/bin/busybox", "cat", "/marker"];
+            assert_eq!(bed.run(&show).ok(), content, "{driver}");
+        }
+        bed.run(&["start", "-a", "one"]).ok();
+        let copied = bed.folder("cp").join("mine");
+        bed.run(&["cp", "one:/mine", copied.to_str().expect("path")]).ok();
+        assert_eq!(fs::read_to_string(copied).expect("copied"), "mine\nmine\n", "{driver}");
+        bed.run(&["system", "check"]).ok();
+        bed.run(&["rm", "one"]).ok();
+        let id = "/proc/sys/kernel/random/boot_id";
+        bed.host().shell(&format!("umount {id}; umount {id}; rm -rf /run/mount")).ok();
+    });
+}

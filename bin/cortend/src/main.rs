@@ -22,6 +22,10 @@ use engine::{Engine, IsolationOptions, Options, Parts, Paths};
 use model::remap::Remap;
 use tokio::sync::watch;
 
+/// How long the end waits for unpacked layers to be on the disk.
+const SETTLE_AT_END: std::time::Duration = std::time::Duration::from_secs(10);
+/// Tells one boot of the kernel from another; see random(4).
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 fn main() -> ExitCode {
@@ -134,8 +138,19 @@ async fn serve(program: &'static str, mut config: Config, log: log::Log) -> Resu
     inherited::notify("STOPPING=1");
     let _ = stop.send(true);
     let system = app.engine.system();
+    let images = Arc::clone(app.engine.images());
+    let end = async {
+        system.shut_down().await;
+        // So that nothing has to be unpacked again if the machine stops as well.
+        let settled = tokio::task::spawn_blocking(move || images.settle());
+        match tokio::time::timeout(SETTLE_AT_END, settled).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => tracing::warn!(%error, "unpacked layers could not be brought to the disk"),
+            Ok(Err(_)) | Err(_) => tracing::warn!("unpacked layers are not on the disk yet"),
+        }
+    };
     tokio::select! {
-        () = system.shut_down() => {}
+        () = end => {}
         () = signals.insist() => bail!("ended at once, as three signals asked"),
     }
     for host in &hosts {
@@ -244,13 +259,18 @@ fn open_parts(config: &Config, paths: &Paths) -> Result<Parts> {
     let content = Arc::new(content::Store::open(&paths.data.join("content"))?);
     let driver = config.text("storage-driver").map(String::from);
     let driver = driver.or_else(|| std::env::var("DOCKER_DRIVER").ok().filter(|name| !name.is_empty()));
-    let snapshots = snapshots::open(&paths.data.join("snapshots"), driver.as_deref())?;
-    let (images, warnings) =
-        images::Images::open(content, snapshots.clone(), store.clone(), images::Limits::default())?;
+    let boot = std::fs::read_to_string(BOOT_ID).with_context(|| format!("cannot read {BOOT_ID}"))?;
+    let boot = boot.trim();
+    let doubted = |driver: &str| images::doubted(&store, boot, driver);
+    let snapshots = snapshots::open(&paths.data.join("snapshots"), driver.as_deref(), &doubted)?;
+    let limits = images::Limits::default();
+    let (images, warnings) = images::Images::open(content, snapshots.clone(), store.clone(), limits, boot)?;
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    Ok(Parts { store, images: Arc::new(images), snapshots })
+    let images = Arc::new(images);
+    images.keep_settled().context("cannot start a thread")?;
+    Ok(Parts { store, images, snapshots })
 }
 
 fn options(config: &Config, paths: Paths, remap: Option<Remap>) -> Result<Options> {

@@ -97,8 +97,6 @@ pub struct Unpacked {
 
 /// Longest path of a member, in bytes: what the kernel takes.
 const PATH_BYTES_MAX: usize = 4095;
-/// Files from this size on are begun to be written to disk at once; many small ones are better written together.
-const WRITEBACK_BYTES_MIN: u64 = 1 << 20;
 
 /// Unpacks a plain (not compressed) archive and reads the stream to its end.
 pub fn unpack(stream: impl Read, root: &Root, options: &UnpackOptions<'_>) -> Result<Unpacked, Error> {
@@ -487,10 +485,6 @@ impl Unpacker<'_> {
             };
             file.write_all(&self.buffer[..count]).map_err(failed("write", &entry.path))?;
             left -= count as u64;
-        }
-        // Layers are synced before an image exists; the disk need not wait until then.
-        if length >= WRITEBACK_BYTES_MIN {
-            sys::begin_writeback(&file, 0..length);
         }
         self.total.bytes += length;
         Ok(())

@@ -98,10 +98,11 @@ impl Fixture {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
         let content = content::Store::open(&path.join("content")).unwrap();
-        let snapshots = snapshots::Overlay::open(&path.join("snapshots")).unwrap();
+        let snapshots = snapshots::Overlay::open(&path.join("snapshots"), &[]).unwrap();
         let store = metadata::Store::open(&path.join("state")).unwrap();
         let limits = images::Limits::default();
-        let (images, _) = Images::open(Arc::new(content), Arc::new(snapshots), store, limits).unwrap();
+        let (images, _) =
+            Images::open(Arc::new(content), Arc::new(snapshots), store, limits, "boot").unwrap();
         let images = Arc::new(images);
         let builder = Builder::open(Arc::clone(&images), &path.join("build")).unwrap();
         let fixture = Fixture { directory, images, builder };

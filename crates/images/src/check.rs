@@ -15,7 +15,7 @@ use oci::{Descriptor, Digest, Hasher, Reference};
 
 use crate::index::StoredIndex;
 use crate::state::{self, State, StoredImage, Target, Unusable};
-use crate::{Error, Images};
+use crate::{Error, Images, LayerPlace};
 
 /// How long the layer of a container that is gone may still be there.
 const GRACE: Duration = Duration::from_millis(500);
@@ -314,25 +314,14 @@ impl Checkup<'_> {
 
     /// Brings a layer back from its archive. Whether that helped: what a container lies on cannot be replaced.
     fn unpack_again(self, image: &StoredImage, chain: &Digest) -> Result<bool, Error> {
-        let Some(place) = image.chains.iter().position(|known| known == chain) else { return Ok(false) };
+        let diff_ids: Vec<Digest> = image.layers.iter().map(|layer| layer.diff_id.clone()).collect();
+        let mut places = LayerPlace::all(&diff_ids).into_iter().zip(&image.layers);
+        let Some((place, layer)) = places.find(|(place, _)| place.chain == *chain) else { return Ok(false) };
         let mut pins = self.0.pins();
-        let layer = &image.layers[place];
         pins.blob(&layer.blob.digest);
         pins.chain(chain);
-        let parent = place.checked_sub(1).map(|below| &image.chains[below]);
-        let unpacked = self.0.layers().unpack_one(
-            &layer.blob.digest,
-            place,
-            &layer.diff_id,
-            parent,
-            chain,
-            &mut |_, _| {},
-        );
-        if unpacked.is_err() || !self.has_layer(chain) {
-            return Ok(false);
-        }
-        self.0.snapshots.sync()?;
-        Ok(true)
+        let unpacked = self.0.layers().unpack_one(&layer.blob.digest, &place, &mut |_, _| {});
+        Ok(unpacked.is_ok() && self.has_layer(chain))
     }
 
     fn check_containers(
@@ -399,11 +388,7 @@ impl Checkup<'_> {
         let state = images.read();
         let of_images = state.images.values().flat_map(|image| image.blobs());
         let of_indexes = state.indexes.values().flat_map(|index| state.index_blobs(index));
-        let used: HashSet<&Digest> = of_images.chain(of_indexes).collect();
-        let walked = images.content.walk()?.into_iter();
-        let blobs = walked
-            .filter(|blob| !used.contains(&blob.digest) && !images.is_pinned(&blob.digest))
-            .map(|blob| (blob.digest, blob.size));
+        let mut used: HashSet<&Digest> = of_images.chain(of_indexes).collect();
         let layers = images.snapshots.layers();
         let parents: BTreeMap<&Digest, Option<&Digest>> =
             layers.iter().map(|layer| (&layer.chain, layer.parent.as_ref())).collect();
@@ -416,11 +401,18 @@ impl Checkup<'_> {
                 next = parents.get(chain).copied().flatten();
             }
         }
-        let orphans = layers
+        let orphans: BTreeMap<Digest, u64> = layers
             .iter()
             .filter(|layer| !needed.contains(&layer.chain) && !images.is_pinned(&layer.chain))
-            .map(|layer| (layer.chain.clone(), layer.bytes));
-        Ok((blobs.collect(), orphans.collect()))
+            .map(|layer| (layer.chain.clone(), layer.bytes))
+            .collect();
+        let unsettled = images.lock_unsettled();
+        used.extend(unsettled.blobs_but_of(&orphans));
+        let walked = images.content.walk()?.into_iter();
+        let blobs = walked
+            .filter(|blob| !used.contains(&blob.digest) && !images.is_pinned(&blob.digest))
+            .map(|blob| (blob.digest, blob.size));
+        Ok((blobs.collect(), orphans))
     }
 
     fn check_layout(self, repair: bool, report: &mut CheckReport) -> Result<(), Error> {

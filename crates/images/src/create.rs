@@ -11,7 +11,7 @@ use crate::layers::layer_media_type;
 use crate::pins::Pins;
 use crate::register::{LayerBlob, Registered, Registration};
 use crate::state::StoredImage;
-use crate::{Error, Images};
+use crate::{Error, Images, LayerPlace};
 
 /// An archive without members has nothing but its end.
 const EMPTY_ARCHIVE_BYTES: u64 = 1024;
@@ -122,12 +122,13 @@ impl Maker<'_> {
                 self.0.layers().unpack_stream(decoder, Algorithm::Sha256, None, &mut || {})?
             }
         };
-        // The chain of a lowest layer is its diff ID.
-        pins.chain(&diff_id);
-        self.0.snapshots.commit(stage, &diff_id, bytes)?;
         let ingested = writer.finish()?;
         pins.blob(&ingested.blob().digest);
         let blob = ingested.commit()?;
+        // The chain of a lowest layer is its diff ID.
+        pins.chain(&diff_id);
+        let place = LayerPlace { index: 0, diff_id: diff_id.clone(), parent: None, chain: diff_id.clone() };
+        self.0.name_layer(&place, &blob.digest, || self.0.snapshots.commit(stage, &diff_id, bytes))?;
         let verified = Some(diff_id.clone());
         let blob = LayerBlob { digest: blob.digest, size: blob.size, media_type, verified };
         Ok(NewLayer { blob, diff_id, bytes })
@@ -186,12 +187,13 @@ impl Maker<'_> {
             .map(|parent| parent.layers.iter().map(|layer| layer.diff_id.clone()).collect())
             .unwrap_or_default();
         diff_ids.push(layer.diff_id.clone());
-        let chains = oci::chain_ids(&diff_ids);
-        for chain in &chains {
-            pins.chain(chain);
+        let places = LayerPlace::all(&diff_ids);
+        for place in &places {
+            pins.chain(&place.chain);
         }
-        if let Some(chain) = chains.last() {
-            drop(self.0.snapshots.adopt(container, chain, layer.bytes)?);
+        if let Some(place) = places.last() {
+            let adopt = || self.0.snapshots.adopt(container, &place.chain, layer.bytes);
+            drop(self.0.name_layer(place, &layer.blob.digest, adopt)?);
         }
         Ok(layer)
     }

@@ -10,13 +10,14 @@
 use std::io::Read;
 
 use archive::Decoder;
-use oci::Digest;
+use oci::{Algorithm, Digest};
+use serde::{Deserialize, Serialize};
 use snapshots::{Form, Stage};
 
 use crate::{Error, Layers, StoredImage};
 
 /// Where a layer belongs.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LayerPlace {
     /// Counted from the lowest.
     pub index: usize,
@@ -40,6 +41,14 @@ impl LayerPlace {
                 chain: chain.clone(),
             })
             .collect()
+    }
+
+    /// Refuses an archive that is not the one that belongs here.
+    pub(crate) fn check(&self, found: Digest) -> Result<(), Error> {
+        if found == self.diff_id {
+            return Ok(());
+        }
+        Err(Error::DiffId { index: self.index, expected: self.diff_id.clone(), found })
     }
 }
 
@@ -72,20 +81,28 @@ impl Layers<'_> {
             Err(Error::Archive(archive::Error::LowersNeeded)) => return Ok(None),
             other => other?,
         };
-        if found != place.diff_id {
-            let (index, expected) = (place.index, place.diff_id.clone());
-            return Err(Error::DiffId { index, expected, found });
-        }
+        place.check(found)?;
         Ok(Some(Ahead { stage, bytes }))
     }
 
-    /// Gives a layer its place. Its parent must have one.
-    pub fn settle(self, ahead: Ahead, place: &LayerPlace) -> Result<(), Error> {
+    /// Unpacks an archive of which nobody knows yet where it belongs, and gives its diff ID.
+    pub(crate) fn unpack_unplaced(
+        self,
+        stream: impl Read + Send,
+        algorithm: Algorithm,
+    ) -> Result<(Digest, Ahead), Error> {
+        let stage = self.0.snapshots.stage(None)?;
+        let (diff_id, bytes) = self.unpack_into(&stage, stream, algorithm, true, &mut || {})?;
+        Ok((diff_id, Ahead { stage, bytes }))
+    }
+
+    /// Gives a layer its place, unpacked from the archive `blob`. Its parent must have one.
+    pub fn settle(self, ahead: Ahead, place: &LayerPlace, blob: &Digest) -> Result<(), Error> {
         let Ahead { mut stage, bytes } = ahead;
         if let Some(parent) = &place.parent {
             stage = self.0.snapshots.reparent(stage, parent)?;
         }
-        Ok(self.0.snapshots.commit(stage, &place.chain, bytes)?)
+        self.0.name_layer(place, blob, || self.0.snapshots.commit(stage, &place.chain, bytes))
     }
 
     /// Sees to it that the layers of an image are unpacked. They are, unless another storage driver did it, or files were
@@ -103,7 +120,7 @@ impl Layers<'_> {
             self.unpack_stored(&layer.blob.digest, &place, &mut |_, _| {})?;
         }
         debug_assert!(self.has(top));
-        Ok(self.0.snapshots.sync()?)
+        Ok(())
     }
 
     /// Unpacks an archive of the content store onto its parent, which must be there. The layer's chain must be pinned.
@@ -114,7 +131,6 @@ impl Layers<'_> {
         place: &LayerPlace,
         on_read: &mut dyn FnMut(u64, u64),
     ) -> Result<(), Error> {
-        let LayerPlace { index, diff_id, parent, chain } = place;
-        self.unpack_one(blob, *index, diff_id, parent.as_ref(), chain, on_read).map(drop)
+        self.unpack_one(blob, place, on_read).map(drop)
     }
 }

@@ -9,7 +9,7 @@ use oci::{Algorithm, Digest, media_type};
 use snapshots::{Form, Stage};
 
 use crate::pipeline::{self, Counting, Received};
-use crate::{Error, Images};
+use crate::{Error, Images, LayerPlace};
 
 /// Bytes of the archive read and in all.
 pub type OnRead<'a> = &'a mut dyn FnMut(u64, u64);
@@ -32,50 +32,54 @@ pub fn layer_media_type(compression: Compression) -> &'static str {
 pub struct Layers<'a>(pub(crate) &'a Images);
 
 impl Layers<'_> {
-    /// Sees to it that the layer of the archive `blob` is unpacked on `parent`, and that the archive is what `diff_id`
-    /// says. The layer's chain must be pinned. Returns the bytes of its file content.
+    /// Sees to it that the layer of the archive `blob` is in its place, and that the archive is what its diff ID says. The
+    /// layer's chain must be pinned, and its parent there. Returns the bytes of its file content.
     pub(crate) fn unpack_one(
         self,
         blob: &Digest,
-        index: usize,
-        diff_id: &Digest,
-        parent: Option<&Digest>,
-        chain: &Digest,
+        place: &LayerPlace,
         on_read: OnRead<'_>,
     ) -> Result<u64, Error> {
+        let Some(present) = self.0.snapshots.layer(&place.chain) else {
+            let (stage, bytes) = self.unpack_tree(blob, place, on_read)?;
+            self.0.name_layer(place, blob, || self.0.snapshots.commit(stage, &place.chain, bytes))?;
+            return Ok(bytes);
+        };
         let size = self.0.content.size(blob)?;
         let read = AtomicU64::new(0);
         let file = self.0.content.open_blob(blob)?;
         let decoder = Decoder::new(Counting { inner: file, read: &read })?;
-        let present = self.0.snapshots.layer(chain);
         // An archive that is not compressed was checked when it came: its digest is its diff ID.
-        if let Some(present) = &present
-            && decoder.compression() == Compression::None
-            && blob == diff_id
-        {
+        if decoder.compression() == Compression::None && *blob == place.diff_id {
             return Ok(present.bytes);
         }
         let mut on_piece = || on_read(read.load(Ordering::Relaxed), size);
-        let algorithm = diff_id.algorithm();
-        let check = |found: Digest| {
-            if found == *diff_id {
-                Ok(())
-            } else {
-                Err(Error::DiffId { index, expected: diff_id.clone(), found })
-            }
-        };
-        if let Some(present) = present {
-            // Somebody else's archive brought the layer; this one must be honest all the same.
-            let bytes_max = self.unpack_bytes_max()?;
-            let (_, found) =
-                pipeline::run(decoder, algorithm, &mut on_piece, |stream| discard(stream, bytes_max))?;
-            check(found)?;
-            return Ok(present.bytes);
-        }
-        let (stage, found, bytes) = self.unpack_stream(decoder, algorithm, parent, &mut on_piece)?;
-        check(found)?;
-        self.0.snapshots.commit(stage, chain, bytes)?;
-        Ok(bytes)
+        // Somebody else's archive brought the layer; this one must be honest all the same.
+        let bytes_max = self.unpack_bytes_max()?;
+        let algorithm = place.diff_id.algorithm();
+        let (_, found) =
+            pipeline::run(decoder, algorithm, &mut on_piece, |stream| discard(stream, bytes_max))?;
+        place.check(found)?;
+        Ok(present.bytes)
+    }
+
+    /// Unpacks an archive of the content store onto its parent, checks it, and gives it no place yet.
+    pub(crate) fn unpack_tree(
+        self,
+        blob: &Digest,
+        place: &LayerPlace,
+        on_read: OnRead<'_>,
+    ) -> Result<(Stage, u64), Error> {
+        let size = self.0.content.size(blob)?;
+        let read = AtomicU64::new(0);
+        let file = self.0.content.open_blob(blob)?;
+        let decoder = Decoder::new(Counting { inner: file, read: &read })?;
+        let mut on_piece = || on_read(read.load(Ordering::Relaxed), size);
+        let algorithm = place.diff_id.algorithm();
+        let (stage, found, bytes) =
+            self.unpack_stream(decoder, algorithm, place.parent.as_ref(), &mut on_piece)?;
+        place.check(found)?;
+        Ok((stage, bytes))
     }
 
     /// Unpacks a plain archive into a new stage. Gives the stage, the digest of the whole stream, and the bytes of file

@@ -9,6 +9,7 @@
 //! | `content` | indexes, manifests, configurations and layer archives, as they came | their digests |
 //! | `snapshots` | the unpacked layers | their chain IDs |
 //! | `metadata` | which images and indexes there are, and what they are called | tables `images`, `indexes` and `tags` |
+//! | | which unpacked layers may not be on the disk yet | table `unsettled` |
 //!
 //! [`Images`] hands out one type for each group of verbs:
 //!
@@ -24,8 +25,8 @@
 //! | [`Pushes`] | what a push needs to know |
 //! | [`Checkup`] | looks whether everything is whole, and repairs |
 //!
-//! **An image comes in**: its blobs go into `content`, each layer is unpacked and checked against its diff ID, both are
-//! synced, and only then one commit of the records makes it exist. While it comes in, a [`Pins`] guard keeps what it
+//! **An image comes in**: its blobs go into `content` and to the disk, each layer is unpacked and checked against its diff
+//! ID, and only then one commit of the records makes it exist. The unpacked files reach the disk later (see `settle`). While it comes in, a [`Pins`] guard keeps what it
 //! needs from being removed by others.
 //!
 //! **An image goes**: first the record, then what nobody else needs. An index takes those of its images along that have
@@ -38,6 +39,7 @@ mod catalog;
 mod check;
 mod create;
 mod docker_archive;
+mod early;
 mod error;
 mod failpoint;
 mod filter;
@@ -56,13 +58,14 @@ mod pushed;
 mod register;
 mod remove;
 mod save;
+mod settle;
 mod spool;
 mod state;
 
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
 use oci::{Digest, Platform};
 use snapshots::Snapshotter;
@@ -84,6 +87,7 @@ pub use pins::Pins;
 pub use pushed::{PushTarget, Pushes};
 pub use register::{Arrival, LayerBlob, OriginalManifest, Registered, Registrar, Registration};
 pub use remove::{Removals, RemoveOptions, Removed, User, Users};
+pub use settle::doubted;
 pub use state::{Found, LayerRecord, Packed, StoredImage, Summary, Target};
 
 use state::{State, Unusable};
@@ -121,17 +125,25 @@ pub struct Images {
     change: Mutex<()>,
     state: RwLock<State>,
     pinned: Mutex<pins::Pinned>,
+    unsettled: Mutex<settle::Unsettled>,
+    /// There are marks of unsettled layers.
+    settles: Condvar,
+    /// Held while layers are brought to the disk. Taken before `change`.
+    settling: Mutex<()>,
     /// Records that could not be read when this was opened.
     unusable: Mutex<Vec<Unusable>>,
 }
 
 impl Images {
-    /// Reads the records and removes what no record names. The strings are what could not be used, for the log.
+    /// Reads the records, unpacks again what was lost with an earlier boot of the kernel, and removes what no record names.
+    /// `boot` is the kernel's boot ID; `snapshots` was opened with what [`doubted`] says. The strings are what could not be
+    /// used, for the log.
     pub fn open(
         content: Arc<content::Store>,
         snapshots: Arc<dyn Snapshotter>,
         store: metadata::Store,
         limits: Limits,
+        boot: &str,
     ) -> Result<(Images, Vec<String>), Error> {
         let (state, unusable) = State::read(&store, &content);
         let warnings = unusable.iter().map(ToString::to_string).collect();
@@ -144,9 +156,13 @@ impl Images {
             limits,
             change: Mutex::new(()),
             state: RwLock::new(state),
-            pinned: Mutex::new(pins::Pinned::default()),
+            pinned: Mutex::default(),
+            unsettled: Mutex::default(),
+            settles: Condvar::new(),
+            settling: Mutex::new(()),
             unusable: Mutex::new(unusable),
         };
+        images.recover_layers(boot)?;
         if all_known {
             images.collect_garbage()?;
         }

@@ -3,18 +3,21 @@
 //! 1. The stream is undone of its compression and its files are spooled to disk ([`Spool`]): what a file means may
 //!    only be told by the last one.
 //! 2. `index.json` and `manifest.json` say what there is ([`Plan`]).
-//! 3. The layers go into the content store, are unpacked and checked.
+//! 3. The layers go into the content store, are unpacked and checked. Most have been unpacked while the rest was read
+//!    ([`Early`]).
 //! 4. One commit makes all of it exist. An archive that fails before leaves the store as it was.
 
 use std::io::Read;
 use std::sync::Arc;
 
+use content::Ingested;
 use oci::{Descriptor, Digest, Image, Platform, Reference, Timestamp};
 
-use crate::register::{Arrival, OriginalManifest, Registration};
+use crate::early::Early;
+use crate::register::{Arrival, LayerBlob, OriginalManifest, Registration};
 use crate::spool::Spool;
 use crate::state::{StoredImage, Target};
-use crate::{Error, Images, LAYERS_MAX, Pins, docker_archive, failpoint, oci_archive};
+use crate::{Error, Images, LAYERS_MAX, LayerPlace, Pins, docker_archive, failpoint, oci_archive};
 
 /// What to load.
 #[derive(Debug, Clone)]
@@ -155,10 +158,23 @@ impl Archives<'_> {
         options: &LoadOptions,
         on_progress: &mut dyn FnMut(LoadProgress<'_>),
     ) -> Result<Vec<Loaded>, Error> {
+        Early::run(self.0, |early| self.load_all(stream, options, early, on_progress))
+    }
+
+    fn load_all(
+        self,
+        stream: impl Read,
+        options: &LoadOptions,
+        early: &Early<'_>,
+        on_progress: &mut dyn FnMut(LoadProgress<'_>),
+    ) -> Result<Vec<Loaded>, Error> {
         let Archives(images) = self;
         let limits = crate::Limits { bytes: images.layers().unpack_bytes_max()?, ..images.limits };
         failpoint::hit("images.spool")?;
-        let mut spool = Spool::read(&images.content, stream, limits)
+        // Of an archive from which only some images are wanted, nobody knows what is a waste.
+        let all = options.platforms.is_empty();
+        let mut on_file = |file: &Ingested<'_>| if all { early.offer(file) } else { Ok(()) };
+        let mut spool = Spool::read(&images.content, stream, limits, &mut on_file)
             .map_err(|error| images.layers().too_large(error, limits.bytes))?;
         let plans = read_plans(&spool, &options.platforms)?;
         let mut pins = images.pins();
@@ -166,7 +182,8 @@ impl Archives<'_> {
         let mut references = Vec::with_capacity(plans.len());
         for plan in plans {
             references.push(plan.references.clone());
-            arrivals.push(self.load_one(&mut pins, &mut spool, plan, options.now, on_progress)?);
+            let arrival = self.load_one(&mut pins, &mut spool, plan, early, options.now, on_progress)?;
+            arrivals.push(arrival);
         }
         let registered = images.registrar().record(arrivals, options.now)?;
         let loaded = registered.into_iter().zip(references).map(|(registered, references)| {
@@ -186,6 +203,7 @@ impl Archives<'_> {
         pins: &mut Pins<'_>,
         spool: &mut Spool<'_>,
         plan: Plan,
+        early: &Early<'_>,
         now: Timestamp,
         on_progress: &mut dyn FnMut(LoadProgress<'_>),
     ) -> Result<Arrival, Error> {
@@ -204,7 +222,8 @@ impl Archives<'_> {
         for image in plan.images {
             failpoint::hit("images.layer")?;
             let layers = image.layers.iter().map(|path| spool.commit_layer(path, pins));
-            let layers = layers.collect::<Result<Vec<_>, Error>>()?;
+            let mut layers = layers.collect::<Result<Vec<_>, Error>>()?;
+            self.settle_early(pins, &image.config, &mut layers, early, on_progress)?;
             let registration = Registration {
                 config: &image.config,
                 manifest: image.manifest,
@@ -218,6 +237,38 @@ impl Archives<'_> {
             prepared.push(image);
         }
         Ok(Arrival { images: prepared, index, references: plan.references })
+    }
+}
+
+impl Archives<'_> {
+    /// Gives those layers their places that have been unpacked already and are what the configuration says.
+    fn settle_early(
+        self,
+        pins: &mut Pins<'_>,
+        config: &[u8],
+        blobs: &mut [LayerBlob],
+        early: &Early<'_>,
+        on_progress: &mut dyn FnMut(LoadProgress<'_>),
+    ) -> Result<(), Error> {
+        let invalid = |source| Error::Document { what: "the image configuration".into(), source };
+        let config: Image = serde_json::from_slice(config).map_err(invalid)?;
+        let layers = self.0.layers();
+        for (place, blob) in LayerPlace::all(&config.rootfs.diff_ids).iter().zip(blobs) {
+            let fitting = early.take(&blob.digest).filter(|(found, _)| *found == place.diff_id);
+            let Some((diff_id, ahead)) = fitting else { continue };
+            failpoint::hit("images.unpack")?;
+            pins.chain(&place.chain);
+            let is_settled = layers.has(&place.chain);
+            if !is_settled && place.parent.as_ref().is_some_and(|parent| !layers.has(parent)) {
+                continue;
+            }
+            if !is_settled {
+                layers.settle(ahead, place, &blob.digest)?;
+            }
+            blob.verified = Some(diff_id);
+            on_progress(LoadProgress { diff_id: &place.diff_id, current: blob.size, total: blob.size });
+        }
+        Ok(())
     }
 }
 

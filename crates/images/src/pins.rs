@@ -73,6 +73,12 @@ impl Images {
         self.pinned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether something is coming in, or about to.
+    pub(crate) fn is_anything_pinned(&self) -> bool {
+        let pinned = self.lock_pinned();
+        !pinned.blobs.is_empty() || !pinned.chains.is_empty()
+    }
+
     /// Whether an operation needs a blob or a layer.
     pub(crate) fn is_pinned(&self, digest: &Digest) -> bool {
         let pinned = self.lock_pinned();
@@ -87,27 +93,16 @@ impl Images {
         blobs: &HashSet<Digest>,
         chains: &HashSet<Digest>,
     ) -> Result<Vec<Digest>, Error> {
-        let (mut used_blobs, mut used_chains) = (HashSet::new(), HashSet::new());
-        {
+        let used_chains: HashSet<Digest> = {
             let state = self.read();
-            for image in state.images.values() {
-                used_blobs.extend(image.blobs().filter(|digest| blobs.contains(digest)).cloned());
-                used_chains.extend(image.chains.iter().filter(|chain| chains.contains(chain)).cloned());
-            }
-            for index in state.indexes.values() {
-                used_blobs.extend(state.index_blobs(index).filter(|digest| blobs.contains(digest)).cloned());
-            }
-        }
+            let of_images = state.images.values().flat_map(|image| &image.chains);
+            of_images.filter(|chain| chains.contains(chain)).cloned().collect()
+        };
         let mut gone = Vec::new();
         let mut rests = Vec::new();
         {
-            // Held over the removals: who pins now looks for the blob afterwards.
+            // Held over the removals, as below: who pins now looks for the layer afterwards.
             let pinned = self.lock_pinned();
-            for digest in blobs {
-                if !used_blobs.contains(digest) && !pinned.blobs.contains_key(digest) {
-                    self.content.delete(digest)?;
-                }
-            }
             let mut left: Vec<&Digest> = chains
                 .iter()
                 .filter(|chain| !used_chains.contains(chain) && !pinned.chains.contains_key(chain))
@@ -129,8 +124,31 @@ impl Images {
                 }
             }
         }
+        self.forget_marks(&gone)?;
+        self.discard_blobs(blobs)?;
         drop(rests);
         Ok(gone)
+    }
+
+    fn discard_blobs(&self, blobs: &HashSet<Digest>) -> Result<(), Error> {
+        let mut used = HashSet::new();
+        {
+            let state = self.read();
+            for image in state.images.values() {
+                used.extend(image.blobs().filter(|digest| blobs.contains(digest)).cloned());
+            }
+            for index in state.indexes.values() {
+                used.extend(state.index_blobs(index).filter(|digest| blobs.contains(digest)).cloned());
+            }
+        }
+        used.extend(self.lock_unsettled().blobs().filter(|digest| blobs.contains(digest)).cloned());
+        let pinned = self.lock_pinned();
+        for digest in blobs {
+            if !used.contains(digest) && !pinned.blobs.contains_key(digest) {
+                self.content.delete(digest)?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes every blob and layer that no image, container or operation needs.

@@ -9,8 +9,9 @@ use oci::{Descriptor, Digest, Image, Manifest, Reference, Timestamp, media_type}
 use crate::index::{self, StoredIndex};
 use crate::layers::OnRead;
 use crate::pins::Pins;
+use crate::settle::Marks;
 use crate::state::{self, LayerRecord, StoredImage, Target};
-use crate::{Error, Images, failpoint};
+use crate::{Error, Images, LayerPlace, failpoint};
 
 /// A layer's archive in the content store.
 #[derive(Debug, Clone)]
@@ -80,6 +81,8 @@ struct Changes {
     tags: Vec<(Reference, Target)>,
     /// Manifests that have come, whether or not their images are new.
     manifests: HashSet<Digest>,
+    /// Of layers whose files may not be on the disk yet; their archives are.
+    marks: Marks,
 }
 
 impl Registrar<'_> {
@@ -113,10 +116,10 @@ impl Registrar<'_> {
         if diff_ids.len() != registration.layers.len() {
             return Err(Error::LayerCount { expected: diff_ids.len(), found: registration.layers.len() });
         }
-        let chains = oci::chain_ids(diff_ids);
+        let places = LayerPlace::all(diff_ids);
         let mut layers = Vec::with_capacity(diff_ids.len());
-        for (index, (diff_id, blob)) in diff_ids.iter().zip(&registration.layers).enumerate() {
-            let (parent, chain) = (index.checked_sub(1).map(|below| &chains[below]), &chains[index]);
+        for (place, blob) in places.iter().zip(&registration.layers) {
+            let LayerPlace { diff_id, chain, .. } = place;
             pins.blob(&blob.digest);
             pins.chain(chain);
             let on_layer: OnRead<'_> = &mut |read, size| on_read(diff_id, read, size);
@@ -125,7 +128,7 @@ impl Registrar<'_> {
                 Some(present) => present.bytes,
                 None => {
                     failpoint::hit("images.unpack")?;
-                    images.layers().unpack_one(&blob.digest, index, diff_id, parent, chain, on_layer)?
+                    images.layers().unpack_one(&blob.digest, place, on_layer)?
                 }
             };
             let descriptor = Descriptor::new(&blob.media_type, blob.digest.clone(), blob.size);
@@ -146,7 +149,7 @@ impl Registrar<'_> {
             config_descriptor,
             manifest: Descriptor::new(&manifest.media_type, manifest_digest, manifest.bytes.len() as u64),
             layers,
-            chains,
+            chains: places.into_iter().map(|place| place.chain).collect(),
             parent: registration.parent,
             stored: registration.now,
         })
@@ -163,22 +166,12 @@ impl Registrar<'_> {
         Ok(())
     }
 
-    /// Whether a recorded image has the layer.
-    fn is_recorded(self, chain: &Digest) -> bool {
-        self.0.read().images.values().any(|image| image.chains.contains(chain))
-    }
-
-    /// Makes everything exist with one durable commit: all of it or nothing.
+    /// Makes everything exist with one durable commit: all of it or nothing. Unpacked layers may reach the disk later (see
+    /// the module `settle`).
     pub fn record(self, arrivals: Vec<Arrival>, now: Timestamp) -> Result<Vec<Registered>, Error> {
         let Registrar(images) = self;
         failpoint::hit("images.sync")?;
         images.content.sync()?;
-        // Layers of a recorded image were synced before it was recorded. All others may be as fresh as these: also those
-        // that were there, since another load may have named them a moment ago.
-        let mut tops = arrivals.iter().flat_map(|arrival| &arrival.images).filter_map(StoredImage::chain);
-        if tops.any(|top| !self.is_recorded(top)) {
-            images.snapshots.sync()?;
-        }
         let change = images.lock_change();
         let mut changes = Changes::default();
         let mut registered = Vec::with_capacity(arrivals.len());
@@ -189,6 +182,7 @@ impl Registrar<'_> {
         if !changes.batch.is_empty() {
             images.store.commit(changes.batch)?;
         }
+        images.marked(changes.marks);
         // Other indexes may name what has come as well.
         let awaiting: Vec<Arc<StoredIndex>> = images
             .read()
@@ -229,7 +223,8 @@ impl Registrar<'_> {
                 // beside that is the index's.
                 Some(known) => known,
                 None => {
-                    changes.batch = state::put_image(std::mem::take(&mut changes.batch), &image)?;
+                    let batch = state::put_image(std::mem::take(&mut changes.batch), &image)?;
+                    changes.batch = images.mark_layers(batch, &image, &mut changes.marks)?;
                     let image = Arc::new(image);
                     changes.images.insert(image.id.clone(), Arc::clone(&image));
                     image

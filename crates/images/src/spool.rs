@@ -34,8 +34,13 @@ pub struct Spool<'a> {
 }
 
 impl<'a> Spool<'a> {
-    /// Reads the whole stream, compressed or not.
-    pub fn read(store: &'a Store, stream: impl Read, limits: Limits) -> Result<Spool<'a>, Error> {
+    /// Reads the whole stream, compressed or not. `on_file` sees each file when it is there.
+    pub fn read(
+        store: &'a Store,
+        stream: impl Read,
+        limits: Limits,
+        on_file: &mut dyn FnMut(&Ingested<'a>) -> Result<(), Error>,
+    ) -> Result<Spool<'a>, Error> {
         let mut reader = Reader::with_limit(Decoder::new(stream)?, limits.bytes);
         let mut spool = Spool { store, files: HashMap::new(), links: HashMap::new() };
         let mut members = 0;
@@ -56,7 +61,9 @@ impl<'a> Spool<'a> {
                     let mut buffered = io::BufReader::with_capacity(256 << 10, &mut reader);
                     copy(&mut buffered, &mut writer)?;
                     spool.links.remove(&path);
-                    spool.files.insert(path, Spooled::Waiting(writer.finish()?));
+                    let file = writer.finish()?;
+                    on_file(&file)?;
+                    spool.files.insert(path, Spooled::Waiting(file));
                 }
                 Kind::Symlink(target) => {
                     let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);

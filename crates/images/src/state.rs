@@ -352,11 +352,8 @@ impl State {
 
     /// The image of an index that serves a platform best.
     fn best<'a>(&'a self, index: &'a StoredIndex, wanted: &Platform) -> Option<&'a Arc<StoredImage>> {
-        let distance = |(child, image): (&Child, &'a Arc<StoredImage>)| {
-            Some((platform_of(child, image).distance(wanted)?, image))
-        };
-        let served = self.present(index).filter_map(distance);
-        served.min_by_key(|(distance, _)| *distance).map(|(_, image)| image)
+        let present = self.present(index);
+        wanted.closest(present.map(|(child, image)| (Some(platform_of(child, image)), image)))
     }
 
     /// What stands for an index: its image for this host, or else any.

@@ -9,8 +9,10 @@ use proptest::prelude::*;
 use super::*;
 
 mod check;
+mod early;
 mod fuzz;
 mod platforms;
+mod settle;
 
 /// Files of an archive: path and content.
 type Members = Vec<(String, Vec<u8>)>;
@@ -21,11 +23,17 @@ struct Fixture {
 }
 
 fn open(directory: &std::path::Path) -> Images {
+    open_as(directory, "overlay2", "this boot")
+}
+
+/// The store, opened with a storage driver and after a boot of the kernel.
+fn open_as(directory: &std::path::Path, driver: &str, boot: &str) -> Images {
     let content = content::Store::open(&directory.join("content")).unwrap();
-    let snapshots = snapshots::Overlay::open(&directory.join("snapshots/overlay")).unwrap();
     let store = metadata::Store::open(&directory.join("state")).unwrap();
+    let doubted = |driver: &str| doubted(&store, boot, driver);
+    let snapshots = snapshots::open(&directory.join("snapshots"), Some(driver), &doubted).unwrap();
     let limits = Limits { bytes: 64 << 20, entries: 1000 };
-    let (images, warnings) = Images::open(Arc::new(content), Arc::new(snapshots), store, limits).unwrap();
+    let (images, warnings) = Images::open(Arc::new(content), snapshots, store, limits, boot).unwrap();
     assert!(warnings.is_empty(), "{warnings:?}");
     images
 }
@@ -378,6 +386,9 @@ fn removal_follows_dockers_rules() {
         removed,
         [Removed::Untagged { reference: "app:2".into(), image: id.clone() }, Removed::Image(id)]
     );
+    // So does what they are made of, while they are not sure to be on the disk.
+    assert_eq!(fixture.blobs(), 2);
+    images.settle().unwrap();
     assert_eq!(fixture.blobs(), 0);
     assert!(
         matches!(images.snapshots.mounts("c1"), Ok(snapshots::Mounts::Overlay { lowers, .. }) if lowers.len() == 2)

@@ -158,6 +158,17 @@ impl Platform {
         }
     }
 
+    /// Of several images the one that serves best who asks for `self`: the first of the closest. One that does not tell its
+    /// platform is taken if there is no other.
+    pub fn closest<T>(&self, images: impl IntoIterator<Item = (Option<Platform>, T)>) -> Option<T> {
+        let distance = |platform: &Option<Platform>| match platform {
+            Some(platform) => platform.distance(self),
+            None => Some(u32::MAX),
+        };
+        let serving = images.into_iter().filter_map(|(platform, image)| Some((distance(&platform)?, image)));
+        serving.min_by_key(|(distance, _)| *distance).map(|(_, image)| image)
+    }
+
     /// Whether an image for `self` runs where `wanted` is asked for.
     pub fn serves(&self, wanted: &Platform) -> bool {
         self.distance(wanted).is_some()

@@ -56,7 +56,8 @@ fn copy_directory(from: BorrowedFd<'_>, to: BorrowedFd<'_>, depth: usize) -> io:
                 let read = rustix::fs::openat(&source, name, OFlags::RDONLY | nofollow, Mode::empty())?;
                 let create = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | nofollow;
                 let written = rustix::fs::openat(to, name, create, mode)?;
-                copy_content(&read, &written)?;
+                let size = u64::try_from(stat.st_size).unwrap_or(0);
+                sys::copy_content(&read, &written, size)?;
                 own(written.as_fd(), &stat)?;
                 rustix::fs::fchmod(&written, mode)?;
             }
@@ -71,10 +72,5 @@ fn copy_directory(from: BorrowedFd<'_>, to: BorrowedFd<'_>, depth: usize) -> io:
             _ => {}
         }
     }
-    Ok(())
-}
-
-fn copy_content(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
-    while rustix::fs::sendfile(to, from, None, 1 << 20)? > 0 {}
     Ok(())
 }

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use oci::Digest;
 use rustix::fs::{AtFlags, Mode, OFlags};
 
-use crate::{Difference, Error, Form, Mounts, Snapshotter};
+use crate::{Difference, Doubted, Error, Form, Mounts, Snapshotter};
 
-type Open<'a> = &'a dyn Fn(&Path) -> Box<dyn Snapshotter>;
+type Open<'a> = &'a dyn Fn(&Path, &[Doubted]) -> Box<dyn Snapshotter>;
 
 /// Each case has a folder of its own in `place`.
 pub fn suite(place: &Path, open: Open<'_>) {
@@ -24,13 +24,14 @@ pub fn suite(place: &Path, open: Open<'_>) {
         changes_are_told,
         changes_that_hide_are_told,
         everything_is_there_after_a_restart,
+        doubted_layers_are_filled_again,
         containers_of_another_driver_are_named,
         names_cannot_escape,
     ] {
         let directory = tempfile::tempdir_in(place).unwrap();
         case(open, &directory.path().join("driver"));
         // What a case forgot to destroy, a driver's own tree cannot always be taken apart as files.
-        clear(&*open(&directory.path().join("driver")));
+        clear(&*open(&directory.path().join("driver"), &[]));
     }
 }
 
@@ -65,7 +66,7 @@ fn has(root: &OwnedFd, path: &str) -> bool {
 }
 
 fn layers_lie_on_each_other(open: Open<'_>, root: &Path) {
-    let driver = open(root);
+    let driver = open(root, &[]);
     let a = add(&*driver, None, "a");
     let stage = driver.stage(Some(&a)).unwrap();
     assert_eq!(stage.form(), driver.form());
@@ -90,7 +91,7 @@ fn layers_lie_on_each_other(open: Open<'_>, root: &Path) {
 }
 
 fn a_stage_that_is_dropped_leaves_nothing(open: Open<'_>, root: &Path) {
-    let driver = open(root);
+    let driver = open(root, &[]);
     let stage = driver.stage(None).unwrap();
     let directory = stage.directory();
     std::fs::write(directory.join("file"), "x").unwrap();
@@ -100,7 +101,7 @@ fn a_stage_that_is_dropped_leaves_nothing(open: Open<'_>, root: &Path) {
 }
 
 fn the_first_of_two_equal_layers_wins(open: Open<'_>, root: &Path) {
-    let driver = open(root);
+    let driver = open(root, &[]);
     let first = driver.stage(None).unwrap();
     let second = driver.stage(None).unwrap();
     std::fs::write(first.directory().join("first"), "").unwrap();
@@ -114,7 +115,7 @@ fn the_first_of_two_equal_layers_wins(open: Open<'_>, root: &Path) {
 }
 
 fn used_layers_stay(open: Open<'_>, root: &Path) {
-    let driver = open(root);
+    let driver = open(root, &[]);
     let a = add(&*driver, None, "a");
     let b = add(&*driver, Some(&a), "b");
     driver.create("c1", Some(&b)).unwrap();
@@ -129,7 +130,7 @@ fn used_layers_stay(open: Open<'_>, root: &Path) {
 }
 
 fn containers_have_their_own_layer(open: Open<'_>, root: &Path) {
-    let driver = open(root);
+    let driver = open(root, &[]);
     let a = add(&*driver, None, "a");
     driver.create("c1", Some(&a)).unwrap();
     driver.create("scratch", None).unwrap();
@@ -163,7 +164,7 @@ fn containers_have_their_own_layer(open: Open<'_>, root: &Path) {
 }
 
 fn containers_cannot_change_layers(open: Open<'_>, root: &Path) {
-    let driver = open(root);
+    let driver = open(root, &[]);
     let a = add(&*driver, None, "a");
     driver.create("c1", Some(&a)).unwrap();
     driver.create("c2", Some(&a)).unwrap();
@@ -180,7 +181,7 @@ fn containers_cannot_change_layers(open: Open<'_>, root: &Path) {
 }
 
 fn a_container_becomes_a_layer(open: Open<'_>, root: &Path) {
-    let driver = open(root);
+    let driver = open(root, &[]);
     let a = add(&*driver, None, "a");
     driver.create("build", Some(&a)).unwrap();
     std::fs::write(below(&driver.open_root("build").unwrap(), "made"), "12").unwrap();
@@ -199,7 +200,7 @@ fn a_container_becomes_a_layer(open: Open<'_>, root: &Path) {
 }
 
 fn roots_are_opened_without_a_mount_point(open: Open<'_>, root: &Path) {
-    let driver = open(root);
+    let driver = open(root, &[]);
     let a = add(&*driver, None, "a");
     let b = add(&*driver, Some(&a), "b");
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
@@ -250,7 +251,7 @@ fn changed_container(driver: &dyn Snapshotter) -> OwnedFd {
 }
 
 fn changes_are_told(open: Open<'_>, root: &Path) {
-    let driver = open(root);
+    let driver = open(root, &[]);
     // Through the mounted root, so that the driver itself makes its marks.
     let inside = changed_container(&*driver);
     assert!(told(&*driver, "c1").is_empty());
@@ -291,7 +292,7 @@ fn changes_are_told(open: Open<'_>, root: &Path) {
 
 /// Changes that neither a file's size nor its time tells of.
 fn changes_that_hide_are_told(open: Open<'_>, root: &Path) {
-    let driver = open(root);
+    let driver = open(root, &[]);
     let inside = changed_container(&*driver);
     let at = |path: &str| below(&inside, path);
     let modified = std::fs::metadata(at("file")).unwrap().modified().unwrap();
@@ -317,7 +318,7 @@ fn changes_that_hide_are_told(open: Open<'_>, root: &Path) {
 }
 
 fn everything_is_there_after_a_restart(open: Open<'_>, root: &Path) {
-    let driver = open(root);
+    let driver = open(root, &[]);
     let a = add(&*driver, None, "a");
     let b = add(&*driver, Some(&a), "b");
     driver.create("c1", Some(&b)).unwrap();
@@ -325,7 +326,7 @@ fn everything_is_there_after_a_restart(open: Open<'_>, root: &Path) {
     let mounts = driver.mounts("c1").unwrap();
     let layer = driver.layer(&b);
     drop(driver);
-    let driver = open(root);
+    let driver = open(root, &[]);
     assert_eq!(driver.mounts("c1").unwrap(), mounts);
     assert_eq!(driver.layer(&b), layer);
     assert!(matches!(driver.remove(&b), Err(Error::InUse { .. })));
@@ -334,8 +335,49 @@ fn everything_is_there_after_a_restart(open: Open<'_>, root: &Path) {
     drop(driver.remove(&b).unwrap());
 }
 
+fn doubted_layers_are_filled_again(open: Open<'_>, root: &Path) {
+    let (low, high);
+    {
+        let driver = open(root, &[]);
+        low = add(&*driver, None, "low");
+        high = add(&*driver, Some(&low), "high");
+        driver.create("c1", Some(&high)).unwrap();
+        std::fs::write(below(&driver.open_root("c1").unwrap(), "mine"), "kept").unwrap();
+        // What is left of it after a loss of power.
+        let directory = driver.layer(&low).unwrap().directory;
+        std::fs::write(directory.join("low"), "").unwrap();
+        std::fs::write(directory.parent().unwrap().join("layer.json"), "").unwrap();
+    }
+    let doubted = [
+        Doubted { chain: low.clone(), parent: None },
+        Doubted { chain: high.clone(), parent: Some(low.clone()) },
+        // Of this one nothing at all came to the disk.
+        Doubted { chain: chain("lost"), parent: Some(high.clone()) },
+    ];
+    let driver = open(root, &doubted);
+    assert_eq!((driver.layer(&low), driver.layers()), (None, Vec::new()));
+    assert_eq!(driver.top("c1").unwrap().as_ref(), Some(&high));
+    assert!(matches!(driver.remove(&high), Err(Error::HasChildren(_))));
+    drop(driver.remove(&chain("lost")).unwrap());
+    assert!(matches!(driver.remove(&high), Err(Error::InUse { .. })));
+    assert_eq!(add(&*driver, None, "low"), low);
+    assert_eq!(add(&*driver, Some(&low), "high"), high);
+    drop(driver);
+    let driver = open(root, &[]);
+    assert_eq!(driver.layers().len(), 2);
+    let shown = driver.open_root("c1").unwrap();
+    for (name, content) in [("low", "low"), ("high", "high"), ("mine", "kept")] {
+        assert_eq!(std::fs::read_to_string(below(&shown, name)).unwrap(), content);
+    }
+    drop(shown);
+    drop(driver.destroy("c1").unwrap());
+    drop(driver.remove(&high).unwrap());
+    drop(driver.remove(&low).unwrap());
+    assert!(driver.layers().is_empty());
+}
+
 fn containers_of_another_driver_are_named(open: Open<'_>, root: &Path) {
-    let driver = open(root);
+    let driver = open(root, &[]);
     std::fs::create_dir_all(root.with_file_name("other").join("containers/c1")).unwrap();
     let error = driver.mounts("c1").unwrap_err();
     assert!(matches!(&error, Error::Elsewhere { driver, .. } if driver == "other"), "{error}");
@@ -344,7 +386,7 @@ fn containers_of_another_driver_are_named(open: Open<'_>, root: &Path) {
 }
 
 fn names_cannot_escape(open: Open<'_>, root: &Path) {
-    let driver = open(root);
+    let driver = open(root, &[]);
     for name in ["", ".", "..", "../x", "a/b", ".hidden", "a\0b"] {
         assert!(matches!(driver.create(name, None), Err(Error::Name(_))), "{name:?}");
         assert!(matches!(driver.destroy(name), Err(Error::Name(_))), "{name:?}");

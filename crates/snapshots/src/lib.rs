@@ -72,6 +72,14 @@ pub struct Layer {
     pub directory: PathBuf,
 }
 
+/// A layer whose files may not have reached the disk before the machine stopped: its tree is not to be believed. Opened
+/// with it, a driver drops the tree, and shows no such layer until it is committed again; what lies on it stays meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Doubted {
+    pub chain: Digest,
+    pub parent: Option<Digest>,
+}
+
 /// What a layer's directory holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
@@ -185,8 +193,8 @@ impl Drop for Rest {
 /// 1. [`stage`](Self::stage) gives a directory on the parent's chain ID; the caller unpacks into
 ///    [`Stage::directory`] and learns the diff ID and so the chain ID.
 /// 2. [`commit`](Self::commit) names the layer, in one step; another one of the same chain ID that came first wins.
-/// 3. After the last layer, [`sync`](Self::sync) makes all of it survive a loss of power; then the caller records the
-///    image.
+/// 3. [`sync`](Self::sync) makes all of it survive a loss of power. Whoever does not wait for that opens the driver
+///    after such a loss with what is [`Doubted`], and fills it again.
 ///
 /// **A container lives**: [`create`](Self::create) makes its read-write layer (overlay: a few `mkdir`s, no sync),
 /// [`mounts`](Self::mounts) says what to mount, [`usage`](Self::usage) how much it wrote, [`destroy`](Self::destroy)
@@ -262,8 +270,12 @@ pub trait Snapshotter: Debug + Send + Sync {
 }
 
 /// Opens the driver of this name, whose folder is in `root`. Without a name, the first that was used there before, or
-/// else the first that works there: overlay, btrfs, vfs.
-pub fn open(root: &Path, name: Option<&str>) -> Result<Arc<dyn Snapshotter>, Error> {
+/// else the first that works there: overlay, btrfs, vfs. `doubted` tells which layers of a driver are.
+pub fn open(
+    root: &Path,
+    name: Option<&str>,
+    doubted: &dyn Fn(&str) -> Vec<Doubted>,
+) -> Result<Arc<dyn Snapshotter>, Error> {
     let found = ["overlay", "btrfs", "vfs"].into_iter().find(|folder| root.join(folder).is_dir());
     let folder = match name.or(found) {
         Some(name) => name,
@@ -277,9 +289,11 @@ pub fn open(root: &Path, name: Option<&str>) -> Result<Arc<dyn Snapshotter>, Err
         }
     };
     Ok(match folder {
-        "overlay" | "overlay2" | "overlayfs" => Arc::new(Overlay::open(&root.join("overlay"))?),
-        "vfs" | "native" => Arc::new(Whole::vfs(&root.join("vfs"))?),
-        "btrfs" => Arc::new(Whole::btrfs(&root.join("btrfs"))?),
+        "overlay" | "overlay2" | "overlayfs" => {
+            Arc::new(Overlay::open(&root.join("overlay"), &doubted(overlay::NAME))?)
+        }
+        "vfs" | "native" => Arc::new(Whole::vfs(&root.join("vfs"), &doubted(whole::VFS))?),
+        "btrfs" => Arc::new(Whole::btrfs(&root.join("btrfs"), &doubted(whole::BTRFS))?),
         other => return Err(Error::Driver(other.to_owned())),
     })
 }

@@ -8,9 +8,11 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::shelf::{Shelf, make_directory};
 use crate::{
-    Change, Difference, Error, Form, Layer, Mounts, Rest, Snapshotter, Stage, Usage, changes, detached, io,
-    tree,
+    Change, Difference, Doubted, Error, Form, Layer, Mounts, Rest, Snapshotter, Stage, Usage, changes,
+    detached, io, tree,
 };
+
+pub const NAME: &str = "overlay2";
 
 /// The driver on one directory; one process at a time may have it open.
 #[derive(Debug)]
@@ -19,9 +21,9 @@ pub struct Overlay {
 }
 
 impl Overlay {
-    /// Opens or makes the driver's directory and removes what earlier work left unfinished there.
-    pub fn open(root: &Path) -> Result<Overlay, Error> {
-        Ok(Overlay { shelf: Shelf::open(root, Form::Difference, tree::remove)? })
+    /// Opens or makes the driver's directory and removes what earlier work left unfinished there, and what is doubted.
+    pub fn open(root: &Path, doubted: &[Doubted]) -> Result<Overlay, Error> {
+        Ok(Overlay { shelf: Shelf::open(root, Form::Difference, tree::remove, doubted)? })
     }
 
     /// Whether overlayfs takes directories of this place as an upper directory. Those of another overlayfs it does not.
@@ -54,7 +56,7 @@ impl Overlay {
 
 impl Snapshotter for Overlay {
     fn driver(&self) -> &'static str {
-        "overlay2"
+        NAME
     }
 
     fn form(&self) -> Form {
@@ -200,7 +202,7 @@ mod tests {
     #[test]
     fn overlay_keeps_the_contract() {
         let directory = tempfile::tempdir().unwrap();
-        contract::suite(directory.path(), &|root| Box::new(Overlay::open(root).unwrap()));
+        contract::suite(directory.path(), &|root, doubted| Box::new(Overlay::open(root, doubted).unwrap()));
     }
 
     #[test]
@@ -208,7 +210,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let long = directory.path().join("long".repeat(50)).join("long".repeat(50));
         std::fs::create_dir_all(&long).unwrap();
-        contract::suite(&long, &|root| Box::new(Overlay::open(root).unwrap()));
+        contract::suite(&long, &|root, doubted| Box::new(Overlay::open(root, doubted).unwrap()));
     }
 
     #[test]
@@ -224,14 +226,14 @@ mod tests {
         let (low, high) = (Digest::of(b"low"), Digest::of(b"high"));
         let holder = |layer: &Digest| directory.path().join(&layer.hex()[..16]);
         {
-            let overlay = Overlay::open(directory.path()).unwrap();
+            let overlay = Overlay::open(directory.path(), &[]).unwrap();
             overlay.commit(overlay.stage(None).unwrap(), &low, 0).unwrap();
             overlay.commit(overlay.stage(Some(&low)).unwrap(), &high, 0).unwrap();
             overlay.create("c1", Some(&high)).unwrap();
         }
         std::fs::write(holder(&low).join("layer.json"), b"").unwrap();
         std::fs::create_dir(directory.path().join("rest/7")).unwrap();
-        let overlay = Overlay::open(directory.path()).unwrap();
+        let overlay = Overlay::open(directory.path(), &[]).unwrap();
         assert!(overlay.layers().is_empty());
         assert!(overlay.containers().is_empty());
         assert_eq!(std::fs::read_dir(directory.path().join("rest")).unwrap().count(), 0);

@@ -7,6 +7,9 @@
 //! <root>/containers/<id>/…                         the read-write layer, in the driver's own way
 //! <root>/rest/<number>                             stages, and trees on their way out; emptied at open
 //! ```
+//! A layer that is *doubted* when the shelf is opened (see [`Doubted`]) loses its tree and keeps its place: what lies on
+//! it stays, and it is filled again by committing it.
+//!
 //! Names are short because overlayfs mounts carry one path per layer. What is on disk is read once, at open; after
 //! that, memory knows. Every change of the disk that gives or takes a name is one `rename` under the lock; filling and
 //! emptying trees happens outside of it.
@@ -21,7 +24,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use oci::Digest;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Form, Layer, Rest, Stage, check_name, io};
+use crate::{Doubted, Error, Form, Layer, Rest, Stage, check_name, io};
 
 const SHORT_LEN: usize = 16;
 
@@ -48,6 +51,8 @@ struct State {
 struct Kept {
     parent: Option<Digest>,
     bytes: u64,
+    /// Its tree is there. It is not while a layer is doubted.
+    filled: bool,
     /// Layers directly above, there or being made.
     children: usize,
     /// Containers directly above.
@@ -66,8 +71,7 @@ impl State {
         if let Some(parent) = file.parent.as_ref().and_then(|parent| self.layers.get_mut(parent)) {
             parent.children += 1;
         }
-        let kept = Kept { parent: file.parent, bytes: file.bytes, children: 0, containers: 0 };
-        self.layers.insert(file.chain, kept);
+        self.layers.insert(file.chain, Kept::new(file.parent, file.bytes));
     }
 
     fn forget_container(&mut self, container: &str) {
@@ -78,13 +82,20 @@ impl State {
     }
 }
 
+impl Kept {
+    fn new(parent: Option<Digest>, bytes: u64) -> Kept {
+        Kept { parent, bytes, filled: true, children: 0, containers: 0 }
+    }
+}
+
 fn short(chain: &Digest) -> &str {
     &chain.hex()[..SHORT_LEN]
 }
 
 impl Shelf {
-    /// Opens or makes the directory and removes what earlier work left unfinished there.
-    pub fn open(root: &Path, form: Form, remove: Remove) -> Result<Shelf, Error> {
+    /// Opens or makes the directory and removes what earlier work left unfinished there, and the trees of layers that are
+    /// doubted.
+    pub fn open(root: &Path, form: Form, remove: Remove, doubted: &[Doubted]) -> Result<Shelf, Error> {
         for path in [root.to_owned(), root.join("containers"), root.join("rest")] {
             std::fs::DirBuilder::new()
                 .recursive(true)
@@ -103,7 +114,13 @@ impl Shelf {
             state: Mutex::new(State::default()),
         };
         shelf.sweep()?;
-        let layers = shelf.read_layers()?;
+        for layer in doubted {
+            let directory = shelf.root.join(short(&layer.chain));
+            if std::fs::symlink_metadata(&directory).is_ok() {
+                shelf.put_away(&directory)?;
+            }
+        }
+        let layers = shelf.read_layers(doubted)?;
         let containers = shelf.read_containers(&layers)?;
         *shelf.lock() = State { layers, containers };
         shelf.count_users();
@@ -124,8 +141,9 @@ impl Shelf {
         Ok(())
     }
 
-    /// Whole layers only: one without a readable `layer.json`, or whose parent is not there, is put away.
-    fn read_layers(&self) -> Result<HashMap<Digest, Kept>, Error> {
+    /// Whole layers only: one without a readable `layer.json`, or whose parent is not there, is put away. Those that are
+    /// doubted have a place and nothing in it.
+    fn read_layers(&self, doubted: &[Doubted]) -> Result<HashMap<Digest, Kept>, Error> {
         let mut found: HashMap<Digest, LayerFile> = HashMap::new();
         for entry in std::fs::read_dir(&self.root).map_err(io("list", &self.root))? {
             let entry = entry.map_err(io("list", &self.root))?;
@@ -141,10 +159,12 @@ impl Shelf {
                 _ => self.put_away(&entry.path())?,
             }
         }
+        let empty = |chain: &Digest| doubted.iter().any(|layer| layer.chain == *chain);
         loop {
+            let is_there = |chain: &Digest| found.contains_key(chain) || empty(chain);
             let orphans: Vec<Digest> = found
                 .values()
-                .filter(|file| file.parent.as_ref().is_some_and(|parent| !found.contains_key(parent)))
+                .filter(|file| file.parent.as_ref().is_some_and(|parent| !is_there(parent)))
                 .map(|file| file.chain.clone())
                 .collect();
             if orphans.is_empty() {
@@ -155,9 +175,12 @@ impl Shelf {
                 self.put_away(&self.root.join(short(&chain)))?;
             }
         }
-        let kept =
-            |file: LayerFile| Kept { parent: file.parent, bytes: file.bytes, children: 0, containers: 0 };
-        Ok(found.into_iter().map(|(chain, file)| (chain, kept(file))).collect())
+        let whole = found.into_iter().map(|(chain, file)| (chain, Kept::new(file.parent, file.bytes)));
+        let empty = doubted.iter().map(|layer| {
+            let kept = Kept { filled: false, ..Kept::new(layer.parent.clone(), 0) };
+            (layer.chain.clone(), kept)
+        });
+        Ok(whole.chain(empty).collect())
     }
 
     fn read_containers(
@@ -308,7 +331,7 @@ impl Shelf {
         let text = serde_json::to_vec(&file).map_err(|error| io("write", &path)(error.into()))?;
         std::fs::write(&path, text).map_err(io("write", &path))?;
         let mut state = self.lock();
-        if state.layers.contains_key(chain) {
+        if state.layers.get(chain).is_some_and(|kept| kept.filled) {
             return Ok(());
         }
         if let Some(parent) = &file.parent
@@ -321,7 +344,11 @@ impl Shelf {
             return Err(Error::ShortName(chain.clone()));
         }
         std::fs::rename(holder, &name).map_err(io("name", &name))?;
-        state.insert(file);
+        match state.layers.get_mut(chain) {
+            // Its place was kept, with those who lie on it.
+            Some(kept) => (kept.bytes, kept.filled) = (bytes, true),
+            None => state.insert(file),
+        }
         Ok(())
     }
 
@@ -344,12 +371,13 @@ impl Shelf {
 
     pub fn layer(&self, chain: &Digest) -> Option<Layer> {
         let state = self.lock();
-        state.layers.get(chain).map(|kept| self.describe(chain, kept))
+        state.layers.get(chain).filter(|kept| kept.filled).map(|kept| self.describe(chain, kept))
     }
 
     pub fn layers(&self) -> Vec<Layer> {
         let state = self.lock();
-        state.layers.iter().map(|(chain, kept)| self.describe(chain, kept)).collect()
+        let filled = state.layers.iter().filter(|(_, kept)| kept.filled);
+        filled.map(|(chain, kept)| self.describe(chain, kept)).collect()
     }
 
     fn describe(&self, chain: &Digest, kept: &Kept) -> Layer {
@@ -374,8 +402,10 @@ impl Shelf {
                 let container = user.map(|(name, _)| name.clone()).unwrap_or_default();
                 return Err(Error::InUse { layer: chain.clone(), container });
             }
-            let path = self.root.join(short(chain));
-            std::fs::rename(&path, &rest).map_err(io("remove", &path))?;
+            if kept.filled {
+                let path = self.root.join(short(chain));
+                std::fs::rename(&path, &rest).map_err(io("remove", &path))?;
+            }
             let parent = state.layers.remove(chain).and_then(|kept| kept.parent);
             if let Some(parent) = parent.as_ref().and_then(|parent| state.layers.get_mut(parent)) {
                 parent.children -= 1;

@@ -16,7 +16,8 @@ use rustix::io::Errno;
 
 use crate::shelf::{Shelf, make_directory};
 use crate::{
-    Change, DEPTH_MAX, Difference, Error, Form, Layer, Mounts, Rest, Snapshotter, Stage, Usage, compare, tree,
+    Change, DEPTH_MAX, Difference, Doubted, Error, Form, Layer, Mounts, Rest, Snapshotter, Stage, Usage,
+    compare, tree,
 };
 
 /// One of the two drivers on one directory; one process at a time may have it open.
@@ -32,22 +33,25 @@ enum Copying {
     Snapshots,
 }
 
+pub const VFS: &str = "vfs";
+pub const BTRFS: &str = "btrfs";
+
 const TREE: &str = "fs";
 const MADE: &str = "made";
 
 impl Whole {
     /// Opens or makes the directory of `vfs`.
-    pub fn vfs(root: &Path) -> Result<Whole, Error> {
-        Ok(Whole { shelf: Shelf::open(root, Form::Whole, tree::remove)?, copying: Copying::Files })
+    pub fn vfs(root: &Path, doubted: &[Doubted]) -> Result<Whole, Error> {
+        Ok(Whole { shelf: Shelf::open(root, Form::Whole, tree::remove, doubted)?, copying: Copying::Files })
     }
 
     /// Opens or makes the directory of `btrfs`, which must lie on one.
-    pub fn btrfs(root: &Path) -> Result<Whole, Error> {
+    pub fn btrfs(root: &Path, doubted: &[Doubted]) -> Result<Whole, Error> {
         let present = root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
         if !is_on_btrfs(present).map_err(crate::io("look at", present))? {
             return Err(Error::NotBtrfs(present.to_owned()));
         }
-        Ok(Whole { shelf: Shelf::open(root, Form::Whole, remove)?, copying: Copying::Snapshots })
+        Ok(Whole { shelf: Shelf::open(root, Form::Whole, remove, doubted)?, copying: Copying::Snapshots })
     }
 
     /// Makes the tree `place` like `source`, or an empty one.
@@ -85,8 +89,8 @@ impl Whole {
 impl Snapshotter for Whole {
     fn driver(&self) -> &'static str {
         match self.copying {
-            Copying::Files => "vfs",
-            Copying::Snapshots => "btrfs",
+            Copying::Files => VFS,
+            Copying::Snapshots => BTRFS,
         }
     }
 
@@ -313,7 +317,7 @@ mod tests {
     #[test]
     fn vfs_keeps_the_contract() {
         let directory = tempfile::tempdir().unwrap();
-        contract::suite(directory.path(), &|root| Box::new(Whole::vfs(root).unwrap()));
+        contract::suite(directory.path(), &|root, doubted| Box::new(Whole::vfs(root, doubted).unwrap()));
     }
 
     #[test]
@@ -322,7 +326,7 @@ mod tests {
         if is_on_btrfs(directory.path()).unwrap() {
             return;
         }
-        let error = Whole::btrfs(&directory.path().join("snapshots/btrfs")).unwrap_err().to_string();
+        let error = Whole::btrfs(&directory.path().join("snapshots/btrfs"), &[]).unwrap_err().to_string();
         assert!(error.contains("prerequisites for driver not satisfied (wrong filesystem?)"), "{error}");
         assert!(!directory.path().join("snapshots").exists());
     }
@@ -365,7 +369,7 @@ mod tests {
             Err(why) => return eprintln!("skipped: no btrfs can be made here ({why})"),
         };
         let root = PathBuf::from(format!("/proc/self/fd/{}", mounted.as_raw_fd()));
-        contract::suite(&root, &|root| Box::new(Whole::btrfs(root).unwrap()));
+        contract::suite(&root, &|root, doubted| Box::new(Whole::btrfs(root, doubted).unwrap()));
         subvolumes_of_containers_are_no_obstacle(&root);
         let left = std::fs::read_dir(&root).unwrap().count();
         assert_eq!(left, 0, "left behind on the btrfs");
@@ -373,7 +377,7 @@ mod tests {
 
     fn subvolumes_of_containers_are_no_obstacle(root: &Path) {
         let holder = tempfile::tempdir_in(root).unwrap();
-        let driver = Whole::btrfs(holder.path()).unwrap();
+        let driver = Whole::btrfs(holder.path(), &[]).unwrap();
         let make = |container: &str| {
             driver.create(container, None).unwrap();
             let root = driver.open_root(container).unwrap();

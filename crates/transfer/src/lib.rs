@@ -2,7 +2,8 @@
 //!
 //! **A pull** ([`Pull`]):
 //! 1. The name becomes a manifest: one `HEAD` if it is known here already, else the manifest (through an index, by
-//!    platform), the configuration, and what the index says about the image.
+//!    platform) and the configuration. They are kept while the layers come, and so is what the index says about the image
+//!    ([`documents`]).
 //! 2. Workers take the layers, lowest first. A layer that is missing is fetched into a partial blob ([`download`]) over
 //!    one connection or several, and read behind the front of what has come ([`follow`]): hashed and decompressed on
 //!    one thread, hashed again and unpacked on another, while the rest is still on its way.
@@ -21,6 +22,7 @@
 
 mod board;
 mod busy;
+mod documents;
 mod download;
 mod error;
 mod follow;

@@ -9,21 +9,8 @@ use crate::Error;
 pub fn select(bytes: &[u8], wanted: &Platform) -> Result<Descriptor, Error> {
     let index: Index = serde_json::from_slice(bytes)
         .map_err(|source| Error::Document { what: "the manifest list".into(), source })?;
-    closest(&index.manifests, wanted).cloned().ok_or_else(|| Error::NoPlatform(wanted.to_string()))
-}
-
-pub fn closest<'a>(
-    entries: impl IntoIterator<Item = &'a Descriptor>,
-    wanted: &Platform,
-) -> Option<&'a Descriptor> {
-    let distance = |entry: &Descriptor| match &entry.platform {
-        // Statements about images, not images.
-        Some(platform) if platform.os == "unknown" || platform.architecture == "unknown" => None,
-        Some(platform) => platform.distance(wanted),
-        None => Some(u32::MAX),
-    };
-    let fitting = entries.into_iter().filter_map(|entry| Some((distance(entry)?, entry)));
-    fitting.min_by_key(|(distance, _)| *distance).map(|(_, entry)| entry)
+    let entries = index.manifests.into_iter().map(|entry| (entry.platform.clone(), entry));
+    wanted.closest(entries).ok_or_else(|| Error::NoPlatform(wanted.to_string()))
 }
 
 /// Reads the manifest of an image, and refuses what is none.

@@ -9,7 +9,7 @@ use images::{
     Arrival, LayerBlob, LayerPlace, OriginalManifest, Pins, Registered, Registration, StoredImage, Target,
 };
 use oci::image::CONFIG_BYTES_MAX;
-use oci::{Descriptor, Digest, Image, Index, Manifest, Platform, Reference, Timestamp, media_type};
+use oci::{Descriptor, Digest, Image, Platform, Reference, Timestamp, media_type};
 use registry::{Credentials, Fetched, Repository};
 use tokio::runtime::Handle;
 
@@ -26,9 +26,6 @@ const WORKERS_MAX: usize = 4;
 const LOOK: Duration = Duration::from_millis(200);
 /// Indexes within indexes.
 const INDEXES_MAX: usize = 4;
-/// Statements that come along with an image, and the bytes of all of them.
-const STATEMENTS_MAX: usize = 8;
-const STATEMENT_BYTES_MAX: u64 = 64 << 20;
 
 /// What to pull.
 #[derive(Debug, Clone)]
@@ -66,15 +63,13 @@ enum What {
     New(Box<NewImage>),
 }
 
-struct NewImage {
-    manifest: Fetched,
+pub(crate) struct NewImage {
+    pub(crate) manifest: Fetched,
     layers: Vec<Descriptor>,
-    config_bytes: Vec<u8>,
+    pub(crate) config_bytes: Vec<u8>,
     config: Image,
     /// The indexes that led to it, outermost first.
-    indexes: Vec<Fetched>,
-    /// Statements about it: manifests and what they name.
-    statements: Vec<(Digest, Vec<u8>)>,
+    pub(crate) indexes: Vec<Fetched>,
 }
 
 /// What came of a pull.
@@ -158,10 +153,8 @@ impl Transfers {
             Target::Index(digest) => {
                 // The one that a registry would be asked for, and no other that would run as well.
                 let index = images.index(digest)?;
-                let entries = index.children.iter().map(|child| &child.descriptor);
-                let chosen = manifest::closest(entries, &wanted)?.digest.clone();
-                let child = index.children.iter().find(|child| child.descriptor.digest == chosen)?;
-                images.get(child.image()?)?
+                let entries = index.children.iter().map(|child| (child.descriptor.platform.clone(), child));
+                images.get(wanted.closest(entries)?.image()?)?
             }
         };
         Some((target, image))
@@ -201,48 +194,8 @@ impl Transfers {
             Err(_) => repository.blob_bytes(&parsed.config.digest, CONFIG_BYTES_MAX).await?,
         };
         let config = manifest::config(&config_bytes, &parsed)?;
-        let statements = match indexes.last() {
-            Some(index) => statements(repository, index, &fetched.digest).await,
-            None => Vec::new(),
-        };
-        Ok(NewImage { manifest: fetched, layers: parsed.layers, config_bytes, config, indexes, statements })
+        Ok(NewImage { manifest: fetched, layers: parsed.layers, config_bytes, config, indexes })
     }
-}
-
-/// What an index says about one of its images, with all that belongs to it. An image can do without: what cannot be had
-/// is left out.
-async fn statements(repository: &Repository, index: &Fetched, image: &Digest) -> Vec<(Digest, Vec<u8>)> {
-    let Ok(index) = serde_json::from_slice::<Index>(&index.bytes) else { return Vec::new() };
-    let about = |entry: &&Descriptor| images::attested(entry) == Some(image.as_str());
-    let mut kept = Vec::new();
-    let mut left = STATEMENT_BYTES_MAX;
-    for entry in index.manifests.iter().filter(about).take(STATEMENTS_MAX) {
-        match statement(repository, &entry.digest, &mut left).await {
-            Ok(blobs) => kept.extend(blobs),
-            Err(error) => {
-                tracing::info!(%error, manifest = %entry.digest, "a statement about the image was left out")
-            }
-        }
-    }
-    kept
-}
-
-async fn statement(
-    repository: &Repository,
-    digest: &Digest,
-    left: &mut u64,
-) -> Result<Vec<(Digest, Vec<u8>)>, Error> {
-    let fetched = repository.manifest(digest.as_str()).await?;
-    let manifest: Manifest = serde_json::from_slice(&fetched.bytes)
-        .map_err(|source| Error::Document { what: "the manifest".into(), source })?;
-    let mut blobs = Vec::new();
-    for blob in manifest.layers.iter().chain([&manifest.config]) {
-        let bytes = repository.blob_bytes(&blob.digest, *left).await?;
-        *left -= bytes.len() as u64;
-        blobs.push((blob.digest.clone(), bytes));
-    }
-    blobs.push((digest.clone(), fetched.bytes));
-    Ok(blobs)
 }
 
 fn with_tag(reference: &Reference, tag: &str) -> Result<Reference, Error> {
@@ -373,12 +326,12 @@ async fn give_name(
 }
 
 /// Bringing one image in; runs on blocking threads.
-struct Work {
+pub(crate) struct Work {
     transfers: Transfers,
     setup: Arc<Setup>,
-    repository: Arc<Repository>,
-    runtime: Handle,
-    board: Board,
+    pub(crate) repository: Arc<Repository>,
+    pub(crate) runtime: Handle,
+    pub(crate) board: Board,
 }
 
 /// One layer of an image that comes in.
@@ -406,7 +359,7 @@ struct Workers<'a> {
 }
 
 impl Work {
-    fn images(&self) -> &images::Images {
+    pub(crate) fn images(&self) -> &images::Images {
         &self.transfers.0.images
     }
 
@@ -421,19 +374,29 @@ impl Work {
         let places = LayerPlace::all(&new.config.rootfs.diff_ids);
         let layers: Vec<Layer> = places
             .into_iter()
-            .zip(new.layers)
+            .zip(new.layers.iter().cloned())
             .map(|(place, blob)| Layer { place, id: blob.digest.short().to_owned(), blob })
             .collect();
         self.pin(&mut pins, &layers);
         let missing = layers.iter().filter(|layer| !self.is_there(layer));
         missing.for_each(|layer| self.board.step(&layer.id, "Pulling fs layer"));
-        self.receive_all(&layers)?;
+        // What is waited for at the end is on the disk by then.
+        std::thread::scope(|scope| {
+            let documents = scope.spawn(|| self.keep_documents(&mut pins, &new));
+            let received = self.receive_all(&layers);
+            let kept = documents.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            received.and(kept)
+        })?;
         let blobs = layers.iter().map(|layer| LayerBlob {
             digest: layer.blob.digest.clone(),
             size: layer.blob.size,
             media_type: layer.blob.media_type.clone(),
             verified: Some(layer.place.diff_id.clone()),
         });
+        let index = new
+            .indexes
+            .first()
+            .map(|index| Descriptor::new(&index.media_type, index.digest.clone(), index.bytes.len() as u64));
         let Fetched { media_type, bytes, .. } = new.manifest;
         let registration = Registration {
             config: &new.config_bytes,
@@ -443,17 +406,6 @@ impl Work {
             now,
         };
         let registrar = images.registrar();
-        for (digest, bytes) in new.statements {
-            registrar.keep(&mut pins, &digest, &bytes)?;
-        }
-        let mut index = None;
-        for fetched in new.indexes {
-            registrar.keep(&mut pins, &fetched.digest, &fetched.bytes)?;
-            index.get_or_insert_with(|| {
-                let size = fetched.bytes.len() as u64;
-                Descriptor::new(&fetched.media_type, fetched.digest.clone(), size)
-            });
-        }
         let image = registrar.prepare(&mut pins, registration, &mut |_, _, _| {})?;
         let arrival = Arrival { images: vec![image], index, references };
         let registered = registrar.record(vec![arrival], now)?.pop();
@@ -551,7 +503,7 @@ impl Workers<'_> {
         drop(taken);
         self.wait_for_parent(layer)?;
         match ahead {
-            Some(ahead) => images.layers().settle(ahead, &layer.place)?,
+            Some(ahead) => images.layers().settle(ahead, &layer.place, &layer.blob.digest)?,
             None if images.layers().has(&layer.place.chain) => {}
             None => images.layers().unpack_stored(&layer.blob.digest, &layer.place, &mut |read, size| {
                 board.progress(&layer.id, "Extracting", read, size);

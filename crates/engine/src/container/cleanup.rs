@@ -1,6 +1,7 @@
 //! Taking a container away: the record first, durably; what it held after that.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use metadata::Batch;
 use model::create::Record;
@@ -14,6 +15,8 @@ use crate::{Engine, blocking, failpoint};
 
 /// How long those who still copy its files may keep them from being removed.
 const COPYING: std::time::Duration = std::time::Duration::from_secs(10);
+/// After how many removals the allocator gives back what it has no use for.
+const TRIM_AFTER: usize = 100;
 
 impl Task {
     pub(super) async fn remove(&mut self, force: bool, volumes: bool) -> Result<(), Refusal> {
@@ -122,4 +125,9 @@ fn discard(engine: &Engine, record: &Record) {
         tracing::warn!(container = %record.id, %error, "cannot remove the container's layer");
     }
     remove_tree(&engine.paths().container(&record.id));
+    // What containers had in memory lies scattered over the heap, which would only shrink from its end.
+    static REMOVED: AtomicUsize = AtomicUsize::new(0);
+    if (REMOVED.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(TRIM_AFTER) {
+        sys::memory::trim();
+    }
 }

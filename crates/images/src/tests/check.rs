@@ -159,10 +159,10 @@ fn records_that_cannot_be_used_are_dropped() {
     images.store.commit(metadata::Batch::default().put("images", "odd", b"{".to_vec())).unwrap();
     drop(images);
     let content = content::Store::open(&directory.path().join("content")).unwrap();
-    let snapshots = snapshots::Overlay::open(&directory.path().join("snapshots/overlay")).unwrap();
+    let snapshots = snapshots::Overlay::open(&directory.path().join("snapshots/overlay"), &[]).unwrap();
     let store = metadata::Store::open(&directory.path().join("state")).unwrap();
     let (images, warnings) =
-        Images::open(Arc::new(content), Arc::new(snapshots), store, Limits::default()).unwrap();
+        Images::open(Arc::new(content), Arc::new(snapshots), store, Limits::default(), "this boot").unwrap();
     assert_eq!(warnings.len(), 4, "{warnings:?}");
     let fixture = Fixture { directory, images };
     let expected = ["orphan-blob", "orphan-blob", "orphan-layer", "record", "record", "record", "record"];
