@@ -27,7 +27,7 @@ pub struct Item {
 pub fn add_plans(spool: &Spool<'_>, plans: &mut Vec<Plan>) -> Result<(), Error> {
     let bytes = spool.document("manifest.json", MANIFEST_BYTES_MAX)?;
     let invalid = |source| Error::Document { what: "manifest.json".into(), source };
-    let items: Vec<Item> = serde_json::from_slice(&bytes).map_err(invalid)?;
+    let items: Vec<Item> = oci::image::read(&bytes).map_err(invalid)?;
     for item in items {
         let config = spool.document(&item.config, CONFIG_BYTES_MAX)?;
         let references = references(item.repo_tags)?;

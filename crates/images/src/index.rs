@@ -206,11 +206,11 @@ pub fn parse(bytes: &[u8]) -> Result<Index, Error> {
         return Err(Error::Index(format!("it is larger than {MANIFEST_BYTES_MAX} bytes")));
     }
     let invalid = |source| Error::Document { what: "an index".into(), source };
-    serde_json::from_slice(bytes).map_err(invalid)
+    oci::image::read(bytes).map_err(invalid)
 }
 
 fn document(entry: &Descriptor, bytes: &[u8]) -> Document {
-    let Ok(manifest) = serde_json::from_slice::<Manifest>(bytes) else {
+    let Ok(manifest) = oci::image::read::<Manifest>(bytes) else {
         return Document::Other { blobs: Vec::new() };
     };
     if may_run(entry) && media_type::is_config(&manifest.config.media_type) {

@@ -97,7 +97,7 @@ impl Plan {
     fn check(&self) -> Result<(), Error> {
         let invalid = |source| Error::Document { what: "the image configuration".into(), source };
         for image in &self.images {
-            let config: Image = serde_json::from_slice(&image.config).map_err(invalid)?;
+            let config: Image = oci::image::read(&image.config).map_err(invalid)?;
             if !config.os.is_empty() && config.os != "linux" {
                 return Err(Error::OperatingSystem(config.os));
             }
@@ -251,7 +251,7 @@ impl Archives<'_> {
         on_progress: &mut dyn FnMut(LoadProgress<'_>),
     ) -> Result<(), Error> {
         let invalid = |source| Error::Document { what: "the image configuration".into(), source };
-        let config: Image = serde_json::from_slice(config).map_err(invalid)?;
+        let config: Image = oci::image::read(config).map_err(invalid)?;
         let layers = self.0.layers();
         for (place, blob) in LayerPlace::all(&config.rootfs.diff_ids).iter().zip(blobs) {
             let fitting = early.take(&blob.digest).filter(|(found, _)| *found == place.diff_id);

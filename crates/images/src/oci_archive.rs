@@ -13,7 +13,7 @@ use crate::spool::Spool;
 pub fn plans(spool: &Spool<'_>, platforms: &[Platform]) -> Result<Vec<Plan>, Error> {
     let bytes = spool.document("index.json", MANIFEST_BYTES_MAX)?;
     let invalid = |source| Error::Document { what: "index.json".into(), source };
-    let index: Index = serde_json::from_slice(&bytes).map_err(invalid)?;
+    let index: Index = oci::image::read(&bytes).map_err(invalid)?;
     let mut plans: Vec<Plan> = Vec::new();
     for descriptor in &index.manifests {
         let plan = if media_type::is_index(&descriptor.media_type) {
@@ -47,7 +47,7 @@ fn has(spool: &Spool<'_>, descriptor: &Descriptor) -> bool {
 fn of_manifest(spool: &Spool<'_>, descriptor: &Descriptor) -> Result<Option<Plan>, Error> {
     let bytes = spool.document(&blob_path(&descriptor.digest), MANIFEST_BYTES_MAX)?;
     let invalid = |source| Error::Document { what: "a manifest".into(), source };
-    let manifest: Manifest = serde_json::from_slice(&bytes).map_err(invalid)?;
+    let manifest: Manifest = oci::image::read(&bytes).map_err(invalid)?;
     if !media_type::is_config(&manifest.config.media_type) || !index::may_run(descriptor) {
         return Ok(None);
     }
@@ -138,6 +138,6 @@ impl ImagePlan {
     /// What its configuration says.
     pub fn platform(&self) -> Result<Platform, Error> {
         let invalid = |source| Error::Document { what: "the image configuration".into(), source };
-        Ok(serde_json::from_slice::<Image>(&self.config).map_err(invalid)?.platform())
+        Ok(oci::image::read::<Image>(&self.config).map_err(invalid)?.platform())
     }
 }

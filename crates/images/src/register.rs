@@ -111,7 +111,7 @@ impl Registrar<'_> {
     ) -> Result<StoredImage, Error> {
         let Registrar(images) = self;
         let invalid = |source| Error::Document { what: "the image configuration".into(), source };
-        let config: Image = serde_json::from_slice(registration.config).map_err(invalid)?;
+        let config: Image = oci::image::read(registration.config).map_err(invalid)?;
         let diff_ids = &config.rootfs.diff_ids;
         if diff_ids.len() != registration.layers.len() {
             return Err(Error::LayerCount { expected: diff_ids.len(), found: registration.layers.len() });
@@ -270,7 +270,7 @@ fn manifest(
     original: Option<OriginalManifest>,
 ) -> Result<OriginalManifest, Error> {
     if let Some(original) = original {
-        let parsed = serde_json::from_slice::<Manifest>(&original.bytes);
+        let parsed = oci::image::read::<Manifest>(&original.bytes);
         let same = parsed.is_ok_and(|manifest| {
             manifest.config.digest == config.digest
                 && manifest.layers.iter().map(|layer| &layer.digest).eq(layers.iter().map(|l| &l.blob.digest))

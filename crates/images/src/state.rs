@@ -559,7 +559,7 @@ fn read_image(key: &str, bytes: &[u8], content: &content::Store) -> Result<Store
     let invalid = |source| Error::Record { id: key.to_owned(), source };
     let record: ImageRecord = serde_json::from_slice(bytes).map_err(invalid)?;
     let config = content.read(&record.config.digest, CONFIG_BYTES_MAX)?;
-    let config: Image = serde_json::from_slice(&config).map_err(invalid)?;
+    let config: Image = oci::image::read(&config).map_err(invalid)?;
     let diff_ids: Vec<Digest> = record.layers.iter().map(|layer| layer.diff_id.clone()).collect();
     Ok(StoredImage {
         id: record.config.digest.clone(),

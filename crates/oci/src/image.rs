@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::digest::Digest;
@@ -15,6 +16,33 @@ use crate::platform::Platform;
 pub const MANIFEST_BYTES_MAX: u64 = 4 << 20;
 /// Largest image configuration that is read into memory, in bytes.
 pub const CONFIG_BYTES_MAX: u64 = 8 << 20;
+
+/// Most values that a document from outside may list, all its lists and objects together.
+pub const VALUES_MAX: usize = 100_000;
+
+/// Reads an index, a manifest or a configuration that somebody else wrote. What it lists is counted first: few bytes of
+/// text (`{},`) can stand for hundreds in memory.
+pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
+    if commas(bytes) > VALUES_MAX {
+        return Err(serde::de::Error::custom(format_args!("it lists more than {VALUES_MAX} values")));
+    }
+    serde_json::from_slice(bytes)
+}
+
+/// Commas of a JSON text that are not within strings.
+fn commas(bytes: &[u8]) -> usize {
+    let (mut count, mut within, mut at) = (0, false, 0);
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'\\' if within => at += 1,
+            b'"' => within = !within,
+            b',' if !within => count += 1,
+            _ => {}
+        }
+        at += 1;
+    }
+    count
+}
 
 /// `null` and a missing member both give the default.
 pub(crate) fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
@@ -285,6 +313,16 @@ pub struct History {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn what_lists_too_much_is_not_read() {
+        let with = |count: usize| format!(r#"{{"history":[{}]}}"#, vec!["{}"; count].join(","));
+        assert_eq!(read::<Image>(with(VALUES_MAX + 1).as_bytes()).unwrap().history.len(), VALUES_MAX + 1);
+        let error = read::<Image>(with(VALUES_MAX + 2).as_bytes()).unwrap_err();
+        assert_eq!(error.to_string(), "it lists more than 100000 values");
+        let text = format!(r#"{{"author":"\"{}\\"}}"#, ",".repeat(VALUES_MAX + 9));
+        assert_eq!(read::<Image>(text.as_bytes()).unwrap().author.len(), VALUES_MAX + 11);
+    }
 
     #[test]
     fn nulls_are_absent() {

@@ -33,7 +33,7 @@ impl Work {
     /// What an index says about one of its images, with all that belongs to it. An image can do without: what cannot be
     /// had is left out.
     fn fetch_statements(&self, pins: &mut Pins<'_>, index: &Fetched, image: &Digest) -> Result<(), Error> {
-        let Ok(index) = serde_json::from_slice::<Index>(&index.bytes) else { return Ok(()) };
+        let Ok(index) = oci::image::read::<Index>(&index.bytes) else { return Ok(()) };
         let about = |entry: &&Descriptor| images::attested(entry) == Some(image.as_str());
         let mut left = STATEMENT_BYTES_MAX;
         for entry in index.manifests.iter().filter(about).take(STATEMENTS_MAX) {
@@ -50,7 +50,7 @@ impl Work {
     /// Its manifest comes last: what no manifest names goes away with the pins.
     fn fetch_statement(&self, pins: &mut Pins<'_>, digest: &Digest, left: &mut u64) -> Result<(), Error> {
         let fetched = self.while_wanted(self.repository.manifest(digest.as_str()))?;
-        let manifest: Manifest = serde_json::from_slice(&fetched.bytes)
+        let manifest: Manifest = oci::image::read(&fetched.bytes)
             .map_err(|source| Error::Document { what: "the manifest".into(), source })?;
         for blob in manifest.layers.iter().chain([&manifest.config]) {
             self.fetch_blob(pins, &blob.digest, left)?;

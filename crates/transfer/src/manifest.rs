@@ -7,7 +7,7 @@ use crate::Error;
 
 /// The entry of an index for a platform; the closest one that runs there.
 pub fn select(bytes: &[u8], wanted: &Platform) -> Result<Descriptor, Error> {
-    let index: Index = serde_json::from_slice(bytes)
+    let index: Index = oci::image::read(bytes)
         .map_err(|source| Error::Document { what: "the manifest list".into(), source })?;
     let entries = index.manifests.into_iter().map(|entry| (entry.platform.clone(), entry));
     wanted.closest(entries).ok_or_else(|| Error::NoPlatform(wanted.to_string()))
@@ -15,8 +15,8 @@ pub fn select(bytes: &[u8], wanted: &Platform) -> Result<Descriptor, Error> {
 
 /// Reads the manifest of an image, and refuses what is none.
 pub fn image(bytes: &[u8]) -> Result<Manifest, Error> {
-    let manifest: Manifest = serde_json::from_slice(bytes)
-        .map_err(|source| Error::Document { what: "the manifest".into(), source })?;
+    let manifest: Manifest =
+        oci::image::read(bytes).map_err(|source| Error::Document { what: "the manifest".into(), source })?;
     if !media_type::is_config(&manifest.config.media_type) {
         let config = &manifest.config.media_type;
         return Err(Error::NoImage(if config.is_empty() { manifest.artifact_type } else { config.clone() }));
@@ -30,7 +30,7 @@ pub fn image(bytes: &[u8]) -> Result<Manifest, Error> {
 
 /// Reads the configuration that belongs to a manifest.
 pub fn config(bytes: &[u8], manifest: &Manifest) -> Result<Image, Error> {
-    let config: Image = serde_json::from_slice(bytes)
+    let config: Image = oci::image::read(bytes)
         .map_err(|source| Error::Document { what: "the image configuration".into(), source })?;
     if !config.os.is_empty() && config.os != "linux" {
         return Err(Error::OperatingSystem(config.os));

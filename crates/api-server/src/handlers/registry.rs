@@ -305,7 +305,7 @@ async fn platforms(
 ) -> Result<Vec<ApiPlatform>, Refusal> {
     let invalid = |error: serde_json::Error| Refusal::invalid(format!("the manifest is not valid: {error}"));
     if media_type::is_index(&found.media_type) {
-        let index: Index = serde_json::from_slice(&found.bytes).map_err(invalid)?;
+        let index: Index = oci::image::read(&found.bytes).map_err(invalid)?;
         return Ok(index
             .manifests
             .into_iter()
@@ -313,7 +313,7 @@ async fn platforms(
             .map(images::platform)
             .collect());
     }
-    let manifest: Manifest = serde_json::from_slice(&found.bytes).map_err(invalid)?;
+    let manifest: Manifest = oci::image::read(&found.bytes).map_err(invalid)?;
     if !media_type::is_config(&manifest.config.media_type) {
         return Ok(Vec::new());
     }
@@ -321,7 +321,7 @@ async fn platforms(
         .blob_bytes(&manifest.config.digest, oci::image::CONFIG_BYTES_MAX)
         .await
         .map_err(registry_refusal)?;
-    let config: oci::Image = serde_json::from_slice(&bytes).map_err(invalid)?;
+    let config: oci::Image = oci::image::read(&bytes).map_err(invalid)?;
     Ok(vec![images::platform(config.platform())])
 }
 
