@@ -1,6 +1,9 @@
 //! `attach`: the streams of a running container.
 #![allow(clippy::disallowed_methods)] // Tests start programs.
 
+use std::io::{BufRead, BufReader, Read};
+use std::process::Stdio;
+
 use serde_json::json;
 use testkit::Bed;
 use testkit::process::{PATIENCE, eventually, run_with};
@@ -39,6 +42,27 @@ fn the_connection_is_taken_over() {
         "output goes on after the input's end"
     );
     eventually("it has ended", || bed.inspect("shell")["State"]["ExitCode"] == json!(0));
+}
+
+#[test]
+fn a_daemon_that_dies_takes_only_the_exit_code_with_it() {
+    let mut bed = Bed::new();
+    for client in bed.clients() {
+        let words = ["run", "--name", "web", "busybox", "sh", "-c", "echo one; sleep 2; echo two"];
+        let mut command = bed.command(client);
+        command.args(words).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut run = command.spawn().expect("a client");
+        let mut output = BufReader::new(run.stdout.take().expect("piped"));
+        let mut said = String::new();
+        output.read_line(&mut said).expect("a line");
+        bed.kill();
+        output.read_to_string(&mut said).expect("the rest");
+        let ended = run.wait_with_output().expect("the end");
+        assert_eq!((said.as_str(), ended.status.code()), ("one\ntwo\n", Some(125)), "{client:?}");
+        has(&String::from_utf8_lossy(&ended.stderr), &["error waiting for container: unexpected EOF"]);
+        bed.start();
+        bed.run(&["rm", "-f", "web"]).ok();
+    }
 }
 
 #[test]

@@ -229,6 +229,23 @@ fn mounts_that_cannot_be() {
 }
 
 #[test]
+fn what_else_is_missing_is_not_taken_for_the_image() {
+    let bed = Bed::new();
+    for (host, part) in [
+        (json!({ "NetworkMode": "nosuch" }), "network nosuch not found"),
+        (json!({ "NetworkMode": "container:nosuch" }), "No such container: nosuch"),
+        (json!({ "VolumesFrom": ["nosuch"] }), "No such container: nosuch"),
+    ] {
+        has(&refuse(&bed, json!({}), host), &[part]);
+    }
+    // A 404 would make the client pull.
+    each_client(&bed, |client, _| {
+        let ran = bed.cli(client, &["run", "--rm", "--network", "nosuch", "busybox", "true"]);
+        assert!(!ran.fails(125).contains("Unable to find image"), "{ran:?}");
+    });
+}
+
+#[test]
 fn command_lines_that_make_no_sense() {
     let bed = Bed::new();
     each_client(&bed, |client, _| {
@@ -239,6 +256,10 @@ fn command_lines_that_make_no_sense() {
         };
         fails(&["run", "--no-such-flag", "busybox"], "unknown flag: --no-such-flag");
         fails(&["run"], "requires at least 1 argument");
+        fails(&["import"], "requires at least 1 argument");
+        // A command with two forms shows both.
+        fails(&["cp", "one"], "cp [OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n\t");
+        fails(&["cp", "one"], " cp [OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH\n\nRun");
         fails(&["nosuchcommand"], "nosuchcommand");
         fails(&["run", "-m", "xyz", "busybox", "true"], "invalid size: 'xyz'");
         fails(&["run", "-p", "http:80", "busybox", "true"], "nvalid");

@@ -527,6 +527,18 @@ fn commit_by_the_api() {
         Some(1),
         "nothing was changed: {inspect}"
     );
+    // Who speaks an older version is told what the image was made of.
+    let (container, asked) = (bed.inspect("idle"), |version: &str, name: &str| {
+        let path = format!("/{version}/images/{name}/json");
+        bed.http().exchange("GET", &path, "", b"").expect("an answer").expect(200).json()
+    });
+    let old = asked("v1.44", &id);
+    assert_eq!(old["Container"], container["Id"]);
+    assert_eq!(old["ContainerConfig"], container["Config"]);
+    let base = asked("v1.44", "busybox");
+    assert_eq!((&base["Container"], &base["ContainerConfig"]["Image"]), (&json!(""), &json!("")));
+    let new = asked("v1.45", &id);
+    assert!(new.get("Container").is_none() && new.get("ContainerConfig").is_none(), "{new}");
     // Without a name it has none; without a body it is what the container is.
     let id =
         bed.http().act("/commit?container=idle").expect(201).json()["Id"].as_str().expect("id").to_owned();

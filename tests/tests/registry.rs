@@ -372,6 +372,22 @@ fn find_file(folder: &std::path::Path, end: &str) -> Option<std::path::PathBuf> 
 }
 
 #[test]
+fn a_wrong_password_is_refused_by_the_address_that_was_asked() {
+    let bed = Bed::empty();
+    let registry = Registry::start(bed.host());
+    registry.require("Basic am9lOnNlY3JldA==", "Basic realm=\"reg\"");
+    let log_in = |password: &str| {
+        let body = json!({ "username": "joe", "password": password, "serveraddress": registry.address() });
+        bed.http().post("/auth", &body)
+    };
+    assert_eq!(
+        log_in("wrong").refused(401),
+        format!("login attempt to http://{}/v2/ failed with status: 401 Unauthorized", registry.address())
+    );
+    assert_eq!(log_in("secret").expect(200).json()["Status"], "Login Succeeded");
+}
+
+#[test]
 fn credentials_stay_where_they_belong() {
     let bed = Bed::empty();
     let (registry, tokens, elsewhere) =

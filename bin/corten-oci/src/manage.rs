@@ -65,6 +65,7 @@ fn send(container: &Container, signal: i32) -> Result<(), Failure> {
     if signal == libc::SIGKILL
         && let Ok(cgroup) = container.cgroup()
     {
+        let _ = cgroup.take_back(record.pid);
         let _ = cgroup.thaw();
     }
     Ok(())

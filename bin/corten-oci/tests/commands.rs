@@ -179,6 +179,49 @@ fn run_ends_as_its_program_does() {
 }
 
 #[test]
+fn what_stands_still_in_anothers_freezer_can_be_deleted() {
+    let freezer = Path::new("/sys/fs/cgroup/freezer");
+    if !freezer.join("cgroup.procs").exists() {
+        eprintln!("what_stands_still_in_anothers_freezer_can_be_deleted: no freezer of version 1 here");
+        return;
+    }
+    let host = Host::new();
+    host.program(&["sleep", "60"]);
+    host.create(&["box"]);
+    host.expect(&["start", "box"]);
+    host.wait_for("running");
+    let state: Value = serde_json::from_str(&host.expect(&["state", "box"])).unwrap();
+    let foreign = freezer.join(format!("{}-foreign", host.cgroup));
+    fs::create_dir(&foreign).unwrap();
+    fs::write(foreign.join("cgroup.procs"), state["pid"].to_string()).unwrap();
+    fs::write(foreign.join("freezer.state"), "FROZEN").unwrap();
+    let deleted = host.call(&["delete", "--force", "box"]);
+    fs::write(foreign.join("freezer.state"), "THAWED").unwrap();
+    let left = fs::read_to_string(foreign.join("cgroup.procs")).unwrap();
+    fs::remove_dir(&foreign).unwrap();
+    assert!(deleted.status.success(), "{}", String::from_utf8_lossy(&deleted.stderr));
+    assert_eq!(left, "");
+    assert_eq!(fs::read_dir(host.path("root")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_parent_whose_cpuset_is_empty_is_no_hindrance() {
+    let cpuset = Path::new("/sys/fs/cgroup/cpuset");
+    if !cpuset.join("cgroup.procs").exists() {
+        eprintln!("a_parent_whose_cpuset_is_empty_is_no_hindrance: no cpuset of version 1 here");
+        return;
+    }
+    let host = Host::new();
+    fs::create_dir(cpuset.join(&host.cgroup)).unwrap();
+    host.program(&["true"]);
+    host.change(|spec| {
+        let resources = spec.linux.as_mut().unwrap().resources.get_or_insert_default();
+        resources.cpu.get_or_insert_default().cpus = "0".into();
+    });
+    host.expect(&["run", "box"]);
+}
+
+#[test]
 fn a_created_container_can_be_given_up() {
     let host = Host::new();
     host.program(&["sleep", "60"]);

@@ -69,7 +69,11 @@ impl Error {
 
 impl From<hyper::Error> for Error {
     fn from(error: hyper::Error) -> Self {
-        Self::Http(chain(&error))
+        // In the words of Docker's client: the daemon has gone in the middle of an answer.
+        let cut = std::error::Error::source(&error)
+            .and_then(|cause| cause.downcast_ref::<std::io::Error>())
+            .is_some_and(|cause| cause.kind() == std::io::ErrorKind::UnexpectedEof);
+        Self::Http(if cut { "unexpected EOF".into() } else { chain(&error) })
     }
 }
 

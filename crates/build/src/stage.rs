@@ -344,6 +344,7 @@ impl<'a> Build<'a> {
             created_by,
             platform: self.state.platform.clone(),
             references: Vec::new(),
+            container: None,
             now: self.now(),
         };
         let created = self.builder.images.maker().create(new, &mut self.pins)?;

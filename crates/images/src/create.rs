@@ -41,7 +41,17 @@ pub struct NewImage {
     pub created_by: String,
     pub platform: Platform,
     pub references: Vec<Reference>,
+    /// The container that it is made of, if any.
+    pub container: Option<Committed>,
     pub now: Timestamp,
+}
+
+/// What an image says of the container that it was committed from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Committed {
+    pub id: String,
+    /// Its configuration, in the shape of the API.
+    pub config: serde_json::Value,
 }
 
 /// A layer's archive in the content store, and what it is when it is not compressed.
@@ -241,6 +251,10 @@ impl Maker<'_> {
             diff_ids.push(layer.diff_id);
             layers.push(layer.blob);
         }
+        let (container, container_config) = match new.container {
+            Some(container) => (container.id, Some(container.config)),
+            None => (String::new(), None),
+        };
         let config = Image {
             created,
             author: new.author,
@@ -251,6 +265,8 @@ impl Maker<'_> {
             rootfs: RootFs { diff_ids, ..RootFs::default() },
             history,
             comment: new.comment,
+            container,
+            container_config,
             ..Image::default()
         };
         let config = serde_json::to_vec(&config).map_err(Error::Encode)?;

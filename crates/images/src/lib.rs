@@ -73,7 +73,7 @@ use snapshots::Snapshotter;
 pub use attestation::{Statement, StatementFilter};
 pub use catalog::Catalog;
 pub use check::{CheckReport, Checkup, Containers, Damage, Finding, Problem};
-pub use create::{Import, Maker, NewImage, NewLayer};
+pub use create::{Committed, Import, Maker, NewImage, NewLayer};
 pub use error::{Error, Kind};
 pub use filter::{ListFilter, PruneFilter};
 pub use history::HistoryItem;

@@ -421,6 +421,7 @@ fn images_are_built_on_each_other() {
         created_by: "/bin/sh -c step".into(),
         platform: parent.config.platform(),
         references: if reference.is_empty() { vec![] } else { vec![Reference::parse(reference).unwrap()] },
+        container: None,
         now: now(seconds),
     };
     let middle =
@@ -498,6 +499,7 @@ fn containers_are_committed() {
         created_by: "sh".into(),
         platform: parent.config.platform(),
         references: vec![Reference::parse("committed").unwrap()],
+        container: Some(Committed { id: "c1".into(), config: serde_json::json!({ "Cmd": ["sh"] }) }),
         now: now(1_800_000_000),
     };
     let image = images.maker().commit("c1", &[], new).unwrap().image;

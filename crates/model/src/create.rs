@@ -319,7 +319,8 @@ fn network(
         return Ok(NetworkChoice::None);
     }
     if let Some(other) = mode.strip_prefix("container:") {
-        let id = (given.container)(other)?;
+        // Not "not found": clients would take the image for missing, pull it and ask again.
+        let id = (given.container)(other).map_err(|refusal| Refusal::invalid(refusal.message))?;
         if id == given.id {
             return Err(Refusal::invalid("cannot join own network"));
         }
@@ -354,7 +355,8 @@ fn network(
             }
             Ok(NetworkChoice::Bridge(Box::new(settings)))
         }
-        other => Err(Refusal::not_found(format!("network {other} not found")).hint(
+        // Again not "not found".
+        other => Err(Refusal::invalid(format!("network {other} not found")).hint(
             "user-defined networks are not supported by Corten yet; use bridge, host, none or container:NAME",
         )),
     }

@@ -173,7 +173,8 @@ fn lent(text: &str, outside: &Outside<'_>) -> Result<Vec<ContainerMount>, Refusa
     if !words.iter().all(known) || writes > 1 {
         return Err(Refusal::invalid(format!("invalid mode: {mode}")));
     }
-    let mut mounts = (outside.mounts_of)(name)?;
+    // Not "not found": clients would take the image for missing.
+    let mut mounts = (outside.mounts_of)(name).map_err(|refusal| Refusal::invalid(refusal.message))?;
     for mount in &mut mounts {
         mount.read_only |= words.contains(&"ro");
         if let Source::Volume { copy, .. } = &mut mount.source {

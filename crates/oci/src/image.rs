@@ -203,6 +203,12 @@ pub struct Image {
     /// Docker: version of the engine that made it.
     #[serde(deserialize_with = "or_default", skip_serializing_if = "String::is_empty")]
     pub docker_version: String,
+    /// Docker: ID of the container that the image was committed from.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "String::is_empty")]
+    pub container: String,
+    /// Docker: that container's configuration, in the shape of the API.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container_config: Option<serde_json::Value>,
 }
 
 impl Image {

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::base64;
 use crate::challenge::{self, Challenge};
-use crate::error::{Error, shortened};
+use crate::error::{Error, Kind, shortened};
 use crate::settings::Endpoint;
 use crate::transport::{Answer, Ask, Payload, Transport, method_name};
 use crate::url::{Scheme, Url, encode};
@@ -218,6 +218,12 @@ impl Sender {
             authorization,
             retry: true,
         };
+        let refused = |error: Error| match error {
+            Error::Registry { .. } | Error::Status { .. } if error.kind() == Kind::Unauthorized => {
+                Error::LogIn { url: url.to_string() }
+            }
+            other => other,
+        };
         let answer = self.transport.send(ask(None)).await?;
         if answer.status.is_success() {
             answer.discard().await;
@@ -225,14 +231,14 @@ impl Sender {
         }
         let challenges = challenges(&answer);
         if answer.status != http::StatusCode::UNAUTHORIZED || challenges.is_empty() {
-            return Err(answer.into_error().await);
+            return Err(refused(answer.into_error().await));
         }
         answer.discard().await;
         let key = Key { origin: String::new(), scopes: Vec::new(), credentials: self.credentials.clone() };
         let granted = self.grant(&challenges, &key, endpoint, (&Method::GET, &url), true).await?;
         let answer = self.transport.send(ask(Some(granted.authorization))).await?;
         if !answer.status.is_success() {
-            return Err(answer.into_error().await);
+            return Err(refused(answer.into_error().await));
         }
         answer.discard().await;
         Ok(granted.refresh_token)

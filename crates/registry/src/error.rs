@@ -29,6 +29,9 @@ pub enum Error {
     Registry { status: u16, code: String, message: String },
     #[error("received unexpected HTTP status: {status} {reason}", reason = reason(*status))]
     Status { status: u16, url: String },
+    /// The credentials of a login are wrong; in the words of Docker's daemon.
+    #[error("login attempt to {url} failed with status: 401 Unauthorized")]
+    LogIn { url: String },
     #[error("{method} \"{url}\": no basic auth credentials")]
     NoCredentials { method: String, url: String },
     #[error("{method} \"{url}\": unauthorized: {message}")]
@@ -84,7 +87,7 @@ impl Error {
                 _ => Kind::Invalid,
             },
             Error::Token { status: 500.., .. } => Kind::System,
-            Error::NoCredentials { .. } | Error::Token { .. } => Kind::Unauthorized,
+            Error::LogIn { .. } | Error::NoCredentials { .. } | Error::Token { .. } => Kind::Unauthorized,
             Error::Connection { .. } => Kind::Unreachable,
             Error::Redirects { .. }
             | Error::Url(_)

@@ -77,7 +77,13 @@ impl Words<'_> {
             // A group names itself alone.
             (false, _) if !self.command.subs.is_empty() => path.clone(),
             (false, "") => path.clone(),
-            (false, usage) => format!("{path} {}", usage.lines().next().unwrap_or_default()),
+            // Further forms are shown by the short path, as in the help.
+            (false, usage) => {
+                format!(
+                    "{path} {}",
+                    usage.replace('\n', &format!("\n\t{} {} ", self.program, self.command.name))
+                )
+            }
         };
         Mistake {
             text: format!("{text}\n\nUsage:  {usage}\n\nRun '{path} --help' for more information"),

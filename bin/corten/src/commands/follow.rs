@@ -30,11 +30,11 @@ const FORWARDED: &[(i32, &str)] = &[
 
 /// The exit code in an answer to `wait`, whose body comes when the container ends.
 pub async fn exit_code(answer: Response) -> Result<i32, Fail> {
-    let body = answer.bytes().await?;
-    let wait: ContainerWait = api_types::from_json(&body)
-        .map_err(|error| Fail::text(format!("error waiting for container: {error}")))?;
+    let failed = |error: String| Fail::text(format!("error waiting for container: {error}")).code(125);
+    let body = answer.bytes().await.map_err(|error| failed(error.to_string()))?;
+    let wait: ContainerWait = api_types::from_json(&body).map_err(|error| failed(error.to_string()))?;
     if let Some(error) = wait.error.filter(|error| !error.message.is_empty()) {
-        return Err(Fail::text(format!("error waiting for container: {}", error.message)).code(125));
+        return Err(failed(error.message));
     }
     Ok(i32::try_from(wait.status_code).unwrap_or(125))
 }

@@ -221,7 +221,7 @@ fn inspected(engine: &Engine, found: &Found) -> ImageInspect {
         parent: image.parent.as_ref().map(Digest::to_string).unwrap_or_default(),
         comment: config.history.last().map(|step| step.comment.clone()).unwrap_or_default(),
         created: config.created.clone().unwrap_or_default(),
-        docker_version: String::new(),
+        docker_version: config.docker_version.clone(),
         author: config.author.clone(),
         config: engine::image_config(&config.config),
         architecture: config.architecture.clone(),
@@ -230,6 +230,8 @@ fn inspected(engine: &Engine, found: &Found) -> ImageInspect {
         os_version: config.os_version.clone(),
         size: image.size() as i64,
         virtual_size: None,
+        container: Some(config.container.clone()),
+        container_config: config.container_config.clone().and_then(|told| serde_json::from_value(told).ok()),
         graph_driver: engine.graph_of_image(image),
         root_fs: RootFs {
             kind: "layers".into(),

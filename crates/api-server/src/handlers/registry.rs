@@ -233,26 +233,14 @@ pub async fn auth(app: &App, request: &mut Request) -> Outcome {
     let config: AuthConfig = request.json().await?;
     let address = config.serveraddress.clone();
     let domain = domain_of(&address);
-    let token = app
-        .transfers
-        .registries()
-        .log_in(&domain, credentials(config))
-        .await
-        .map_err(|error| log_in_refusal(&domain, error))?;
+    let token =
+        app.transfers.registries().log_in(&domain, credentials(config)).await.map_err(log_in_refusal)?;
     json(&AuthResponse { status: "Login Succeeded".into(), identity_token: token.unwrap_or_default() })
 }
 
-fn log_in_refusal(domain: &str, error: registry::Error) -> Refusal {
-    let host = if domain == HUB { "registry-1.docker.io" } else { domain };
-    let kind = error.kind();
-    let text = match &error {
-        // Wrong credentials, in the words of Docker's daemon.
-        registry::Error::Registry { .. } if kind == registry::Kind::Unauthorized => {
-            format!("login attempt to https://{host}/v2/ failed with status: 401 Unauthorized")
-        }
-        other => other.to_string(),
-    };
-    match kind {
+fn log_in_refusal(error: registry::Error) -> Refusal {
+    let text = error.to_string();
+    match error.kind() {
         registry::Kind::Unauthorized | registry::Kind::Denied => Refusal::new(Kind::Unauthorized, text),
         _ => Refusal::system(text),
     }

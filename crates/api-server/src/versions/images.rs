@@ -97,7 +97,14 @@ pub fn image_summary(answer: &mut ImageSummary, version: Version) {
     }
 }
 
+/// Before 1.45 an image told of the container that it was committed from, also if it was none.
 pub fn inspect_image(answer: &mut ImageInspect, version: Version) {
+    if version < Version::new(1, 45) {
+        answer.container.get_or_insert_default();
+        answer.container_config.get_or_insert_default();
+    } else {
+        (answer.container, answer.container_config) = (None, None);
+    }
     if version < Version::new(1, 48) {
         answer.descriptor = None;
     }

@@ -1,6 +1,6 @@
 //! A container made an image of.
 
-use images::NewImage;
+use images::{Committed, NewImage};
 use model::{Kind, Phase, Refusal};
 use oci::{Config, Platform, Reference, Timestamp};
 
@@ -77,6 +77,10 @@ impl Commits {
                 // A container of an image for another platform is one for that platform.
                 platform,
                 references: reference.iter().cloned().collect(),
+                container: Some(Committed {
+                    id: record.id.clone(),
+                    config: serde_json::to_value(&record.config).unwrap_or_default(),
+                }),
                 now: Timestamp { seconds, nanos: now.rem_euclid(model::time::NANOS) as u32 },
             };
             let made = engine.images().maker().commit(&record.id, &leave_out, image).map_err(refused)?;

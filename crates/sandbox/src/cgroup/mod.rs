@@ -447,6 +447,15 @@ impl Cgroup {
         Ok(pids)
     }
 
+    /// Takes a process back that somebody moved into another freezer of version 1. It may stand still there, and a
+    /// frozen process does not die.
+    pub fn take_back(&self, pid: i32) -> Result<(), Error> {
+        match self.directory("freezer").filter(|_| !self.is_unified()) {
+            Some(directory) => layout::write(&directory, "cgroup.procs", &pid.to_string()),
+            None => Ok(()),
+        }
+    }
+
     /// Whether it is (still) there.
     pub fn exists(&self) -> bool {
         self.directories().iter().any(|directory| directory.is_dir())
@@ -600,11 +609,15 @@ fn collect_pids(directory: &Path, depth: usize, pids: &mut Vec<i32>) {
     }
 }
 
-/// A cpuset without processors or memory takes no process: it starts with its parent's.
+/// A cpuset without processors or memory takes no process: it starts with its parent's. So does a parent that somebody
+/// made and left empty.
 fn inherit_cpuset(directory: &Path) {
     let Some(parent) = directory.parent() else { return };
     for file in ["cpuset.cpus", "cpuset.mems"] {
         if layout::read(directory, file).trim().is_empty() {
+            if parent.join(file).exists() {
+                inherit_cpuset(parent);
+            }
             let inherited = layout::read(parent, file);
             // A failure shows when a process is to join.
             let _ = layout::write_raw(&directory.join(file), inherited.trim());

@@ -94,7 +94,7 @@ pub const IMPORT: Command = Command {
     short: "Import the contents from a tarball to create a filesystem image",
     paths: "image import, import",
     flags: &[IMPORT_FLAGS],
-    count: Count::Any,
+    count: Count::AtLeast(1),
     verb: Some(Verb::Import),
     completes: Completes::Files,
     ..BLANK
