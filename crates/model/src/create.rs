@@ -39,8 +39,6 @@ pub struct HostFacts {
     pub remap: Option<Remap>,
     /// Quotas of projects limit what a writable layer holds.
     pub layer_quota: bool,
-    /// Containers on the default bridge may not talk to each other.
-    pub separate_containers: bool,
     /// For containers that do not set them.
     pub ulimits: Vec<Ulimit>,
     /// Of containers that name none; empty: `private`.
@@ -387,11 +385,6 @@ fn links(
         if !links.iter().any(|link| link.alias == alias) {
             links.push(Link { container: target.id, name: target.name, alias: alias.into() });
         }
-    }
-    if matches!(network, NetworkChoice::Bridge(_)) && !links.is_empty() && given.host.separate_containers {
-        return Err(Refusal::not_implemented(
-            "--link where containers may not talk to each other (icc=false)",
-        ));
     }
     Ok(links)
 }
