@@ -436,7 +436,7 @@ fn every_limit_reaches_the_kernel_where_there_is_one_hierarchy() {
         ("cpuset.mems", "0".into()),
         ("pids.max", "20".into()),
     ] {
-        assert_eq!(limit(&bed, "web", "", "", file), value, "{file}");
+        assert_eq!(limit(&bed, "web", "memory", "", file), value, "{file}");
     }
     let pid = bed.inspect("web")["State"]["Pid"].to_string();
     has(bed.host().shell(&format!("cat /proc/{pid}/cgroup")).ok(), &[&format!("0::{parent}/")]);
@@ -449,7 +449,7 @@ fn every_limit_reaches_the_kernel_where_there_is_one_hierarchy() {
     for (file, value) in
         [("pids.max", "30".into()), ("memory.max", (70 * MIB).to_string()), ("memory.swap.max", "0".into())]
     {
-        assert_eq!(limit(&bed, "web", "", "", file), value, "{file}");
+        assert_eq!(limit(&bed, "web", "memory", "", file), value, "{file}");
     }
     bed.http().delete("/containers/web?force=1").expect(204);
     // The parent was asked for by name, so it stays, as it does with Docker.
