@@ -158,7 +158,7 @@ pub fn create(request: ContainerCreate, given: Given<'_>) -> Result<(Record, Vec
         return Err(Refusal::invalid("no command specified"));
     }
     let network = network(&mut config, &mut host, request.networking_config, &given)?;
-    let links = links(host.links.take(), &network, &given)?;
+    let links = links(host.links.take(), &given)?;
     check_config(&mut config, &given.id, &network, &host)?;
     check_modes(&mut host, given.host)?;
     inherit_limits(&mut host.resources, given.host);
@@ -359,11 +359,7 @@ fn network(
 }
 
 /// The containers that `--link` names. One that shares another's network stands for that one.
-fn links(
-    wanted: Option<Vec<String>>,
-    network: &NetworkChoice,
-    given: &Given<'_>,
-) -> Result<Vec<Link>, Refusal> {
+fn links(wanted: Option<Vec<String>>, given: &Given<'_>) -> Result<Vec<Link>, Refusal> {
     let mut links: Vec<Link> = Vec::new();
     for text in wanted.iter().flatten() {
         let (name, alias) = links::parse(text)?;
