@@ -139,7 +139,7 @@ impl Http {
             return Ok(kept);
         }
         let stream = UnixStream::connect(&self.socket)?;
-        stream.set_read_timeout(Some(self.timeout))?;
+        stream.set_read_timeout(Some(self.timeout * crate::process::slowness()))?;
         let mut connection = BufReader::new(stream);
         connection.get_mut().write_all(&head)?;
         Ok(connection)

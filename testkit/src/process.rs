@@ -3,10 +3,23 @@
 use std::fmt;
 use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long anything in a test may take before the test gives up on it.
+/// How many times longer than usual everything may take here: `CORTEN_TEST_SLOW`, a whole number, for emulated hosts.
+///
+/// # Panics
+/// When it is something else.
+pub fn slowness() -> u32 {
+    static FACTOR: OnceLock<u32> = OnceLock::new();
+    *FACTOR.get_or_init(|| match std::env::var("CORTEN_TEST_SLOW") {
+        Ok(text) => text.parse().expect("CORTEN_TEST_SLOW is a whole number"),
+        Err(_) => 1,
+    })
+}
+
+/// How long anything in a test may take before the test gives up on it, times [`slowness`].
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A point in time that a wait ends at.
@@ -14,8 +27,9 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Deadline(Instant);
 
 impl Deadline {
+    /// On a slow host, that many times later.
     pub fn after(wait: Duration) -> Self {
-        Self(Instant::now() + wait)
+        Self(Instant::now() + wait * slowness())
     }
 
     /// What is left; zero when it has passed.
@@ -40,7 +54,7 @@ impl Deadline {
 /// Waits until `probe` is true.
 ///
 /// # Panics
-/// When it stays false for [`PATIENCE`]; `what` is named.
+/// When it stays false for as long as a test waits ([`PATIENCE`]); `what` is named.
 #[track_caller]
 pub fn eventually(what: &str, mut probe: impl FnMut() -> bool) {
     if Deadline::after(PATIENCE).poll(|| probe().then_some(())).is_none() {

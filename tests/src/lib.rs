@@ -3,6 +3,7 @@
 //! Each test has a private host and a daemon of its own ([`testkit::Bed`]) and fails also when something is left
 //! behind. They need root and `dist/` (`make build`). `CORTEN_TEST_ENGINE=docker` runs them against Debian's
 //! `docker.io` instead (after `packaging/fetch-peers target/peers`), to see whether they expect what Docker does.
+//! `CORTEN_TEST_SLOW=6` makes every wait six times as long, for an emulated host.
 
 use testkit::{Bed, Client, Engine};
 

@@ -62,6 +62,56 @@ fn security_options() {
 }
 
 #[test]
+fn apparmor_holds_what_capabilities_would_allow() {
+    if !fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with('Y'))
+    {
+        println!("skipped: the kernel has no AppArmor, or it is off");
+        return;
+    }
+    let bed = Bed::new();
+    if !is_corten(&bed) {
+        return;
+    }
+    let options = bed.http().get("/info").json()["SecurityOptions"].clone();
+    assert!(options.as_array().expect("a list").contains(&json!("name=apparmor")), "{options}");
+    let run = |arguments: &[&str], script: &str| {
+        bed.run(&[&["run", "--rm"], arguments, &["busybox", "sh", "-c", script]].concat())
+    };
+    let own = "cat /proc/self/attr/current";
+    let unconfined = ["--security-opt", "apparmor=unconfined"];
+    assert_eq!(run(&[], own).ok(), "docker-default (enforce)");
+    assert_eq!(run(&unconfined, own).ok(), "unconfined");
+    assert_eq!(run(&["--privileged"], own).ok(), "unconfined");
+    assert_eq!(
+        run(&["--privileged", "--security-opt", "apparmor=docker-default"], own).ok(),
+        "docker-default (enforce)"
+    );
+
+    let mount = "mount -t tmpfs x /tmp && echo mounted";
+    let denied = run(&["--cap-add", "SYS_ADMIN"], mount);
+    assert!(denied.code != 0 && denied.said().to_lowercase().contains("permission denied"), "{denied:?}");
+    assert_eq!(run(&["--cap-add", "SYS_ADMIN", unconfined[0], unconfined[1]], mount).ok(), "mounted");
+    // The key for help, if it came through.
+    let press = "echo h > /proc/sysrq-trigger";
+    let denied = run(&["--security-opt", "systempaths=unconfined"], press);
+    assert!(denied.code != 0 && denied.said().to_lowercase().contains("permission denied"), "{denied:?}");
+
+    // Also for what comes later.
+    bed.run(&["run", "-d", "--name", "held", "busybox", "sleep", "1000"]).ok();
+    bed.run(&["run", "-d", "--name", "free", unconfined[0], unconfined[1], "busybox", "sleep", "1000"]).ok();
+    assert_eq!(bed.run(&["exec", "held", "cat", "/proc/self/attr/current"]).ok(), "docker-default (enforce)");
+    assert_eq!(bed.run(&["exec", "free", "cat", "/proc/self/attr/current"]).ok(), "unconfined");
+    assert_eq!(bed.inspect("held")["AppArmorProfile"], json!("docker-default"));
+    assert_eq!(bed.inspect("free")["AppArmorProfile"], json!("unconfined"));
+    // It can be ended from outside.
+    bed.run(&["kill", "held"]).ok();
+
+    let missing = bed.run(&["run", "--rm", "--security-opt", "apparmor=no-such-profile", "busybox", "true"]);
+    has(&missing.stderr, &["apparmor", "no-such-profile"]);
+    assert_ne!(missing.code, 0);
+}
+
+#[test]
 fn quotas_of_layers_are_refused_where_there_are_none() {
     let bed = Bed::new();
     if !is_corten(&bed) {

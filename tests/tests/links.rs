@@ -178,3 +178,102 @@ fn containers_that_are_linked_come_back_with_the_daemon_in_order() {
     let address = address(&bed, "db");
     eventually("the link leads there", || hosts(&bed, "web").contains(&format!("{address}\tsql ")));
 }
+
+/// A daemon whose containers may not talk to each other, on a host whose rules see what is bridged, or do not.
+fn apart(rules_see: bool) -> Bed {
+    let see = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+    let setup = format!("! test -e {see} || echo {} > {see}", u8::from(rules_see));
+    let bed = Bed::with(BedOptions { flags: vec!["--icc=false".into()], setup, ..BedOptions::default() });
+    bed.load(&testkit::image::busybox());
+    bed
+}
+
+/// Serves its name on two ports.
+fn server(bed: &Bed, name: &str, more: &[&str]) {
+    let script = format!("echo {name} > /www/index.html; httpd -p 81 -h /www; exec httpd -f -p 80 -h /www");
+    let mut arguments = vec!["run", "-d", "--name", name];
+    arguments.extend(more);
+    arguments.extend(["busybox", "sh", "-c", &script]);
+    bed.run(&arguments).ok();
+    eventually("it serves", || {
+        bed.run(&["exec", name, "wget", "-qO-", "http://127.0.0.1:80/"]).stdout.trim() == name
+    });
+}
+
+/// What one container hears when it calls another; nothing if it does not get through.
+fn call(bed: &Bed, from: &str, whom: &str) -> String {
+    bed.run(&["exec", from, "timeout", "3", "wget", "-qO-", &format!("http://{whom}/")])
+        .stdout
+        .trim()
+        .to_owned()
+}
+
+fn leave_given(bed: &Bed) -> usize {
+    let set =
+        bed.host().shell("nft list set ip $(nft list tables ip | grep -o 'corten.*') linked").ok().to_owned();
+    set.matches(" . tcp . ").count()
+}
+
+#[test]
+fn where_containers_are_kept_apart_a_link_opens_the_exposed_ports_of_the_other_and_nothing_else() {
+    for rules_see in [true, false] {
+        a_link_opens_the_exposed_ports(&apart(rules_see));
+    }
+}
+
+fn a_link_opens_the_exposed_ports(bed: &Bed) {
+    server(bed, "db", &["--expose", "80"]);
+    server(bed, "web", &["--expose", "80", "--link", "db:sql", "--link", "db"]);
+    server(bed, "other", &["--expose", "80"]);
+    assert_eq!(call(bed, "web", "sql:80"), "db");
+    let (db, web) = (address(bed, "db"), address(bed, "web"));
+    assert_eq!(call(bed, "web", &format!("{db}:81")), "", "a port that is not exposed");
+    assert_eq!(call(bed, "db", &format!("{web}:80")), "", "the other way round");
+    assert_eq!(call(bed, "other", &format!("{db}:80")), "", "who is not linked");
+    assert_eq!(call(bed, "web", &format!("{}:80", address(bed, "other"))), "");
+    assert_eq!(leave_given(bed), 1);
+    // One of two links to the same container is not the last.
+    bed.run(&["rm", "--link", "web/sql"]).ok();
+    assert_eq!(call(bed, "web", "db:80"), "db");
+    bed.run(&["rm", "--link", "web/db"]).ok();
+    assert_eq!(call(bed, "web", &format!("{db}:80")), "");
+    assert_eq!(leave_given(bed), 0);
+}
+
+#[test]
+fn what_a_link_opens_follows_restarts_of_both_and_of_the_daemon() {
+    let mut bed = apart(false);
+    server(&bed, "db", &["--expose", "80"]);
+    server(&bed, "web", &["--link", "db:sql"]);
+    let old = address(&bed, "db");
+    bed.run(&["stop", "-t", "0", "db"]).ok();
+    assert_eq!(leave_given(&bed), 0);
+    // The address goes to somebody else, who is not called by it.
+    server(&bed, "other", &["--expose", "80"]);
+    assert_eq!(address(&bed, "other"), old);
+    assert_eq!(call(&bed, "web", &format!("{old}:80")), "");
+    bed.run(&["start", "db"]).ok();
+    assert_ne!(address(&bed, "db"), old);
+    eventually("the link leads to the new address", || call(&bed, "web", "sql:80") == "db");
+    assert_eq!(leave_given(&bed), 1);
+
+    bed.kill();
+    bed.start();
+    assert_eq!(call(&bed, "web", "sql:80"), "db");
+    assert_eq!(leave_given(&bed), 1);
+    assert_eq!(call(&bed, "other", &format!("{}:80", address(&bed, "db"))), "");
+    bed.run(&["restart", "-t", "0", "web"]).ok();
+    eventually("the link is open again", || call(&bed, "web", "sql:80") == "db");
+
+    // What ends while no daemon is there leaves nothing open.
+    let pid = bed.inspect("db")["State"]["Pid"].as_u64().expect("a number");
+    bed.kill();
+    bed.host().shell(&format!("kill -KILL {pid}")).ok();
+    bed.start();
+    eventually("its end is seen", || bed.inspect("db")["State"]["Running"] == json!(false));
+    assert_eq!(leave_given(&bed), 0);
+    bed.run(&["start", "db"]).ok();
+    eventually("the link leads to the new address", || call(&bed, "web", "sql:80") == "db");
+    bed.run(&["rm", "-f", "web"]).ok();
+    assert_eq!(leave_given(&bed), 0);
+}

@@ -414,6 +414,51 @@ fn every_limit_reaches_the_kernel() {
 }
 
 #[test]
+fn every_limit_reaches_the_kernel_where_there_is_one_hierarchy() {
+    let bed = Bed::new();
+    if bed.http().get("/info").json()["CgroupVersion"] != json!("2") {
+        return;
+    }
+    let parent = format!("{}/inner", bed.host().cgroup());
+    let host = json!({
+        "Memory": 64 * MIB, "MemorySwap": 80 * MIB, "MemoryReservation": 32 * MIB, "CpuShares": 1024,
+        "CpuPeriod": 50_000, "CpuQuota": 20_000, "CpusetCpus": "0", "CpusetMems": "0", "PidsLimit": 20,
+        "CgroupParent": parent,
+    });
+    start(&bed, "web", host);
+    for (file, value) in [
+        ("memory.max", (64 * MIB).to_string()),
+        ("memory.swap.max", (16 * MIB).to_string()),
+        ("memory.low", (32 * MIB).to_string()),
+        ("cpu.weight", "100".into()),
+        ("cpu.max", "20000 50000".into()),
+        ("cpuset.cpus", "0".into()),
+        ("cpuset.mems", "0".into()),
+        ("pids.max", "20".into()),
+    ] {
+        assert_eq!(limit(&bed, "web", "memory", "", file), value, "{file}");
+    }
+    let pid = bed.inspect("web")["State"]["Pid"].to_string();
+    has(bed.host().shell(&format!("cat /proc/{pid}/cgroup")).ok(), &[&format!("0::{parent}/")]);
+    // It sees its own group as the root, and cannot change it.
+    assert_eq!(bed.run(&["exec", "web", "cat", "/proc/self/cgroup"]).ok(), "0::/");
+    assert_eq!(bed.run(&["exec", "web", "cat", "/sys/fs/cgroup/pids.max"]).ok(), "20");
+    let raise = bed.run(&["exec", "web", "sh", "-c", "echo max > /sys/fs/cgroup/pids.max"]);
+    assert!(raise.code != 0 && raise.said().contains("Read-only file system"), "{raise:?}");
+    bed.run(&["update", "--pids-limit", "30", "--memory", "70m", "--memory-swap", "70m", "web"]).ok();
+    for (file, value) in
+        [("pids.max", "30".into()), ("memory.max", (70 * MIB).to_string()), ("memory.swap.max", "0".into())]
+    {
+        assert_eq!(limit(&bed, "web", "memory", "", file), value, "{file}");
+    }
+    bed.http().delete("/containers/web?force=1").expect(204);
+    // The parent was asked for by name, so it stays, as it does with Docker.
+    let folder = std::path::PathBuf::from(format!("/sys/fs/cgroup{parent}"));
+    assert!(folder.is_dir());
+    eventually("the container's cgroup goes", || fs::remove_dir(&folder).is_ok());
+}
+
+#[test]
 fn a_killed_child_is_told_and_the_container_lives() {
     let bed = Bed::new();
     let script = "tail /dev/zero; echo survived; sleep 1000";

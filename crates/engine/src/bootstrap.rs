@@ -13,7 +13,7 @@ use model::security::SecurityFacts;
 use snapshots::{Form, Snapshotter};
 
 use crate::cdi::Devices;
-use crate::container::Task;
+use crate::container::{Task, links};
 use crate::net::Endpoint;
 use crate::networks::{NetworkRecord, Predefined};
 use crate::paths::{ENDPOINT_NAME, remove_tree};
@@ -47,6 +47,7 @@ impl Engine {
         }
         let sweeping = engine.clone();
         blocking(move || {
+            links::permit_all(&sweeping);
             sweep(&sweeping);
             sweeping.launcher().refill();
             Ok(())
@@ -166,7 +167,6 @@ fn open_blocking(options: Options, parts: Parts) -> Result<Engine, Refusal> {
             selinux: selinux::prepare(options.isolation.selinux),
         },
         remap: options.isolation.remap.clone(),
-        separate_containers: !options.network.icc,
         layer_quota: snapshots.form() == Form::Difference && host::project_quota(&options.paths.data),
         ..HostFacts::default()
     };

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use api_types::container::ContainerConfig;
 use api_types::network::EndpointSettings;
 use ipnet::Ipv4Net;
 use model::create::{NetworkChoice, Record};
@@ -128,7 +129,21 @@ impl Network {
         self.driver.connect(&endpoint.0, inside.as_fd(), pid, "eth0").map_err(|error| refusal(&error))
     }
 
-    /// Undoes [`Network::allocate`] and [`Network::connect`] but for the dead link, which waits for
+    /// Lets a container call another one, whose configuration this is, at the ports that it exposes, where
+    /// containers may not talk to each other; blocks.
+    pub fn permit(&self, from: &Endpoint, to: &Endpoint, config: &ContainerConfig) -> Result<(), Refusal> {
+        let exposed = ports::exposed(config.exposed_ports.as_ref().unwrap_or(&Default::default()))?;
+        let ports: Vec<_> =
+            exposed.into_iter().map(|port| (driver_protocol(port.protocol), port.number)).collect();
+        self.driver.permit(&from.0, &to.0, &ports).map_err(|error| refusal(&error))
+    }
+
+    /// Undoes [`Network::permit`]; blocks.
+    pub fn forbid(&self, from: &Endpoint, to: &Endpoint) -> Result<(), Refusal> {
+        self.driver.forbid(&from.0, &to.0).map_err(|error| refusal(&error))
+    }
+
+    /// Undoes [`Network::allocate`], [`Network::connect`] and [`Network::permit`] but for the dead link, which waits for
     /// [`Network::reap`]; blocks for a fraction of a millisecond.
     pub fn detach(&self, endpoint: &Endpoint) {
         for error in self.driver.detach(std::slice::from_ref(&endpoint.0)) {

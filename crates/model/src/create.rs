@@ -39,8 +39,6 @@ pub struct HostFacts {
     pub remap: Option<Remap>,
     /// Quotas of projects limit what a writable layer holds.
     pub layer_quota: bool,
-    /// Containers on the default bridge may not talk to each other.
-    pub separate_containers: bool,
     /// For containers that do not set them.
     pub ulimits: Vec<Ulimit>,
     /// Of containers that name none; empty: `private`.
@@ -160,7 +158,7 @@ pub fn create(request: ContainerCreate, given: Given<'_>) -> Result<(Record, Vec
         return Err(Refusal::invalid("no command specified"));
     }
     let network = network(&mut config, &mut host, request.networking_config, &given)?;
-    let links = links(host.links.take(), &network, &given)?;
+    let links = links(host.links.take(), &given)?;
     check_config(&mut config, &given.id, &network, &host)?;
     check_modes(&mut host, given.host)?;
     inherit_limits(&mut host.resources, given.host);
@@ -363,11 +361,7 @@ fn network(
 }
 
 /// The containers that `--link` names. One that shares another's network stands for that one.
-fn links(
-    wanted: Option<Vec<String>>,
-    network: &NetworkChoice,
-    given: &Given<'_>,
-) -> Result<Vec<Link>, Refusal> {
+fn links(wanted: Option<Vec<String>>, given: &Given<'_>) -> Result<Vec<Link>, Refusal> {
     let mut links: Vec<Link> = Vec::new();
     for text in wanted.iter().flatten() {
         let (name, alias) = links::parse(text)?;
@@ -389,11 +383,6 @@ fn links(
         if !links.iter().any(|link| link.alias == alias) {
             links.push(Link { container: target.id, name: target.name, alias: alias.into() });
         }
-    }
-    if matches!(network, NetworkChoice::Bridge(_)) && !links.is_empty() && given.host.separate_containers {
-        return Err(Refusal::not_implemented(
-            "--link where containers may not talk to each other (icc=false)",
-        ));
     }
     Ok(links)
 }

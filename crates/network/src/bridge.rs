@@ -9,16 +9,18 @@
 //!    cable still lies there, dead. [`Networks::reap`] throws dead cables away, which takes the kernel
 //!    long. [`Networks::disconnect`] is both.
 //!
+//! Where containers may not talk to each other, [`Networks::permit`] lets two of them.
+//!
 //! None of these steps looks at other containers, starts a program, or takes longer the more there are.
 //! After a restart of the daemon: `open`, `ensure_bridge` for each network, `adopt`, `sweep`.
 
 mod endpoint;
+mod passes;
 mod sweep;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::net::Ipv4Addr;
-use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ipnet::Ipv4Net;
@@ -33,11 +35,11 @@ use crate::netlink::{Batch, Channel, Failure, Socket};
 use crate::nftables::Policy;
 use crate::ports::PortTable;
 use crate::ruleset;
-use crate::types::{BridgeSpec, Options};
+use crate::types::{BridgeSpec, Options, Pass};
 
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
-/// There if bridged traffic can be sent through the forward hook.
-const BRIDGE_FILTER: &str = "/proc/sys/net/bridge";
+/// There, and 1, if all bridged traffic passes the forward hook.
+const BRIDGE_FILTER: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 
 /// The networks of one daemon: its netlink sockets, address pools and port reservations.
 ///
@@ -65,6 +67,7 @@ struct State {
     /// Names of cable ends on the host, with their endpoints.
     names: HashMap<String, String>,
     ports: PortTable,
+    passes: HashSet<Pass>,
 }
 
 #[derive(Debug)]
@@ -74,6 +77,8 @@ struct Bridge {
     pool: Pool,
     /// Addresses by endpoint.
     endpoints: HashMap<String, Ipv4Addr>,
+    /// Made by us, and not a user's own.
+    is_ours: bool,
     /// Keep ports apart in the bridge itself, where no rule sees what passes between them.
     isolated: bool,
 }
@@ -160,8 +165,9 @@ impl Networks {
         };
 
         self.allow_forwarding()?;
-        let has_filter = Path::new(BRIDGE_FILTER).exists();
-        let (index, is_new) = self.ensure_link(spec, pool.gateway(), has_filter)?;
+        let has_filter = is_on(BRIDGE_FILTER);
+        let Ensured { index, is_new, is_ours } = self.ensure_link(spec, pool.gateway(), has_filter)?;
+        let isolated = !spec.icc && !has_filter;
         let wanted = ruleset::bridge_members(spec);
         let obsolete: Vec<_> = obsolete.into_iter().filter(|member| !wanted.contains(member)).collect();
         let done = self
@@ -169,7 +175,8 @@ impl Networks {
                 ruleset::add(channel, table, &wanted)?;
                 ruleset::delete(channel, table, &obsolete)
             })
-            .and_then(|()| allow_loopback_sources(&spec.bridge_name));
+            .and_then(|()| allow_loopback_sources(&spec.bridge_name))
+            .and_then(|()| if is_ours { answer_for_neighbours(&spec.bridge_name, isolated) } else { Ok(()) });
         if let Err(error) = done {
             if is_new {
                 let mut batch = Batch::new();
@@ -180,8 +187,7 @@ impl Networks {
             }
             return Err(error);
         }
-        let isolated = !spec.icc && !has_filter;
-        let bridge = Bridge { spec: spec.clone(), index, pool, endpoints, isolated };
+        let bridge = Bridge { spec: spec.clone(), index, pool, endpoints, is_ours, isolated };
         lock(&self.state).bridges.insert(spec.network_id.clone(), bridge);
         Ok(())
     }
@@ -191,8 +197,7 @@ impl Networks {
         lock(&self.state).bridges.get(network_id).map(|bridge| bridge.pool.gateway())
     }
 
-    /// The index of the bridge's link, and whether it was made just now.
-    fn ensure_link(&self, spec: &BridgeSpec, gateway: Ipv4Addr, has_filter: bool) -> Result<(u32, bool)> {
+    fn ensure_link(&self, spec: &BridgeSpec, gateway: Ipv4Addr, has_filter: bool) -> Result<Ensured> {
         let name = spec.bridge_name.as_str();
         let failed = |source| Error::Bridge { bridge: name.to_owned(), source };
         let route = lock(&self.route);
@@ -230,6 +235,7 @@ impl Networks {
             }
         }
         if has_filter && is_ours {
+            // Also if somebody turns it off for bridges in general.
             link::filter_bridged_traffic(&mut batch, found.index, !spec.icc);
         }
         link::add_address(&mut batch, found.index, gateway, spec.subnet.prefix_len());
@@ -242,21 +248,19 @@ impl Networks {
             }
             return Err(failed(source));
         }
-        Ok((found.index, is_new))
+        Ok(Ensured { index: found.index, is_new, is_ours })
     }
 
     /// Turn on forwarding. If it was off, the host was no router until now, and need not become one for
     /// links that are not ours: the table then drops what would pass between those.
     fn allow_forwarding(&self) -> Result<()> {
-        if !self.options.enable_forwarding
-            || fs::read(FORWARDING).is_ok_and(|text| text.first() == Some(&b'1'))
-        {
+        if !self.options.enable_forwarding || is_on(FORWARDING) {
             return Ok(());
         }
         if self.options.keep_other_forwarding_off {
             self.in_table(|channel, table| ruleset::set_forward_policy(channel, table, Policy::Drop))?;
         }
-        write_setting(FORWARDING)
+        write_setting(FORWARDING, "1")
     }
 
     /// Delete a network's bridge, if it was made by us, and all that lets its traffic pass. May take
@@ -279,6 +283,13 @@ impl Networks {
     }
 }
 
+/// A bridge's link as it was found or made.
+struct Ensured {
+    index: u32,
+    is_new: bool,
+    is_ours: bool,
+}
+
 impl State {
     fn bridge_mut(&mut self, network_id: &str) -> Result<&mut Bridge> {
         self.bridges.get_mut(network_id).ok_or_else(|| Error::UnknownNetwork(network_id.to_owned()))
@@ -296,9 +307,21 @@ fn check_name(name: &str) -> Result<()> {
 
 /// A connection to 127.0.0.1 leaves by the bridge when its port is published.
 fn allow_loopback_sources(bridge: &str) -> Result<()> {
-    write_setting(&format!("/proc/sys/net/ipv4/conf/{bridge}/route_localnet"))
+    write_setting(&format!("/proc/sys/net/ipv4/conf/{bridge}/route_localnet"), "1")
 }
 
-fn write_setting(path: &str) -> Result<()> {
-    fs::write(path, "1").map_err(|source| Error::Setting { path: path.to_owned(), source })
+/// Where the bridge passes nothing from port to port, the host answers in the neighbours' place, and at once: by
+/// default it takes its time. What is sent then comes to the rules.
+fn answer_for_neighbours(bridge: &str, isolated: bool) -> Result<()> {
+    let wanted = if isolated { "1" } else { "0" };
+    write_setting(&format!("/proc/sys/net/ipv4/conf/{bridge}/proxy_arp_pvlan"), wanted)?;
+    write_setting(&format!("/proc/sys/net/ipv4/neigh/{bridge}/proxy_delay"), "0")
+}
+
+fn is_on(path: &str) -> bool {
+    fs::read(path).is_ok_and(|text| text.first() == Some(&b'1'))
+}
+
+fn write_setting(path: &str, value: &str) -> Result<()> {
+    fs::write(path, value).map_err(|source| Error::Setting { path: path.to_owned(), source })
 }

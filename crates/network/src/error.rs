@@ -55,6 +55,12 @@ pub enum Error {
     Publish { endpoint: String, source: Failure },
     #[error("endpoint {endpoint}: end its flows: {source}")]
     Flows { endpoint: String, source: Failure },
+    #[error("endpoint {endpoint}: leave to call linked containers: {source}")]
+    Permit { endpoint: String, source: Failure },
+    #[error(
+        "bridge {bridge} is not Corten's own: containers on it that may not talk to each other cannot be linked"
+    )]
+    NoPass { bridge: String },
     #[error("delete unused links: {0}")]
     Reap(#[source] Failure),
     #[error("remove what belongs to nobody: {0}")]

@@ -7,6 +7,7 @@
 //! | --- | --- | --- |
 //! | `bridges` | link | this link is a bridge of ours |
 //! | `icc` | link, link | containers on this bridge may talk to each other |
+//! | `linked` | address, address, protocol, port | the first may call the second there, also without `icc` |
 //! | `internal` | link | this bridge has no way out |
 //! | `home` | subnet, link | addresses of this subnet live on this bridge |
 //! | `masqueraded` | subnet | packets that leave from here take the host's address |
@@ -19,13 +20,14 @@
 //!   host itself the same happens in `nat_output`. Packets from 127.0.0.1 and packets from a container that
 //!   come back to its own bridge take the bridge's address, since the answer could not find its way otherwise.
 //! - To a container's own address from outside: `into_bridge` drops it, published or not. Only answers, a
-//!   rewritten destination, or a neighbour on a bridge with `icc` get in.
+//!   rewritten destination, a neighbour on a bridge with `icc`, or one that is linked get in.
 //! - Addresses of 127.0.0.0/8 are believed from no bridge (`route_localnet` is on there, which would let
 //!   containers reach what listens only on the host's loopback), and are never rewritten on arrival.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
+use rustix::io::Errno;
 
 use crate::netlink::{Channel, Failure};
 use crate::nftables::{
@@ -33,13 +35,19 @@ use crate::nftables::{
     NETWORK_HEADER, Policy, REG_1, REG_2, Set, TRANSPORT_HEADER, Transaction, Verdict, elements, reg32,
 };
 use crate::ports::{Protocol, PublishedPort};
-use crate::types::{BridgeSpec, Endpoint};
+use crate::types::{BridgeSpec, Endpoint, Pass};
 
 pub const BRIDGES: Set =
     Set { name: "bridges", key: &[FieldType::InterfaceName], data: &[], interval: false };
 pub const ICC: Set = Set {
     name: "icc",
     key: &[FieldType::InterfaceName, FieldType::InterfaceName],
+    data: &[],
+    interval: false,
+};
+pub const LINKED: Set = Set {
+    name: "linked",
+    key: &[FieldType::Ipv4, FieldType::Ipv4, FieldType::Protocol, FieldType::Port],
     data: &[],
     interval: false,
 };
@@ -61,7 +69,8 @@ pub const PUBLISH_ONE: Set = Set {
     interval: false,
 };
 
-pub const SETS: [&Set; 7] = [&BRIDGES, &ICC, &INTERNAL, &HOME, &MASQUERADED, &PUBLISH_ANY, &PUBLISH_ONE];
+pub const SETS: [&Set; 8] =
+    [&BRIDGES, &ICC, &LINKED, &INTERNAL, &HOME, &MASQUERADED, &PUBLISH_ANY, &PUBLISH_ONE];
 
 const HOOK_PREROUTING: u32 = 0;
 const HOOK_FORWARD: u32 = 2;
@@ -173,6 +182,8 @@ fn rules() -> Vec<(&'static str, Vec<Expression>)> {
     let to_host = [Expression::DestinationType { to: REG_1 }, Equals { register: REG_1, value: &TYPE_LOCAL }];
     // Source address and outgoing link, looked up together.
     let [home_source, home_link, is_home] = [source(reg32(0)), to_link(reg32(1)), is_in(&HOME)];
+    let comes_from_home = [source(reg32(0)), from_link(reg32(1)), is_in(&HOME)];
+    let is_linked = [source(reg32(0)), target(reg32(1)), protocol(reg32(2)), port(reg32(3)), is_in(&LINKED)];
 
     vec![
         ("raw_prerouting", vec![target_net, is_loopback, from_link(REG_1), is_in(&BRIDGES), decide(Drop)]),
@@ -194,6 +205,7 @@ fn rules() -> Vec<(&'static str, Vec<Expression>)> {
         ("forward", vec![from_link(REG_1), is_in(&BRIDGES), decide(Goto("out_of_bridge"))]),
         ("into_bridge", vec![state, known, is_known, decide(Accept)]),
         ("into_bridge", vec![from_link(REG_1), to_link(REG_2), is_in(&ICC), decide(Accept)]),
+        ("into_bridge", [&comes_from_home[..], &is_linked, &[decide(Accept)]].concat()),
         ("into_bridge", vec![to_link(REG_1), is_in(&INTERNAL), Counter, decide(Drop)]),
         ("into_bridge", vec![status, rewritten, is_rewritten, decide(Accept)]),
         ("into_bridge", vec![Counter, decide(Drop)]),
@@ -235,16 +247,11 @@ pub fn bridge_members(spec: &BridgeSpec) -> Vec<Member> {
 /// What the maps must hold for a published port of a container; none for what they cannot express.
 pub fn port_member(port: &PublishedPort, container: Ipv4Addr) -> Option<Member> {
     let IpAddr::V4(host_ip) = port.host_ip else { return None };
-    let protocol = match port.protocol {
-        Protocol::Tcp => 6,
-        Protocol::Udp => 17,
-        Protocol::Sctp => 132,
-    };
     let mut key = Vec::with_capacity(12);
     if !host_ip.is_unspecified() {
         key.extend_from_slice(&host_ip.octets());
     }
-    key.extend_from_slice(&[protocol, 0, 0, 0]);
+    key.extend_from_slice(&protocol_key(port.protocol));
     key.extend_from_slice(&padded(port.host_port));
     let data = [&container.octets()[..], &padded(port.container_port)].concat();
     let set = if host_ip.is_unspecified() { &PUBLISH_ANY } else { &PUBLISH_ONE };
@@ -256,6 +263,13 @@ pub fn port_members(endpoint: &Endpoint) -> Vec<Member> {
     endpoint.ports.iter().filter_map(|port| port_member(port, endpoint.ip)).collect()
 }
 
+/// What the set must hold for a pass.
+pub fn pass_member(pass: &Pass) -> Member {
+    let addresses = [pass.from.octets(), pass.to.octets()].concat();
+    let key = [&addresses[..], &protocol_key(pass.protocol), &padded(pass.port)].concat();
+    (&LINKED, Element { key, ..Element::default() })
+}
+
 /// Add members, all or none.
 pub fn add(channel: Channel<'_>, table: &str, members: &[Member]) -> Result<(), Failure> {
     change(table, members, |change, set, elements| change.add_elements(set, elements)).commit(channel)
@@ -264,6 +278,22 @@ pub fn add(channel: Channel<'_>, table: &str, members: &[Member]) -> Result<(), 
 /// Delete members, all or none.
 pub fn delete(channel: Channel<'_>, table: &str, members: &[Member]) -> Result<(), Failure> {
     change(table, members, |change, set, elements| change.delete_elements(set, elements)).commit(channel)
+}
+
+/// Delete those of these members that are there.
+pub fn delete_existing(channel: Channel<'_>, table: &str, members: &[Member]) -> Vec<Failure> {
+    let is_gone = |failure: &Failure| failure.errno == Errno::NOENT;
+    match delete(channel, table, members) {
+        Ok(()) => Vec::new(),
+        Err(failure) if is_gone(&failure) && members.len() == 1 => Vec::new(),
+        // One that is missing keeps the others from being deleted.
+        Err(failure) if is_gone(&failure) => members
+            .iter()
+            .filter_map(|member| delete(channel, table, std::slice::from_ref(member)).err())
+            .filter(|failure| !is_gone(failure))
+            .collect(),
+        Err(failure) => vec![failure],
+    }
 }
 
 /// All members that a set has now.
@@ -294,6 +324,15 @@ fn link_key(name: &str) -> [u8; 16] {
     let length = name.len().min(15);
     key[..length].copy_from_slice(&name.as_bytes()[..length]);
     key
+}
+
+fn protocol_key(protocol: Protocol) -> [u8; 4] {
+    let number = match protocol {
+        Protocol::Tcp => 6,
+        Protocol::Udp => 17,
+        Protocol::Sctp => 132,
+    };
+    [number, 0, 0, 0]
 }
 
 fn padded(port: u16) -> [u8; 4] {

@@ -6,7 +6,7 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use crate::mac::MacAddr;
-use crate::ports::PublishedPort;
+use crate::ports::{Protocol, PublishedPort};
 
 /// Name of the default network's bridge.
 pub const DEFAULT_BRIDGE_NAME: &str = "corten0";
@@ -106,6 +106,16 @@ pub struct EndpointRequest {
     pub ip: Option<Ipv4Addr>,
     /// None means the one that follows from the address.
     pub mac: Option<MacAddr>,
+}
+
+/// Leave for one container to call another one, where containers may not talk to each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Pass {
+    pub from: Ipv4Addr,
+    pub to: Ipv4Addr,
+    pub protocol: Protocol,
+    /// Of the one that is called.
+    pub port: u16,
 }
 
 /// A container's place in a network. The engine keeps it in the container's record and gives it back.

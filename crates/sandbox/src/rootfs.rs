@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use oci::runtime::{Mount, Spec};
-use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, UnmountFlags};
 use sys::Root;
@@ -103,7 +103,7 @@ impl NewRoot {
             }
             kind => {
                 let mut options = options.clone();
-                if matches!(kind, "tmpfs" | "mqueue") && !self.label.is_empty() {
+                if kind == "tmpfs" && !self.label.is_empty() {
                     options.data.push(format!("context={}", self.label).into());
                 }
                 if kind == "tmpfs" {
@@ -123,6 +123,9 @@ impl NewRoot {
                     "overlay" => new_layers(&options, attributes)?,
                     _ => new_mount(kind, mount.source.as_deref(), &options, attributes)?,
                 };
+                if kind == "mqueue" && !self.label.is_empty() {
+                    label_root(&made, &self.label).step(|| format!("label {}", destination.display()))?;
+                }
                 if options.copy_up {
                     crate::copy_up::copy(target.as_fd(), made.as_fd(), &options)
                         .step(|| format!("fill {} from the image", destination.display()))?;
@@ -369,5 +372,17 @@ impl NewRoot {
             sys::mount::change(self.mount.as_fd(), recursive, &change).step(|| "share the root".into())?;
         }
         rustix::process::chdir("/").step(|| "enter the root filesystem".into())
+    }
+}
+
+/// Labels the root directory of a mount. The namespace of message queues has made theirs before anybody mounts them,
+/// and SELinux takes no label for a filesystem that is there already.
+fn label_root(made: &OwnedFd, label: &str) -> Result<(), Errno> {
+    let root =
+        rustix::fs::openat(made, c".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    match rustix::fs::fsetxattr(&root, c"security.selinux", label.as_bytes(), XattrFlags::empty()) {
+        // The policy knows no labels on it.
+        Err(Errno::NOTSUP) => Ok(()),
+        labelled => labelled,
     }
 }

@@ -8,7 +8,8 @@ use model::links::{Link, Linked};
 use model::{Kind, Refusal};
 
 use super::task::Task;
-use super::{Command, View};
+use super::{Command, Handle, View};
+use crate::net::Endpoint;
 use crate::{Engine, blocking};
 
 /// The linked containers as they run now; for a start all of them must.
@@ -45,6 +46,31 @@ pub fn variables(engine: &Engine, record: &Record) -> Vec<String> {
     found.flat_map(|linked| linked.variables(&record.name)).collect()
 }
 
+/// Lets a container call those that it is linked to, as far as they run, where others may not.
+pub fn permit(engine: &Engine, record: &Record, own: &Endpoint) -> Result<(), Refusal> {
+    if engine.options().network.icc {
+        return Ok(());
+    }
+    for link in &record.links {
+        let Ok(child) = engine.find(&link.container).map(|child| child.view()) else { continue };
+        if let Some(endpoint) = &child.endpoint {
+            engine.network().permit(own, endpoint, &child.record.config)?;
+        }
+    }
+    Ok(())
+}
+
+/// The same for all containers that run since before this daemon; blocks.
+pub fn permit_all(engine: &Engine) {
+    for view in engine.registry().all().iter().map(Handle::view) {
+        if let Some(own) = &view.endpoint
+            && let Err(error) = permit(engine, &view.record, own)
+        {
+            tracing::warn!(container = %view.id(), %error, "it cannot call the containers that it is linked to");
+        }
+    }
+}
+
 /// Tells the containers that are linked to one where it is now.
 pub fn tell_parents(engine: &Engine, record: &Record, address: IpAddr) {
     for parent in engine.registry().parents(&record.id) {
@@ -76,6 +102,26 @@ impl Task {
                     .fold(text, |text, alias| network::files::move_host(&text, alias, Some(address)))
             });
             changed.await;
+            self.call_linked().await;
+        }
+    }
+
+    /// Lets the container call those that it is linked to, wherever they are now.
+    async fn call_linked(&self) {
+        let Some(own) = self.endpoint.clone() else { return };
+        let (engine, record) = (self.engine.clone(), self.record.clone());
+        if let Err(error) = blocking(move || permit(&engine, &record, &own)).await {
+            tracing::warn!(container = %self.record.id, %error, "it cannot call a container that it is linked to");
+        }
+    }
+
+    /// Takes that back for one of them.
+    async fn forbid(&self, child: &str) {
+        let there = self.engine.find(child).ok().and_then(|child| child.view().endpoint.clone());
+        let (Some(own), Some(there)) = (self.endpoint.clone(), there) else { return };
+        let engine = self.engine.clone();
+        if let Err(error) = blocking(move || engine.network().forbid(&own, &there)).await {
+            tracing::warn!(container = %self.record.id, %error, "it can still call a container that it was linked to");
         }
     }
 
@@ -93,6 +139,7 @@ impl Task {
         self.engine.records().put(&record).await?;
         if !record.links.iter().any(|link| link.container == gone.container) {
             self.engine.registry().unlink(&gone.container, &record.id);
+            self.forbid(&gone.container).await;
         }
         self.record = Arc::new(record);
         self.publish();

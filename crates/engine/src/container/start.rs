@@ -224,7 +224,12 @@ impl Start<'_> {
             let inside =
                 descriptors.pop().ok_or_else(|| Refusal::system("the shim sent no netlink socket"))?;
             let (engine, endpoint) = (self.engine.clone(), endpoint.clone());
-            let connected = blocking(move || engine.network().connect(&endpoint, inside, pid)).await;
+            let record = self.record.clone();
+            let connected = blocking(move || {
+                engine.network().connect(&endpoint, inside, pid)?;
+                links::permit(&engine, &record, &endpoint)
+            });
+            let connected = connected.await;
             if let Err(refusal) = connected {
                 // A process that could not build its root takes its network away: then that is the cause to tell.
                 if ends_soon(pid).await

@@ -217,9 +217,7 @@ impl Networks {
             }
         }
         errors.extend(self.retire_cables(endpoints).err());
-        for endpoint in endpoints {
-            self.release(endpoint);
-        }
+        errors.extend(endpoints.iter().flat_map(|endpoint| self.leave(endpoint)));
         errors
     }
 
@@ -253,17 +251,7 @@ impl Networks {
     /// Give back an endpoint's address, ports and name without touching the kernel: for one that was
     /// never connected.
     pub fn release(&self, endpoint: &Endpoint) {
-        let mut state = lock(&self.state);
-        state.release_ports(endpoint);
-        if state.names.get(&endpoint.host_ifname) == Some(&endpoint.endpoint_id) {
-            state.names.remove(&endpoint.host_ifname);
-        }
-        if let Some(bridge) = state.bridges.get_mut(&endpoint.network_id)
-            && bridge.endpoints.get(&endpoint.endpoint_id) == Some(&endpoint.ip)
-        {
-            bridge.endpoints.remove(&endpoint.endpoint_id);
-            bridge.pool.release(endpoint.ip);
-        }
+        lock(&self.state).release(endpoint);
     }
 
     /// Take over endpoints of containers that run since before this daemon: their addresses and ports are
@@ -339,6 +327,19 @@ impl State {
     fn release_ports(&mut self, endpoint: &Endpoint) {
         for port in &endpoint.ports {
             self.ports.release(&endpoint.endpoint_id, port);
+        }
+    }
+
+    pub(super) fn release(&mut self, endpoint: &Endpoint) {
+        self.release_ports(endpoint);
+        if self.names.get(&endpoint.host_ifname) == Some(&endpoint.endpoint_id) {
+            self.names.remove(&endpoint.host_ifname);
+        }
+        if let Some(bridge) = self.bridges.get_mut(&endpoint.network_id)
+            && bridge.endpoints.get(&endpoint.endpoint_id) == Some(&endpoint.ip)
+        {
+            bridge.endpoints.remove(&endpoint.endpoint_id);
+            bridge.pool.release(endpoint.ip);
         }
     }
 

@@ -127,20 +127,7 @@ impl Networks {
 
     /// Delete elements; those that are not there are no error.
     pub(super) fn delete_members(&self, members: &[Member]) -> Vec<Failure> {
-        let filter = lock(&self.filter);
-        let (channel, table) = (filter.channel(), self.options.table.as_str());
-        let is_gone = |failure: &Failure| failure.errno == Errno::NOENT;
-        match ruleset::delete(channel, table, members) {
-            Ok(()) => Vec::new(),
-            Err(failure) if is_gone(&failure) && members.len() == 1 => Vec::new(),
-            // One that is missing keeps the others from being deleted.
-            Err(failure) if is_gone(&failure) => members
-                .iter()
-                .filter_map(|member| ruleset::delete(channel, table, std::slice::from_ref(member)).err())
-                .filter(|failure| !is_gone(failure))
-                .collect(),
-            Err(failure) => vec![failure],
-        }
+        ruleset::delete_existing(lock(&self.filter).channel(), &self.options.table, members)
     }
 }
 
@@ -150,6 +137,7 @@ impl State {
         let mut known: Vec<_> =
             self.bridges.values().flat_map(|bridge| ruleset::bridge_members(&bridge.spec)).collect();
         known.extend(live.iter().flat_map(ruleset::port_members));
+        known.extend(self.passes.iter().map(ruleset::pass_member));
         let held = self.ports.held().map(|(protocol, host_ip, host_port)| PublishedPort {
             host_ip: host_ip.into(),
             host_port,

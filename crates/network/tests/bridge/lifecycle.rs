@@ -225,8 +225,10 @@ fn a_failed_connection_is_undone() {
 
         // Another program listens by sharing the port; that shows only at the last step.
         let other = {
-            use rustix::net::{AddressFamily, SocketType, bind, listen, socket, sockopt};
-            let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+            use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
+            // Programs that tests beside this one start must not keep it open.
+            let (kind, flags) = (SocketType::STREAM, SocketFlags::CLOEXEC);
+            let socket = socket_with(AddressFamily::INET, kind, flags, None).unwrap();
             sockopt::set_socket_reuseaddr(&socket, true).unwrap();
             bind(&socket, &"0.0.0.0:8080".parse::<std::net::SocketAddr>().unwrap()).unwrap();
             listen(&socket, 1).unwrap();

@@ -3,7 +3,7 @@
 use std::net::UdpSocket;
 use std::os::fd::AsFd;
 
-use network::BridgeSpec;
+use network::{BridgeSpec, Protocol};
 
 use crate::world::*;
 
@@ -195,10 +195,11 @@ fn udp_is_published_and_a_new_container_gets_the_old_ones_flows() {
 fn without_icc_only_published_ports_connect_containers() {
     for has_bridge_filter in [true, false] {
         on_a_host(move || {
+            let setting = u8::from(has_bridge_filter);
+            sh(&format!(
+                "! test -e /proc/sys/net/bridge || echo {setting} > /proc/sys/net/bridge/bridge-nf-call-iptables"
+            ));
             let networks = host_with(&BridgeSpec { icc: false, ..spec() });
-            if !has_bridge_filter {
-                sh("! test -e /proc/sys/net/bridge || echo 0 > /proc/sys/net/bridge/bridge-nf-call-iptables");
-            }
             let web = Container::start(&networks, 1, &[tcp(8080, 80)]);
             let other = Container::start(&networks, 2, &[]);
             web.serve_tcp(80);
@@ -207,6 +208,106 @@ fn without_icc_only_published_ports_connect_containers() {
             assert_eq!(call_tcp("127.0.0.1:8080"), Ok("172.17.0.1".into()));
         });
     }
+}
+
+#[test]
+fn without_icc_a_pass_lets_one_container_call_another_at_one_port() {
+    for has_bridge_filter in [true, false] {
+        on_a_host(move || {
+            let setting = u8::from(has_bridge_filter);
+            sh(&format!(
+                "! test -e /proc/sys/net/bridge || echo {setting} > /proc/sys/net/bridge/bridge-nf-call-iptables"
+            ));
+            let networks = host_with(&BridgeSpec { icc: false, ..spec() });
+            let db = Container::start(&networks, 1, &[]);
+            let web = Container::start(&networks, 2, &[]);
+            let other = Container::start(&networks, 3, &[]);
+            for port in [80, 81] {
+                db.serve_tcp(port);
+                web.serve_tcp(port);
+            }
+            db.serve_udp(53);
+            let ports = [(Protocol::Tcp, 80), (Protocol::Udp, 53)];
+            networks.permit(&web.endpoint, &db.endpoint, &ports).unwrap();
+            networks.permit(&web.endpoint, &db.endpoint, &ports).unwrap();
+
+            assert_eq!(web.call_tcp("172.17.0.2:80"), Ok("172.17.0.3".into()), "its own address is seen");
+            let asks = |from: &Container| {
+                from.namespace.run(|| call_udp(&UdpSocket::bind("0.0.0.0:0").unwrap(), "172.17.0.2:53"))
+            };
+            assert_eq!(asks(&web), Ok("172.17.0.3".into()));
+            assert!(web.namespace.run(|| is_refused("172.17.0.2:81")), "another port");
+            assert!(db.namespace.run(|| is_refused("172.17.0.3:80")), "the other way round");
+            assert!(other.namespace.run(|| is_refused("172.17.0.2:80")), "somebody else");
+            asks(&other).unwrap_err();
+
+            networks.forbid(&web.endpoint, &db.endpoint).unwrap();
+            assert!(web.namespace.run(|| is_refused("172.17.0.2:80")));
+            assert!(!sh("nft list set ip corten linked").contains("elements"));
+        });
+    }
+}
+
+#[test]
+fn a_pass_ends_with_either_container_and_survives_the_daemon() {
+    on_a_host(|| {
+        let closed = BridgeSpec { icc: false, ..spec() };
+        let networks = host_with(&closed);
+        let db = Container::start(&networks, 1, &[]);
+        let web = Container::start(&networks, 2, &[]);
+        let third = Container::start(&networks, 3, &[]);
+        db.serve_tcp(80);
+        third.serve_tcp(80);
+        let ports = [(Protocol::Tcp, 80)];
+        networks.permit(&web.endpoint, &db.endpoint, &ports).unwrap();
+        networks.permit(&web.endpoint, &third.endpoint, &ports).unwrap();
+        drop(networks);
+
+        // The next daemon knows of the first pass only.
+        let networks = host_with(&closed);
+        let live = [db.endpoint.clone(), web.endpoint.clone(), third.endpoint.clone()];
+        assert!(networks.adopt(&live).is_empty());
+        assert_eq!(web.call_tcp("172.17.0.2:80"), Ok("172.17.0.3".into()), "meanwhile too");
+        networks.permit(&web.endpoint, &db.endpoint, &ports).unwrap();
+        assert_eq!(networks.sweep(&live).element_count, 1);
+        assert_eq!(web.call_tcp("172.17.0.2:80"), Ok("172.17.0.3".into()));
+        assert!(web.namespace.run(|| is_refused("172.17.0.4:80")));
+
+        assert!(networks.disconnect(&db.endpoint).is_empty());
+        assert!(!sh("nft list set ip corten linked").contains("elements"));
+        // Nobody gets leave for one that is gone, and the next with its address inherits nothing.
+        networks.permit(&web.endpoint, &db.endpoint, &ports).unwrap();
+        assert!(!sh("nft list set ip corten linked").contains("elements"));
+        networks.permit(&web.endpoint, &third.endpoint, &ports).unwrap();
+        // A second time, when the address could be somebody else's.
+        assert!(networks.disconnect(&db.endpoint).is_empty());
+        assert_eq!(web.call_tcp("172.17.0.4:80"), Ok("172.17.0.3".into()));
+        assert!(networks.disconnect(&web.endpoint).is_empty());
+        assert!(!sh("nft list set ip corten linked").contains("elements"));
+    });
+}
+
+#[test]
+fn where_containers_may_talk_no_pass_is_needed_and_on_a_users_bridge_none_is_given() {
+    on_a_host(|| {
+        let networks = host();
+        let db = Container::start(&networks, 1, &[]);
+        let web = Container::start(&networks, 2, &[]);
+        networks.permit(&web.endpoint, &db.endpoint, &[(Protocol::Tcp, 80)]).unwrap();
+        assert!(!sh("nft list set ip corten linked").contains("elements"));
+        assert_eq!(sh("cat /proc/sys/net/ipv4/conf/corten0/proxy_arp_pvlan"), "0\n");
+    });
+    on_a_host(|| {
+        sh("ip link add mine type bridge && ip addr add 172.17.0.1/16 dev mine");
+        sh("! test -e /proc/sys/net/bridge || echo 0 > /proc/sys/net/bridge/bridge-nf-call-iptables");
+        let networks = host_with(&BridgeSpec { icc: false, bridge_name: "mine".into(), ..spec() });
+        let db = Container::start(&networks, 1, &[]);
+        let web = Container::start(&networks, 2, &[]);
+        db.serve_tcp(80);
+        assert!(web.namespace.run(|| is_refused("172.17.0.2:80")));
+        let error = networks.permit(&web.endpoint, &db.endpoint, &[(Protocol::Tcp, 80)]).unwrap_err();
+        assert!(error.to_string().starts_with("bridge mine is not Corten's own"), "{error}");
+    });
 }
 
 #[test]
