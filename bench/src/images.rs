@@ -15,7 +15,6 @@ use sha2::{Digest, Sha256};
 use testkit::image::Entry;
 use testkit::{Bed, Deadline, Engine};
 
-use crate::Plan;
 use crate::measure::{Subject, milliseconds, say, shell};
 use crate::memory;
 use crate::samples::{Kind, Samples, Who};
@@ -24,6 +23,8 @@ const ADDRESS: &str = "127.0.0.1:5000";
 /// Bytes of each of the five layers, before they are compressed.
 const LAYER_BYTES: u64 = 60_000_000;
 const LAYERS: usize = 5;
+/// How often each engine does everything; each time with images that nobody has seen.
+const REPEATS: usize = 3;
 
 /// Where everything is that is measured.
 struct Place {
@@ -31,7 +32,7 @@ struct Place {
     registry: PathBuf,
 }
 
-pub fn measure(plan: &Plan, subjects: &mut [Subject], samples: &mut Samples) -> anyhow::Result<()> {
+pub fn measure(subjects: &mut [Subject], samples: &mut Samples) -> anyhow::Result<()> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).map(|folder| folder.join("docker-registry"));
     let Some(registry) = found.into_iter().find(|file| file.is_file()) else {
@@ -43,16 +44,16 @@ pub fn measure(plan: &Plan, subjects: &mut [Subject], samples: &mut Samples) -> 
     let place = Place { folder: maker.bed.folder("images"), registry };
     place.layers()?;
     let running = place.serve(&maker.bed)?;
-    for repeat in 0..plan.repeats {
+    for repeat in 0..REPEATS {
         place.archive(&format!("load-{repeat}"))?;
         let name = format!("pull-{repeat}");
         maker.cli(&["load", "-q", "-i", &place.archive(&name)?])?;
         maker.cli(&["push", "-q", &image(&name)])?;
     }
     drop(running);
-    for repeat in 0..plan.repeats {
+    for repeat in 0..REPEATS {
         for subject in &mut *subjects {
-            say(&format!("images, {} of {}: {}", repeat + 1, plan.repeats, subject.who.name()));
+            say(&format!("images, {} of {}: {}", repeat + 1, REPEATS, subject.who.name()));
             place.floors(samples)?;
             subject.images(&place, repeat, samples)?;
         }

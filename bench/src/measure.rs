@@ -51,8 +51,9 @@ pub fn everything(plan: &Plan) -> anyhow::Result<Samples> {
     for subject in &mut subjects {
         samples.versions.insert(subject.who, subject.version());
     }
+    // First: filesystems remember for minutes what was removed, and make new files slowly meanwhile.
+    crate::images::measure(&mut subjects, &mut samples)?;
     if plan.only_images {
-        crate::images::measure(plan, &mut subjects, &mut samples)?;
         return Ok(samples);
     }
     for round in 0..plan.rounds {
@@ -79,7 +80,6 @@ pub fn everything(plan: &Plan) -> anyhow::Result<Samples> {
             subject.copies(&mut samples)?;
         }
     }
-    crate::images::measure(plan, &mut subjects, &mut samples)?;
     Ok(samples)
 }
 

@@ -100,7 +100,12 @@ impl Containers {
                 let (id, name) = (view.id().to_string(), view.name().to_string());
                 Ok(LinkTarget { id, name, network: view.record.network.clone() })
             },
-            level_taken: &|level: &str| self.0.registry().has_level(level),
+            levels: model::security::Levels {
+                taken: &|level: &str| self.0.registry().has_level(level),
+                of: &|name: &str| {
+                    self.0.find(name).ok().and_then(|other| crate::registry::level(&other.view().record))
+                },
+            },
             mounts: model::mounts::Outside {
                 exists: &|path: &Path| path.exists(),
                 volume_name: &clock::new_id,

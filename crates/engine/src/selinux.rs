@@ -1,13 +1,17 @@
 //! SELinux: whether it is there, and the contexts that its policy has for containers.
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use model::Refusal;
-use model::create::Record;
+use model::create::{NetworkChoice, Record};
 use model::mounts::Source;
 use model::security::{SelinuxContexts, bind_label, relabel};
+use model::spec::Place;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, XattrFlags};
+
+use crate::container::GivenFiles;
 
 const MOUNTS: [&str; 2] = ["/sys/fs/selinux", "/selinux"];
 /// Deepest directory that is labelled.
@@ -40,24 +44,44 @@ fn setting<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     Some(value.trim().trim_matches('"')).filter(|value| !value.is_empty())
 }
 
-/// Labels the sources of binds that ask for it (`z`, `Z`), before the container starts.
-pub fn relabel_binds(record: &Record) -> Result<(), Refusal> {
+/// Labels what the container is to use of the host before it starts: its own `files`, and the sources of binds and the
+/// volumes that ask for it (`z`, `Z`). `places` says where volumes are.
+pub fn relabel_sources(
+    record: &Record,
+    files: &GivenFiles,
+    places: &BTreeMap<PathBuf, Place>,
+) -> Result<(), Refusal> {
     if record.labels.mount.is_empty() {
         return Ok(());
     }
+    // Those of the container whose network it shares have that one's label.
+    if !matches!(record.network, NetworkChoice::Container(_)) {
+        for path in [&files.hosts, &files.hostname, &files.resolv_conf] {
+            label_file(path, &record.labels.mount)?;
+        }
+    }
     for mount in &record.mounts {
-        let (Source::Bind { path, .. }, Some(how)) = (&mount.source, relabel(&mount.mode)) else { continue };
+        let Some(how) = relabel(&mount.mode) else { continue };
+        let path = match (&mount.source, places.get(&mount.destination)) {
+            (Source::Bind { path, .. }, _) => path,
+            (Source::Volume { .. }, Some(Place::Directory { path, .. })) => path,
+            _ => continue,
+        };
         check(path)?;
-        let label = bind_label(&record.labels.mount, how);
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let labelled = rustix::fs::open(path, flags | OFlags::NONBLOCK, Mode::empty())
-            .map_err(std::io::Error::from)
-            .and_then(|opened| label_tree(opened, &label, 0));
-        labelled.map_err(|error| {
-            Refusal::from_error(&format!("error setting label on mount source '{}'", path.display()), &error)
-        })?;
+        label_file(path, &bind_label(&record.labels.mount, how))?;
     }
     Ok(())
+}
+
+/// Labels a file, or a directory with all that is in it.
+fn label_file(path: &Path, label: &str) -> Result<(), Refusal> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    rustix::fs::open(path, flags, Mode::empty())
+        .map_err(std::io::Error::from)
+        .and_then(|opened| label_tree(opened, label, 0))
+        .map_err(|error| {
+            Refusal::from_error(&format!("error setting label on mount source '{}'", path.display()), &error)
+        })
 }
 
 /// What the machine itself needs keeps its labels.

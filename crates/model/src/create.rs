@@ -131,8 +131,7 @@ pub struct Given<'a> {
     pub container: &'a dyn Fn(&str) -> Result<String, Refusal>,
     /// Name, ID and network of a container that is found by name or ID.
     pub link_target: &'a dyn Fn(&str) -> Result<LinkTarget, Refusal>,
-    /// Whether a level of SELinux's belongs to another container.
-    pub level_taken: &'a dyn Fn(&str) -> bool,
+    pub levels: security::Levels<'a>,
     /// What mounts refer to.
     pub mounts: mounts::Outside<'a>,
 }
@@ -169,7 +168,7 @@ pub fn create(request: ContainerCreate, given: Given<'_>) -> Result<(Record, Vec
     }
     let mounts = mounts::resolve(&host, &config, &given.mounts)?;
     let (facts, cgroup_v2) = (&given.host.security, given.host.cgroup_v2);
-    let labels = security::labels(&host, facts, cgroup_v2, &given.id, given.level_taken, &mut warnings)?;
+    let labels = security::labels(&host, facts, cgroup_v2, &given.id, given.levels, &mut warnings)?;
     let record = Record {
         id: given.id,
         name: given.name,

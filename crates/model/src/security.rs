@@ -103,13 +103,22 @@ impl<'a> Options<'a> {
     }
 }
 
-/// Decides on the labels of a new container. `taken` tells whether a level of SELinux's belongs to another one.
+/// SELinux's levels of the other containers.
+#[derive(Clone, Copy)]
+pub struct Levels<'a> {
+    /// Whether one of them has it.
+    pub taken: &'a dyn Fn(&str) -> bool,
+    /// That of a container, by name or ID.
+    pub of: &'a dyn Fn(&str) -> Option<String>,
+}
+
+/// Decides on the labels of a new container.
 pub fn labels(
     host: &HostConfig,
     facts: &SecurityFacts,
     cgroup_v2: bool,
     id: &str,
-    taken: &dyn Fn(&str) -> bool,
+    levels: Levels<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<Labels, Refusal> {
     let options = Options::parse(host)?;
@@ -121,7 +130,7 @@ pub fn labels(
     }
     let mut labels = Labels { apparmor: apparmor(host, &options, facts, warnings)?, ..Labels::default() };
     match &facts.selinux {
-        Some(contexts) => (labels.process, labels.mount) = selinux(host, &options, contexts, id, taken)?,
+        Some(contexts) => (labels.process, labels.mount) = selinux(host, &options, contexts, id, levels)?,
         None => {
             if let Some(label) = options.labels.iter().find(|label| **label != "disable") {
                 let text = format!("security option label={label} cannot be applied: SELinux is not enabled");
@@ -164,7 +173,7 @@ fn selinux(
     options: &Options<'_>,
     contexts: &SelinuxContexts,
     id: &str,
-    taken: &dyn Fn(&str) -> bool,
+    levels: Levels<'_>,
 ) -> Result<(String, String), Refusal> {
     if options.labels.contains(&"disable") || options.unlabelled(host) {
         return Ok(Default::default());
@@ -194,9 +203,14 @@ fn selinux(
             _ => return Err(odd()),
         }
     }
-    let level = match level {
+    // Who shares processes or their memory shares the level: they would be strangers otherwise.
+    let shared = || {
+        let others = [&host.pid_mode, &host.ipc_mode].map(|mode| mode.strip_prefix("container:"));
+        others.into_iter().flatten().find_map(|other| (levels.of)(other))
+    };
+    let level = match level.or_else(shared) {
         Some(level) => level,
-        None => own_level(id, taken)?,
+        None => own_level(id, levels.taken)?,
     };
     (process[3], file[3]) = (level.clone(), level);
     Ok((process.join(":"), file.join(":")))
@@ -271,7 +285,9 @@ mod tests {
     }
 
     fn decide(host: &HostConfig, facts: &SecurityFacts) -> Result<Labels, String> {
-        labels(host, facts, true, "0123456789abcdef", &|_| false, &mut Vec::new())
+        let of = |name: &str| (name == "first").then(|| "s0:c5,c6".to_owned());
+        let levels = Levels { taken: &|_| false, of: &of };
+        labels(host, facts, true, "0123456789abcdef", levels, &mut Vec::new())
             .map_err(|refusal| refusal.message)
     }
 
@@ -323,6 +339,11 @@ mod tests {
         let labels = decide(&host(&[]), &facts).unwrap();
         assert!(labels.process.starts_with("system_u:system_r:container_t:s0:c"), "{labels:?}");
         assert_eq!(level(&labels.process), level(&labels.mount));
+        for (pids, memory) in [("container:first", ""), ("", "container:first")] {
+            let sharing = HostConfig { pid_mode: pids.into(), ipc_mode: memory.into(), ..host(&[]) };
+            let labels = decide(&sharing, &facts).unwrap();
+            assert_eq!((level(&labels.process), level(&labels.mount)), ("s0:c5,c6", "s0:c5,c6"));
+        }
         let labels = decide(&host(&["label=type:spc_t", "label=level:s0:c1,c2"]), &facts).unwrap();
         assert_eq!(labels.process, "system_u:system_r:spc_t:s0:c1,c2");
         assert_eq!(labels.mount, "system_u:object_r:container_file_t:s0:c1,c2");

@@ -103,7 +103,7 @@ impl NewRoot {
             }
             kind => {
                 let mut options = options.clone();
-                if kind == "tmpfs" && !self.label.is_empty() {
+                if matches!(kind, "tmpfs" | "devpts") && !self.label.is_empty() {
                     options.data.push(format!("context={}", self.label).into());
                 }
                 if kind == "tmpfs" {

@@ -100,7 +100,7 @@ impl Plan<'_> {
         let mut spec = model::spec::runtime_spec(record, &facts)?;
         let requests = record.host_config.resources.device_requests.as_deref();
         self.engine.devices().inject(requests.unwrap_or_default(), &mut spec)?;
-        selinux::relabel_binds(record)?;
+        selinux::relabel_sources(record, &files, places)?;
         let runtime = self.other_runtime(&mut spec, init || ipc_of.is_some())?;
         Ok(Create {
             id: record.id.clone(),

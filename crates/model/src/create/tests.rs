@@ -83,7 +83,7 @@ fn decide(request: ContainerCreate) -> Result<(Record, Vec<String>), Refusal> {
                 }
                 _ => Err(Refusal::not_found(format!("No such container: {name}"))),
             },
-            level_taken: &|_| false,
+            levels: security::Levels { taken: &|_| false, of: &|_| None },
         },
     )
 }
