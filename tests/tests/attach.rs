@@ -5,8 +5,8 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
 
 use serde_json::json;
-use testkit::Bed;
 use testkit::process::{PATIENCE, eventually, run_with};
+use testkit::{Bed, Client};
 use tests::{each_client, has};
 
 const ALL: &str = "stream=1&stdin=1&stdout=1&stderr=1";
@@ -58,7 +58,10 @@ fn a_daemon_that_dies_takes_only_the_exit_code_with_it() {
         bed.kill();
         output.read_to_string(&mut said).expect("the rest");
         let ended = run.wait_with_output().expect("the end");
-        assert_eq!((said.as_str(), ended.status.code()), ("one\ntwo\n", Some(125)), "{client:?}");
+        assert_eq!(ended.status.code(), Some(125), "{client:?}");
+        // Docker's client does not wait for the rest of the output once it has lost the daemon.
+        let whole = if client == Client::Own { said == "one\ntwo\n" } else { said.starts_with("one\n") };
+        assert!(whole, "{client:?}: {said:?}");
         has(&String::from_utf8_lossy(&ended.stderr), &["error waiting for container: unexpected EOF"]);
         bed.start();
         bed.run(&["rm", "-f", "web"]).ok();

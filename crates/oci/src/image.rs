@@ -346,7 +346,7 @@ mod tests {
         let written = serde_json::to_string(&image).unwrap();
         assert_eq!(
             written,
-            r#"{"architecture":"amd64","os":"linux","config":{"ExposedPorts":{"80/tcp":{}},"Cmd":["sh"],"Healthcheck":{"Test":["NONE"]}},"rootfs":{"type":"layers","diff_ids":[]},"history":[{"created_by":"x"}]}"#
+            r#"{"architecture":"amd64","os":"linux","config":{"ExposedPorts":{"80/tcp":{}},"Cmd":["sh"],"Healthcheck":{"Test":["NONE"]}},"rootfs":{"type":"layers","diff_ids":[]},"history":[{"created_by":"x"}],"container_config":{"Tty":true}}"#
         );
         let again: Image = serde_json::from_str(&written).unwrap();
         assert_eq!(again, image);
