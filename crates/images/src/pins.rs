@@ -124,8 +124,9 @@ impl Images {
                 }
             }
         }
-        self.forget_marks(&gone)?;
-        self.discard_blobs(blobs)?;
+        let mut blobs = blobs.clone();
+        blobs.extend(self.forget_marks(&gone)?);
+        self.discard_blobs(&blobs)?;
         drop(rests);
         Ok(gone)
     }

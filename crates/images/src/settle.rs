@@ -197,18 +197,21 @@ impl Images {
         self.settles.notify_all();
     }
 
-    /// Layers that are gone need no marks.
-    pub(crate) fn forget_marks(&self, gone: &[Digest]) -> Result<(), Error> {
+    /// Layers that are gone need no marks. Gives the archives that only the marks may have kept.
+    pub(crate) fn forget_marks(&self, gone: &[Digest]) -> Result<Vec<Digest>, Error> {
         let mut batch = Batch::default();
+        let mut blobs = Vec::new();
         {
             let mut unsettled = self.lock_unsettled();
             for chain in gone {
-                if unsettled.layers.remove(chain).is_some_and(|entry| entry.mark.is_some()) {
+                if let Some(mark) = unsettled.layers.remove(chain).and_then(|entry| entry.mark) {
                     batch = batch.delete(UNSETTLED, &self.key(chain));
+                    blobs.push(mark.blob);
                 }
             }
         }
-        Ok(self.store.commit(batch)?)
+        self.store.commit(batch)?;
+        Ok(blobs)
     }
 
     /// Brings all layers that are there now to the disk; blocks until they are. One at a time.
