@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
+use std::time::Duration;
 
 use serde_json::json;
 use testkit::process::{PATIENCE, eventually, run_with};
@@ -48,13 +49,16 @@ fn the_connection_is_taken_over() {
 fn a_daemon_that_dies_takes_only_the_exit_code_with_it() {
     let mut bed = Bed::new();
     for client in bed.clients() {
-        let words = ["run", "--name", "web", "busybox", "sh", "-c", "echo one; sleep 2; echo two"];
+        let words = ["run", "--name", "web", "busybox", "sh", "-c", "echo one; sleep 4; echo two"];
         let mut command = bed.command(client);
         command.args(words).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut run = command.spawn().expect("a client");
         let mut output = BufReader::new(run.stdout.take().expect("piped"));
         let mut said = String::new();
         output.read_line(&mut said).expect("a line");
+        // The output may come before the client has heard that the container is started, and waits for its end.
+        eventually("it runs", || bed.inspect("web")["State"]["Running"] == json!(true));
+        std::thread::sleep(Duration::from_secs(1));
         bed.kill();
         output.read_to_string(&mut said).expect("the rest");
         let ended = run.wait_with_output().expect("the end");
