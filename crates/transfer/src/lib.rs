@@ -26,7 +26,7 @@ mod documents;
 mod download;
 mod error;
 mod follow;
-pub mod manifest;
+mod manifest;
 mod pull;
 mod push;
 mod upload;
