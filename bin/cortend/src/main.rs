@@ -142,7 +142,7 @@ async fn serve(program: &'static str, mut config: Config, log: log::Log) -> Resu
     let end = async {
         system.shut_down().await;
         // So that nothing has to be unpacked again if the machine stops as well.
-        let settled = tokio::task::spawn_blocking(move || images.settle());
+        let settled = tokio::task::spawn_blocking(move || images.settling().settle());
         match tokio::time::timeout(SETTLE_AT_END, settled).await {
             Ok(Ok(Ok(()))) => {}
             Ok(Ok(Err(error))) => tracing::warn!(%error, "unpacked layers could not be brought to the disk"),
@@ -269,7 +269,7 @@ fn open_parts(config: &Config, paths: &Paths) -> Result<Parts> {
         tracing::warn!("{warning}");
     }
     let images = Arc::new(images);
-    images.keep_settled().context("cannot start a thread")?;
+    images::keep_settled(&images).context("cannot start a thread")?;
     Ok(Parts { store, images, snapshots })
 }
 

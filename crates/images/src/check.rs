@@ -406,7 +406,7 @@ impl Checkup<'_> {
             .filter(|layer| !needed.contains(&layer.chain) && !images.is_pinned(&layer.chain))
             .map(|layer| (layer.chain.clone(), layer.bytes))
             .collect();
-        let unsettled = images.lock_unsettled();
+        let unsettled = images.settling().lock();
         used.extend(unsettled.blobs_but_of(&orphans));
         let walked = images.content.walk()?.into_iter();
         let blobs = walked

@@ -138,7 +138,9 @@ impl Maker<'_> {
         // The chain of a lowest layer is its diff ID.
         pins.chain(&diff_id);
         let place = LayerPlace { index: 0, diff_id: diff_id.clone(), parent: None, chain: diff_id.clone() };
-        self.0.name_layer(&place, &blob.digest, || self.0.snapshots.commit(stage, &diff_id, bytes))?;
+        self.0
+            .settling()
+            .name_layer(&place, &blob.digest, || self.0.snapshots.commit(stage, &diff_id, bytes))?;
         let verified = Some(diff_id.clone());
         let blob = LayerBlob { digest: blob.digest, size: blob.size, media_type, verified };
         Ok(NewLayer { blob, diff_id, bytes })
@@ -203,7 +205,7 @@ impl Maker<'_> {
         }
         if let Some(place) = places.last() {
             let adopt = || self.0.snapshots.adopt(container, &place.chain, layer.bytes);
-            drop(self.0.name_layer(place, &layer.blob.digest, adopt)?);
+            drop(self.0.settling().name_layer(place, &layer.blob.digest, adopt)?);
         }
         Ok(layer)
     }

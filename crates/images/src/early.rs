@@ -9,7 +9,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use archive::Decoder;
+use archive::{Compression, Decoder};
 use content::Ingested;
 use oci::{Algorithm, Digest};
 use snapshots::Form;
@@ -20,7 +20,6 @@ use crate::{Ahead, Error, Images};
 const WORKERS: usize = 2;
 /// Where a plain archive's first header says that it is one, and how.
 const MAGIC: (usize, &[u8]) = (257, b"ustar");
-const HEADS: [&[u8]; 2] = [&[0x1f, 0x8b], &[0x28, 0xb5, 0x2f, 0xfd]];
 
 /// A file that has been read whole, and what has come of it.
 enum Stage {
@@ -79,10 +78,12 @@ impl<'a> Early<'a> {
             .read_at(&mut head, 0)
             .map_err(|source| Error::Io { operation: "read the archive's copy", source })?;
         let head = &head[..count];
-        let plain = head.get(MAGIC.0..).is_some_and(|rest| rest.starts_with(MAGIC.1));
+        let looks_like_layer = match Compression::peek(head) {
+            Ok((Compression::None, _)) => head.get(MAGIC.0..).is_some_and(|rest| rest.starts_with(MAGIC.1)),
+            found => found.is_ok(),
+        };
         let mut state = self.lock();
-        if (plain || HEADS.iter().any(|magic| head.starts_with(magic))) && !state.stages.contains_key(digest)
-        {
+        if looks_like_layer && !state.stages.contains_key(digest) {
             state.stages.insert(digest.clone(), Stage::Waiting);
             state.queue.push_back((digest.clone(), opened));
             self.changed.notify_all();

@@ -102,7 +102,7 @@ impl Layers<'_> {
         if let Some(parent) = &place.parent {
             stage = self.0.snapshots.reparent(stage, parent)?;
         }
-        self.0.name_layer(place, blob, || self.0.snapshots.commit(stage, &place.chain, bytes))
+        self.0.settling().name_layer(place, blob, || self.0.snapshots.commit(stage, &place.chain, bytes))
     }
 
     /// Sees to it that the layers of an image are unpacked. They are, unless another storage driver did it, or files were

@@ -42,7 +42,9 @@ impl Layers<'_> {
     ) -> Result<u64, Error> {
         let Some(present) = self.0.snapshots.layer(&place.chain) else {
             let (stage, bytes) = self.unpack_tree(blob, place, on_read)?;
-            self.0.name_layer(place, blob, || self.0.snapshots.commit(stage, &place.chain, bytes))?;
+            self.0
+                .settling()
+                .name_layer(place, blob, || self.0.snapshots.commit(stage, &place.chain, bytes))?;
             return Ok(bytes);
         };
         let size = self.0.content.size(blob)?;

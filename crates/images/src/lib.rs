@@ -24,6 +24,7 @@
 //! | [`Removals`] | removes and prunes |
 //! | [`Pushes`] | what a push needs to know |
 //! | [`Checkup`] | looks whether everything is whole, and repairs |
+//! | [`Settling`] | brings unpacked layers to the disk |
 //!
 //! **An image comes in**: its blobs go into `content` and to the disk, each layer is unpacked and checked against its diff
 //! ID, and only then one commit of the records makes it exist. The unpacked files reach the disk later (see `settle`). While it comes in, a [`Pins`] guard keeps what it
@@ -65,7 +66,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use oci::{Digest, Platform};
 use snapshots::Snapshotter;
@@ -87,7 +88,7 @@ pub use pins::Pins;
 pub use pushed::{PushTarget, Pushes};
 pub use register::{Arrival, LayerBlob, OriginalManifest, Registered, Registrar, Registration};
 pub use remove::{Removals, RemoveOptions, Removed, User, Users};
-pub use settle::doubted;
+pub use settle::{Settling, doubted, keep_settled};
 pub use state::{Found, LayerRecord, Packed, StoredImage, Summary, Target};
 
 use state::{State, Unusable};
@@ -125,11 +126,7 @@ pub struct Images {
     change: Mutex<()>,
     state: RwLock<State>,
     pinned: Mutex<pins::Pinned>,
-    unsettled: Mutex<settle::Unsettled>,
-    /// There are marks of unsettled layers.
-    settles: Condvar,
-    /// Held while layers are brought to the disk. Taken before `change`.
-    settling: Mutex<()>,
+    unsettled: settle::Ledger,
     /// Records that could not be read when this was opened.
     unusable: Mutex<Vec<Unusable>>,
 }
@@ -157,12 +154,10 @@ impl Images {
             change: Mutex::new(()),
             state: RwLock::new(state),
             pinned: Mutex::default(),
-            unsettled: Mutex::default(),
-            settles: Condvar::new(),
-            settling: Mutex::new(()),
+            unsettled: settle::Ledger::default(),
             unusable: Mutex::new(unusable),
         };
-        images.recover_layers(boot)?;
+        images.settling().recover(boot)?;
         if all_known {
             images.collect_garbage()?;
         }
@@ -188,6 +183,10 @@ impl Images {
 
     pub fn layers(&self) -> Layers<'_> {
         Layers(self)
+    }
+
+    pub fn settling(&self) -> Settling<'_> {
+        Settling(self)
     }
 
     pub fn registrar(&self) -> Registrar<'_> {

@@ -125,7 +125,7 @@ impl Images {
             }
         }
         let mut blobs = blobs.clone();
-        blobs.extend(self.forget_marks(&gone)?);
+        blobs.extend(self.settling().forget_marks(&gone)?);
         self.discard_blobs(&blobs)?;
         drop(rests);
         Ok(gone)
@@ -142,7 +142,7 @@ impl Images {
                 used.extend(state.index_blobs(index).filter(|digest| blobs.contains(digest)).cloned());
             }
         }
-        used.extend(self.lock_unsettled().blobs().filter(|digest| blobs.contains(digest)).cloned());
+        used.extend(self.settling().lock().blobs().filter(|digest| blobs.contains(digest)).cloned());
         let pinned = self.lock_pinned();
         for digest in blobs {
             if !used.contains(digest) && !pinned.blobs.contains_key(digest) {

@@ -182,7 +182,7 @@ impl Registrar<'_> {
         if !changes.batch.is_empty() {
             images.store.commit(changes.batch)?;
         }
-        images.marked(changes.marks);
+        images.settling().marked(changes.marks);
         // Other indexes may name what has come as well.
         let awaiting: Vec<Arc<StoredIndex>> = images
             .read()
@@ -224,7 +224,7 @@ impl Registrar<'_> {
                 Some(known) => known,
                 None => {
                     let batch = state::put_image(std::mem::take(&mut changes.batch), &image)?;
-                    changes.batch = images.mark_layers(batch, &image, &mut changes.marks)?;
+                    changes.batch = images.settling().mark_layers(batch, &image, &mut changes.marks)?;
                     let image = Arc::new(image);
                     changes.images.insert(image.id.clone(), Arc::clone(&image));
                     image

@@ -5,7 +5,7 @@
 //!
 //! 1. The commit that records an image marks each of its layers that may be in the kernel's memory alone, with the
 //!    kernel's boot ID.
-//! 2. In the background ([`Images::keep_settled`]) all of them are synced, and the marks go.
+//! 2. In the background ([`keep_settled`]) all of them are synced, and the marks go.
 //! 3. A mark that is found when the store is opened tells by its boot ID what became of the layer. The same: the kernel
 //!    still has all of it, and it is synced again. Another: the machine may have lost power, and the layer is not believed.
 //!    Its tree has been dropped by the driver (see [`doubted`]), and it is unpacked again before anybody uses it.
@@ -13,7 +13,7 @@
 //! A mark keeps its layer's archive in the store as well, if need be beyond the image's end: a container may lie on it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use metadata::{Batch, Store};
@@ -107,69 +107,83 @@ pub fn doubted(store: &Store, boot: &str, driver: &str) -> Vec<Doubted> {
         .collect()
 }
 
-impl Images {
-    pub(crate) fn lock_unsettled(&self) -> MutexGuard<'_, Unsettled> {
-        self.unsettled.lock().unwrap_or_else(PoisonError::into_inner)
+/// What an image store knows of them.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    layers: Mutex<Unsettled>,
+    /// There are marks.
+    changed: Condvar,
+    disk: Mutex<()>,
+}
+
+/// Brings unpacked layers to the disk, and says which are not there yet.
+#[derive(Debug, Clone, Copy)]
+pub struct Settling<'a>(pub(crate) &'a Images);
+
+impl<'a> Settling<'a> {
+    pub(crate) fn lock(self) -> MutexGuard<'a, Unsettled> {
+        self.0.unsettled.layers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock_settling(&self) -> MutexGuard<'_, ()> {
-        self.settling.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Held while layers are brought to the disk. Taken before the lock on changes.
+    fn lock_disk(self) -> MutexGuard<'a, ()> {
+        self.0.unsettled.disk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn key(&self, chain: &Digest) -> String {
-        key(self.snapshots.driver(), chain)
+    fn key(self, chain: &Digest) -> String {
+        key(self.0.snapshots.driver(), chain)
     }
 
     /// Whether a recorded image has the layer.
-    fn is_recorded(&self, chain: &Digest) -> bool {
-        self.read().images.values().any(|image| image.chains.contains(chain))
+    fn is_recorded(self, chain: &Digest) -> bool {
+        self.0.read().images.values().any(|image| image.chains.contains(chain))
     }
 
     /// Lets `name` give an unpacked layer its place: the way of all layers. Before an image is recorded nothing relies on
     /// its layers, and its record marks them. If one is recorded already, nobody else would.
     pub(crate) fn name_layer<T>(
-        &self,
+        self,
         place: &LayerPlace,
         blob: &Digest,
         name: impl FnOnce() -> Result<T, snapshots::Error>,
     ) -> Result<T, Error> {
         if !self.is_recorded(&place.chain) {
             let named = name()?;
-            self.lock_unsettled().insert(place.chain.clone(), None);
+            self.lock().insert(place.chain.clone(), None);
             return Ok(named);
         }
         // Nobody may settle between the mark and the name.
-        let one = self.lock_settling();
-        let boot = self.lock_unsettled().boot.clone();
+        let one = self.lock_disk();
+        let boot = self.lock().boot.clone();
         let mark = Mark { boot, place: place.clone(), blob: blob.clone() };
-        self.store.commit(self.put_mark(Batch::default(), &mark)?)?;
-        self.lock_unsettled().insert(place.chain.clone(), Some(mark));
+        self.0.store.commit(self.put_mark(Batch::default(), &mark)?)?;
+        self.lock().insert(place.chain.clone(), Some(mark));
         let named = name()?;
         drop(one);
-        self.settles.notify_all();
+        self.0.unsettled.changed.notify_all();
         Ok(named)
     }
 
-    fn put_mark(&self, batch: Batch, mark: &Mark) -> Result<Batch, Error> {
+    fn put_mark(self, batch: Batch, mark: &Mark) -> Result<Batch, Error> {
         let bytes = serde_json::to_vec(mark).map_err(Error::Encode)?;
         Ok(batch.put(UNSETTLED, &self.key(&mark.place.chain), bytes))
     }
 
     /// Adds to the batch that records an image the marks of its layers that need one: those that were unpacked since the
-    /// last sync, and those of which nobody knows. The caller has the lock on changes, and says with [`Images::marked`]
+    /// last sync, and those of which nobody knows. The caller has the lock on changes, and says with [`Settling::marked`]
     /// when the batch is committed.
     pub(crate) fn mark_layers(
-        &self,
+        self,
         mut batch: Batch,
         image: &StoredImage,
         marks: &mut Marks,
     ) -> Result<Batch, Error> {
         let diff_ids: Vec<Digest> = image.layers.iter().map(|layer| layer.diff_id.clone()).collect();
-        let state = self.read();
+        let state = self.0.read();
         let others = state.images.values().flat_map(|image| &image.chains);
         let own: HashSet<&Digest> = image.chains.iter().collect();
         let recorded: HashSet<&Digest> = others.filter(|chain| own.contains(chain)).collect();
-        let unsettled = self.lock_unsettled();
+        let unsettled = self.lock();
         for (place, layer) in LayerPlace::all(&diff_ids).into_iter().zip(&image.layers) {
             let needs_one = match unsettled.layers.get(&place.chain) {
                 Some(entry) => entry.mark.is_none(),
@@ -184,8 +198,8 @@ impl Images {
         Ok(batch)
     }
 
-    pub(crate) fn marked(&self, marks: Marks) {
-        let mut unsettled = self.lock_unsettled();
+    pub(crate) fn marked(self, marks: Marks) {
+        let mut unsettled = self.lock();
         for mark in marks.0 {
             unsettled.left.retain(|left| left.place.chain != mark.place.chain);
             match unsettled.layers.get_mut(&mark.place.chain) {
@@ -194,15 +208,15 @@ impl Images {
             }
         }
         drop(unsettled);
-        self.settles.notify_all();
+        self.0.unsettled.changed.notify_all();
     }
 
     /// Layers that are gone need no marks. Gives the archives that only the marks may have kept.
-    pub(crate) fn forget_marks(&self, gone: &[Digest]) -> Result<Vec<Digest>, Error> {
+    pub(crate) fn forget_marks(self, gone: &[Digest]) -> Result<Vec<Digest>, Error> {
         let mut batch = Batch::default();
         let mut blobs = Vec::new();
         {
-            let mut unsettled = self.lock_unsettled();
+            let mut unsettled = self.lock();
             for chain in gone {
                 if let Some(mark) = unsettled.layers.remove(chain).and_then(|entry| entry.mark) {
                     batch = batch.delete(UNSETTLED, &self.key(chain));
@@ -210,25 +224,25 @@ impl Images {
                 }
             }
         }
-        self.store.commit(batch)?;
+        self.0.store.commit(batch)?;
         Ok(blobs)
     }
 
     /// Brings all layers that are there now to the disk; blocks until they are. One at a time.
-    pub fn settle(&self) -> Result<(), Error> {
-        let _one = self.lock_settling();
+    pub fn settle(self) -> Result<(), Error> {
+        let _one = self.lock_disk();
         let numbers: HashMap<Digest, u64> = {
-            let unsettled = self.lock_unsettled();
+            let unsettled = self.lock();
             unsettled.layers.iter().map(|(chain, entry)| (chain.clone(), entry.number)).collect()
         };
         if numbers.is_empty() {
             return Ok(());
         }
         failpoint::hit("images.settle")?;
-        self.snapshots.sync()?;
-        let change = self.lock_change();
+        self.0.snapshots.sync()?;
+        let change = self.0.lock_change();
         let settled: Vec<(Digest, Option<Mark>)> = {
-            let unsettled = self.lock_unsettled();
+            let unsettled = self.lock();
             let same = |chain: &Digest, number| {
                 let entry = unsettled.layers.get(chain).filter(|entry| entry.number == number)?;
                 Some((chain.clone(), entry.mark.clone()))
@@ -238,62 +252,40 @@ impl Images {
         let marked = settled.iter().filter(|(_, mark)| mark.is_some());
         let batch =
             marked.fold(Batch::default(), |batch, (chain, _)| batch.delete(UNSETTLED, &self.key(chain)));
-        self.store.commit(batch)?;
+        self.0.store.commit(batch)?;
         {
-            let mut unsettled = self.lock_unsettled();
+            let mut unsettled = self.lock();
             settled.iter().for_each(|(chain, _)| drop(unsettled.layers.remove(chain)));
         }
         // What only the marks have kept.
         let blobs: HashSet<Digest> = settled.into_iter().filter_map(|(_, mark)| Some(mark?.blob)).collect();
-        self.discard(&change, &blobs, &HashSet::new()).map(drop)
+        self.0.discard(&change, &blobs, &HashSet::new()).map(drop)
     }
 
-    /// Settles in the background for as long as the process lives: some time after something came in, and rather not
-    /// while more comes.
-    pub fn keep_settled(self: &Arc<Self>) -> std::io::Result<()> {
-        let images = Arc::clone(self);
-        let work = move || {
-            loop {
-                images.wait_for_marks();
-                for _ in 0..LOOKS_MAX {
-                    std::thread::sleep(LOOK);
-                    if !images.is_anything_pinned() {
-                        break;
-                    }
-                }
-                if let Err(error) = images.settle() {
-                    tracing::warn!(%error, "unpacked layers could not be brought to the disk");
-                    std::thread::sleep(AFTER_FAILURE);
-                }
-            }
-        };
-        std::thread::Builder::new().name("settle".into()).spawn(work).map(drop)
-    }
-
-    fn wait_for_marks(&self) {
-        let mut unsettled = self.lock_unsettled();
+    fn wait_for_marks(self) {
+        let mut unsettled = self.lock();
         while unsettled.layers.values().all(|entry| entry.mark.is_none()) {
-            unsettled = self.settles.wait(unsettled).unwrap_or_else(PoisonError::into_inner);
+            unsettled = self.0.unsettled.changed.wait(unsettled).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
     /// What the marks of earlier processes tell, when the store is opened. `boot` is the kernel's boot ID of now.
-    pub(crate) fn recover_layers(&self, boot: &str) -> Result<(), Error> {
-        self.lock_unsettled().boot = boot.to_owned();
+    pub(crate) fn recover(self, boot: &str) -> Result<(), Error> {
+        self.lock().boot = boot.to_owned();
         let mut batch = Batch::default();
         let mut lost = Vec::new();
-        for (name, mark) in read_marks(&self.store) {
+        for (name, mark) in read_marks(&self.0.store) {
             let Some(mark) = mark else {
                 batch = batch.delete(UNSETTLED, &name);
                 continue;
             };
             let chain = &mark.place.chain;
             if name != self.key(chain) {
-                self.lock_unsettled().left.push(mark);
+                self.lock().left.push(mark);
             } else if mark.boot != boot {
                 lost.push(mark);
-            } else if self.layers().has(chain) {
-                self.lock_unsettled().insert(chain.clone(), Some(mark));
+            } else if self.0.layers().has(chain) {
+                self.lock().insert(chain.clone(), Some(mark));
             } else {
                 batch = batch.delete(UNSETTLED, &name);
             }
@@ -303,7 +295,7 @@ impl Images {
         let mut needed = Vec::new();
         for mark in lost.into_iter().rev() {
             let chain = &mark.place.chain;
-            if !self.is_recorded(chain) && self.snapshots.remove(chain).is_ok() {
+            if !self.is_recorded(chain) && self.0.snapshots.remove(chain).is_ok() {
                 batch = batch.delete(UNSETTLED, &self.key(chain));
             } else {
                 needed.push(mark);
@@ -315,25 +307,48 @@ impl Images {
                 layer = %chain,
                 "the machine stopped before the unpacked layer was sure to be on the disk; it is unpacked again"
             );
-            let unpacked = self.layers().unpack_tree(&mark.blob, &mark.place, &mut |_, _| {});
-            let named = unpacked.and_then(|(stage, bytes)| Ok(self.snapshots.commit(stage, chain, bytes)?));
+            let unpacked = self.0.layers().unpack_tree(&mark.blob, &mark.place, &mut |_, _| {});
+            let named =
+                unpacked.and_then(|(stage, bytes)| Ok(self.0.snapshots.commit(stage, chain, bytes)?));
             match named {
                 Ok(()) => {
                     let mark = Mark { boot: boot.to_owned(), ..mark };
                     batch = self.put_mark(batch, &mark)?;
-                    self.lock_unsettled().insert(mark.place.chain.clone(), Some(mark));
+                    self.lock().insert(mark.place.chain.clone(), Some(mark));
                 }
                 Err(error) => {
                     tracing::error!(layer = %chain, %error, "the layer cannot be unpacked again; see `system check`");
-                    self.lock_unsettled().left.push(mark);
+                    self.lock().left.push(mark);
                 }
             }
         }
-        Ok(self.store.commit(batch)?)
+        Ok(self.0.store.commit(batch)?)
     }
 
     #[cfg(test)]
-    pub(crate) fn unsettled_number(&self, chain: &Digest) -> Option<u64> {
-        self.lock_unsettled().layers.get(chain).map(|entry| entry.number)
+    pub(crate) fn unsettled_number(self, chain: &Digest) -> Option<u64> {
+        self.lock().layers.get(chain).map(|entry| entry.number)
     }
+}
+
+/// Settles in the background for as long as the process lives: some time after something came in, and rather not
+/// while more comes.
+pub fn keep_settled(images: &Arc<Images>) -> std::io::Result<()> {
+    let images = Arc::clone(images);
+    let work = move || {
+        loop {
+            images.settling().wait_for_marks();
+            for _ in 0..LOOKS_MAX {
+                std::thread::sleep(LOOK);
+                if !images.is_anything_pinned() {
+                    break;
+                }
+            }
+            if let Err(error) = images.settling().settle() {
+                tracing::warn!(%error, "unpacked layers could not be brought to the disk");
+                std::thread::sleep(AFTER_FAILURE);
+            }
+        }
+    };
+    std::thread::Builder::new().name("settle".into()).spawn(work).map(drop)
 }

@@ -388,7 +388,7 @@ fn removal_follows_dockers_rules() {
     );
     // So does what they are made of, while they are not sure to be on the disk.
     assert_eq!(fixture.blobs(), 2);
-    images.settle().unwrap();
+    images.settling().settle().unwrap();
     assert_eq!(fixture.blobs(), 0);
     assert!(
         matches!(images.snapshots.mounts("c1"), Ok(snapshots::Mounts::Overlay { lowers, .. }) if lowers.len() == 2)

@@ -2,15 +2,12 @@
 
 use std::collections::HashSet;
 use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::Duration;
 
 use oci::Digest;
 
 use crate::Error;
 use crate::board::Board;
-
-/// How often who waits looks whether it is still wanted.
-const LOOK: Duration = Duration::from_millis(200);
+use crate::wait::LOOK;
 
 #[derive(Debug, Default)]
 pub struct Busy {

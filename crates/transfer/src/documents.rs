@@ -1,7 +1,6 @@
 //! The documents of a pull: what is small and comes beside the layers.
 
 use std::io::Write;
-use std::time::Duration;
 
 use images::Pins;
 use oci::{Descriptor, Digest, Index, Manifest};
@@ -9,12 +8,11 @@ use registry::Fetched;
 
 use crate::Error;
 use crate::pull::{NewImage, Work};
+use crate::wait::while_wanted;
 
 /// Statements that come along with an image, and the bytes of all of them.
 const STATEMENTS_MAX: usize = 8;
 const STATEMENT_BYTES_MAX: u64 = 64 << 20;
-/// How often who waits looks whether it is still wanted.
-const LOOK: Duration = Duration::from_millis(200);
 
 impl Work {
     /// Puts the image's documents into the content store, and fetches what its index says about it.
@@ -84,16 +82,7 @@ impl Work {
 
     /// Waits for the registry, but not for longer than the pull is wanted.
     fn while_wanted<T>(&self, wait: impl Future<Output = Result<T, registry::Error>>) -> Result<T, Error> {
-        self.runtime.block_on(async {
-            let mut wait = std::pin::pin!(wait);
-            loop {
-                if self.board.is_cancelled() {
-                    return Err(Error::Cancelled);
-                }
-                if let Ok(done) = tokio::time::timeout(LOOK, &mut wait).await {
-                    return Ok(done?);
-                }
-            }
-        })
+        let waited = while_wanted(&self.runtime, || !self.board.is_cancelled(), wait);
+        Ok(waited.ok_or(Error::Cancelled)??)
     }
 }

@@ -15,14 +15,13 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::board::Board;
+use crate::wait::{LOOK, while_wanted};
 
 /// Bytes that one request asks for, of a blob that is large enough to be worth several.
 const SEGMENT_BYTES: u64 = 16 << 20;
 const LARGE_BYTES: u64 = 2 * SEGMENT_BYTES;
 /// Connections for one blob.
 const CONNECTIONS_MAX: usize = 3;
-/// How often who waits looks whether it is still wanted.
-const LOOK: Duration = Duration::from_millis(200);
 
 /// Parts that are there: sorted, apart from each other.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -407,17 +406,9 @@ impl Download {
         fetching: &Fetching,
         wait: impl Future<Output = Result<T, registry::Error>>,
     ) -> Result<T, Broken> {
-        fetching.runtime.block_on(async {
-            let mut wait = std::pin::pin!(wait);
-            loop {
-                if self.is_unwanted(fetching) {
-                    return Err(Broken::Cancelled);
-                }
-                if let Ok(done) = tokio::time::timeout(LOOK, &mut wait).await {
-                    return Ok(done?);
-                }
-            }
-        })
+        let is_wanted = || !self.is_unwanted(fetching);
+        let waited = while_wanted(&fetching.runtime, is_wanted, wait);
+        Ok(waited.ok_or(Broken::Cancelled)??)
     }
 
     fn store(&self, fetching: &Fetching, bytes: &[u8], at: u64) -> Result<(), Broken> {

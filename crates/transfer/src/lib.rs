@@ -30,6 +30,7 @@ mod manifest;
 mod pull;
 mod push;
 mod upload;
+mod wait;
 
 use std::sync::{Arc, PoisonError, RwLock};
 

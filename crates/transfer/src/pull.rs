@@ -17,13 +17,13 @@ use crate::board::Board;
 use crate::download::{Download, Fetching};
 use crate::error::of_pull;
 use crate::follow::Follow;
+use crate::wait::LOOK;
 use crate::{Error, Setup, Transfers, blocking, manifest};
 
 /// Layers that are worked on at once, at least.
 const WORKERS_MIN: usize = 2;
 /// And at most: each takes some memory.
 const WORKERS_MAX: usize = 4;
-const LOOK: Duration = Duration::from_millis(200);
 /// Indexes within indexes.
 const INDEXES_MAX: usize = 4;
 

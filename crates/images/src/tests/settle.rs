@@ -61,7 +61,7 @@ fn what_is_settled_is_believed() {
     for driver in DRIVERS {
         let directory = tempfile::tempdir().unwrap();
         let images = loaded(directory.path(), driver);
-        images.settle().unwrap();
+        images.settling().settle().unwrap();
         assert_eq!(marks(&images), [""; 0]);
         let layer = images.snapshots.layer(&chains(&images)[0]).unwrap();
         std::fs::write(layer.directory.join("sign"), "").unwrap();
@@ -87,7 +87,7 @@ fn a_daemon_that_dies_finds_its_layers() {
         let images = open_as(directory.path(), driver, "first");
         assert!(layer.directory.join("sign").exists(), "the kernel still has it");
         assert_eq!(marks(&images).len(), 2);
-        images.settle().unwrap();
+        images.settling().settle().unwrap();
         assert_eq!(marks(&images), [""; 0]);
     }
 }
@@ -116,7 +116,7 @@ fn lost_layers_are_unpacked_again() {
             assert_eq!(marks(&images).len(), 2);
             drop(images);
             let images = open_as(directory.path(), driver, "second");
-            images.settle().unwrap();
+            images.settling().settle().unwrap();
             assert_eq!(marks(&images), [""; 0]);
             drop(images);
             is_whole(&open_as(directory.path(), driver, "third"));
@@ -150,7 +150,7 @@ fn a_layer_whose_archive_is_bad_is_left_to_the_checkup() {
         let archive = two_layers().docker_archive(&["one:1"]);
         images.archives().load(&archive[..], &options(), &mut |_| {}).unwrap();
         assert_eq!(read(&images, "c", "high").as_deref(), Some("2"));
-        images.settle().unwrap();
+        images.settling().settle().unwrap();
         drop(images);
         let images = open_as(directory.path(), driver, "third");
         assert_eq!(marks(&images), [""; 0]);
@@ -196,7 +196,7 @@ fn a_container_keeps_what_its_layers_are_made_of_until_they_are_settled() {
         drop(images);
         let images = open_as(directory.path(), driver, "second");
         assert_eq!(read(&images, "c", "low").as_deref(), Some("1"));
-        images.settle().unwrap();
+        images.settling().settle().unwrap();
         assert!(images.content.walk().unwrap().is_empty());
         drop(images.release("c").unwrap());
         assert!(images.snapshots.layers().is_empty());
@@ -212,13 +212,13 @@ fn marks_of_another_driver_wait_for_it() {
     assert!(images.snapshots.layers().is_empty());
     images.layers().unpack_missing(&image).unwrap();
     assert_eq!(marks(&images).len(), 4, "a recorded image's layers are marked before they are there");
-    images.settle().unwrap();
+    images.settling().settle().unwrap();
     let left = marks(&images);
     assert!(left.len() == 2 && left.iter().all(|mark| mark.starts_with("overlay2 ")), "{left:?}");
     drop(images);
     let images = open_as(directory.path(), "overlay2", "second");
     is_whole(&images);
-    images.settle().unwrap();
+    images.settling().settle().unwrap();
     assert_eq!(marks(&images), [""; 0]);
 }
 
@@ -227,13 +227,13 @@ fn what_is_unpacked_during_a_sync_needs_another() {
     let directory = tempfile::tempdir().unwrap();
     let images = loaded(directory.path(), "overlay2");
     let image = images.resolve("one:1").unwrap();
-    let number = |images: &Images| images.unsettled_number(&image.chains[1]);
+    let number = |images: &Images| images.settling().unsettled_number(&image.chains[1]);
     let before = number(&images);
     drop(images.snapshots.remove(&image.chains[1]).unwrap());
     images.layers().unpack_missing(&image).unwrap();
     assert!(number(&images) > before);
     assert_eq!(marks(&images).len(), 2);
-    images.settle().unwrap();
+    images.settling().settle().unwrap();
     assert_eq!(number(&images), None);
     is_whole(&images);
 }

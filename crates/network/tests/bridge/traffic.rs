@@ -191,14 +191,19 @@ fn udp_is_published_and_a_new_container_gets_the_old_ones_flows() {
     });
 }
 
+/// Where the kernel can.
+fn show_bridged_traffic_to_rules(shown: bool) {
+    let setting = u8::from(shown);
+    sh(&format!(
+        "! test -e /proc/sys/net/bridge || echo {setting} > /proc/sys/net/bridge/bridge-nf-call-iptables"
+    ));
+}
+
 #[test]
 fn without_icc_only_published_ports_connect_containers() {
     for has_bridge_filter in [true, false] {
         on_a_host(move || {
-            let setting = u8::from(has_bridge_filter);
-            sh(&format!(
-                "! test -e /proc/sys/net/bridge || echo {setting} > /proc/sys/net/bridge/bridge-nf-call-iptables"
-            ));
+            show_bridged_traffic_to_rules(has_bridge_filter);
             let networks = host_with(&BridgeSpec { icc: false, ..spec() });
             let web = Container::start(&networks, 1, &[tcp(8080, 80)]);
             let other = Container::start(&networks, 2, &[]);
@@ -214,10 +219,7 @@ fn without_icc_only_published_ports_connect_containers() {
 fn without_icc_a_pass_lets_one_container_call_another_at_one_port() {
     for has_bridge_filter in [true, false] {
         on_a_host(move || {
-            let setting = u8::from(has_bridge_filter);
-            sh(&format!(
-                "! test -e /proc/sys/net/bridge || echo {setting} > /proc/sys/net/bridge/bridge-nf-call-iptables"
-            ));
+            show_bridged_traffic_to_rules(has_bridge_filter);
             let networks = host_with(&BridgeSpec { icc: false, ..spec() });
             let db = Container::start(&networks, 1, &[]);
             let web = Container::start(&networks, 2, &[]);
