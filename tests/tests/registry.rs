@@ -103,6 +103,43 @@ fn pulled_inspected_run_and_pulled_again() {
     assert!(is_peer() || stored(&bed).0 == 0, "{:?}", stored(&bed));
 }
 
+/// Who makes layers file by file often leaves the directories to those below; these come later on the way.
+#[test]
+fn directories_that_a_layer_does_not_carry_stay_as_they_are_below() {
+    let tar = image::busybox().layers.remove(0);
+    let below = [
+        Entry::folder("srv", 0o750).owned(7, 8),
+        Entry::folder("srv/deep", 0o1777).owned(9, 10),
+        Entry::folder("opt", 0o700),
+    ];
+    let above = [
+        Entry::file("srv/deep/new/file", 0o644, "x"),
+        Entry::file("srv/file", 0o644, "x"),
+        Entry::file("opt/file", 0o644, "x"),
+        Entry::folder("opt", 0o711),
+    ];
+    for driver in ["overlay2", "vfs"] {
+        let flags = vec!["--storage-driver".into(), driver.into()];
+        let bed = Bed::with(BedOptions { flags, ..BedOptions::default() });
+        let registry = Registry::start(bed.host());
+        let layers = [(gzip(&tar), digest(&tar)), layer(&below), layer(&above)];
+        registry.push("lib/sparse", "1", &layers, json!({ "Env": ["PATH=/bin"] }));
+        let name = format!("{}/lib/sparse:1", registry.address());
+        let look = |name: &str| {
+            let paths = ["/srv", "/srv/deep", "/srv/deep/new", "/opt"];
+            let ran = bed.run(&[&["run", "--rm", name, "stat", "-c", "%a %u %g"], &paths[..]].concat());
+            assert_eq!(ran.ok(), "750 7 8\n1777 9 10\n755 0 0\n711 0 0", "{driver}");
+        };
+        bed.run(&["pull", "-q", &name]).ok();
+        look(&name);
+        bed.run(&["rmi", &name]).ok();
+        let mut image = image::Image::new("sparse:1", &[]);
+        image.layers = vec![tar.clone(), image::layer(&below), image::layer(&above)];
+        bed.load(&image.with("Env", json!(["PATH=/bin"])));
+        look("sparse:1");
+    }
+}
+
 /// Everything that a registry can do wrong with the answer to one question.
 #[test]
 fn what_a_bad_registry_says_is_refused_and_leaves_nothing() {

@@ -15,6 +15,7 @@ mod entry;
 mod gzip;
 pub mod handover;
 mod header;
+mod implied;
 mod pack;
 mod reader;
 mod unpack;
@@ -27,10 +28,11 @@ pub use compress::{Compression, Decoder};
 pub use copy::{CopyOptions, copy};
 pub use entry::{Entry, Kind, Time, Xattrs};
 pub use gzip::gzip;
+pub use implied::Implied;
 pub use pack::{Changed, PackOptions, Packer, pack, pack_changes};
 pub use reader::Reader;
 pub use sys::{Place, Root};
-pub use unpack::{Limits, Ownership, UnpackOptions, Unpacked, Whiteouts, clean, unpack};
+pub use unpack::{Limits, Ownership, UnpackOptions, Unpacked, Whiteouts, clean, unpack, unpack_buffered};
 pub use writer::Writer;
 
 /// Refused archives and failed operations; each names the entry.
@@ -48,8 +50,6 @@ pub enum Error {
     Unsupported { path: String, what: String },
     #[error("the archive has more than {max} {what}")]
     Limit { what: &'static str, max: u64 },
-    #[error("the archive leaves out a directory, and the layers below are not there yet")]
-    LowersNeeded,
     #[error("{0} compression is not supported yet")]
     Compression(&'static str),
     #[error("cannot read the archive: {0}")]
@@ -75,7 +75,7 @@ impl Error {
             Error::Read(error) => {
                 matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput)
             }
-            Error::Write(_) | Error::Io { .. } | Error::LowersNeeded => false,
+            Error::Write(_) | Error::Io { .. } => false,
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Everything that is not the content of a member is bounded: an extended header or long name has at most
 //! [`META_BYTES_MAX`] bytes, a sparse map at most [`SPARSE_PIECES_MAX`] pieces. What has two readings is refused.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 
 use crate::entry::{Entry, Kind, Time, Xattrs};
 use crate::header::{self, BLOCK, Block, Raw};
@@ -374,6 +374,37 @@ impl<R: Read> Reader<R> {
             count -= step as u64;
         }
         Ok(())
+    }
+}
+
+impl<R: BufRead> Reader<R> {
+    /// Content of the current member as it lies in the stream's buffer: at least one byte, and at most so many. They
+    /// stay there until they are consumed. A member that has no more is cut off.
+    pub(crate) fn piece(&mut self, bytes_max: u64) -> Result<&[u8], Error> {
+        let bytes_max = usize::try_from(bytes_max.min(self.left)).unwrap_or(usize::MAX);
+        if self.at > self.at_max {
+            return Err(Error::Limit { what: "bytes", max: self.at_max });
+        }
+        let piece = loop {
+            match self.inner.fill_buf() {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(read_error(error)),
+                // Asked again since a borrow that is returned lasts; nothing is read for it.
+                Ok(_) => break self.inner.fill_buf().map_err(read_error)?,
+            }
+        };
+        let count = piece.len().min(bytes_max);
+        if count == 0 {
+            return Err(Error::Truncated);
+        }
+        Ok(&piece[..count])
+    }
+
+    /// Takes bytes that [`Reader::piece`] has shown.
+    pub(crate) fn consume(&mut self, count: usize) {
+        self.inner.consume(count);
+        self.at += count as u64;
+        self.left -= count as u64;
     }
 }
 

@@ -86,7 +86,7 @@ fn every_kind_comes_in_and_goes_out_the_same() {
     let bytes = archive(&members);
     let place = Place::new();
     let unpacked = place.unpack(&bytes, &layer()).unwrap();
-    assert_eq!(unpacked, Unpacked { bytes: 9, entries: 8 });
+    assert_eq!((unpacked.bytes, unpacked.entries), (9, 8));
     let stat = fs::metadata(place.path("dir/a")).unwrap();
     assert_eq!((stat.uid(), stat.gid(), stat.mode() & 0o7777, stat.nlink()), (1000, 3_000_000, 0o4755, 2));
     assert_eq!(stat.mtime(), 1_700_000_000);
@@ -321,22 +321,56 @@ fn whiteouts_remove() {
 
 #[test]
 fn missing_directories_look_like_those_below() {
-    let lower = Place::new();
-    fs::create_dir_all(lower.path("tmp/in")).unwrap();
-    fs::set_permissions(lower.path("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
-    std::os::unix::fs::chown(lower.path("tmp/in"), Some(5), Some(6)).unwrap();
+    let (lower, lowest) = (Place::new(), Place::new());
+    fs::create_dir_all(lowest.path("tmp/in")).unwrap();
+    std::os::unix::fs::chown(lowest.path("tmp/in"), Some(5), Some(6)).unwrap();
+    fs::set_permissions(lowest.path("tmp"), fs::Permissions::from_mode(0o700)).unwrap();
+    fs::create_dir_all(lowest.path("hidden/in")).unwrap();
+    fs::set_permissions(lowest.path("hidden"), fs::Permissions::from_mode(0o700)).unwrap();
+    fs::create_dir_all(lowest.path("file/in")).unwrap();
+    fs::set_permissions(lowest.path("file/in"), fs::Permissions::from_mode(0o700)).unwrap();
+    fs::write(lower.path("hidden"), "").unwrap();
+    fs::write(lower.path("file"), "").unwrap();
+    for directory in ["tmp", "carried"] {
+        fs::create_dir(lower.path(directory)).unwrap();
+        fs::set_permissions(lower.path(directory), fs::Permissions::from_mode(0o1777)).unwrap();
+        let old = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1000);
+        fs::File::open(lower.path(directory)).unwrap().set_modified(old).unwrap();
+    }
     let place = Place::new();
-    let lowers = [lower.root()];
-    let unknown = UnpackOptions { lowers_unknown: true, ..layer() };
-    let whole = archive(&[(file("top"), b"x")]);
-    Place::new().unpack(&whole, &unknown).unwrap();
-    let refused = Place::new().unpack(&archive(&[(file("tmp/file"), b"x")]), &unknown);
-    assert!(matches!(refused, Err(Error::LowersNeeded)));
-    let options = UnpackOptions { lowers: &lowers, ..layer() };
-    place.unpack(&archive(&[(file("tmp/in/new/file"), b"x")]), &options).unwrap();
-    assert_eq!(fs::metadata(place.path("tmp")).unwrap().mode() & 0o7777, 0o1777);
-    assert_eq!(fs::metadata(place.path("tmp/in")).unwrap().uid(), 5);
-    assert_eq!(fs::metadata(place.path("tmp/in/new")).unwrap().mode() & 0o7777, 0o755);
+    let late = Entry { mode: 0o750, kind: Kind::Directory, ..file("carried") };
+    let archive = archive(&[
+        (file("top"), b"x"),
+        (file("tmp/in/new/file"), b"x"),
+        (file("hidden/file"), b"x"),
+        (file("file/in/file"), b"x"),
+        (file("carried/file"), b"x"),
+        (late, b""),
+        (file("gone/file"), b"x"),
+        (file("gone"), b"x"),
+    ]);
+    let implied = place.unpack(&archive, &layer()).unwrap().implied;
+    implied.look_like(&place.root(), &[lower.root(), lowest.root()]).unwrap();
+    let found = |name: &str| fs::metadata(place.path(name)).unwrap();
+    assert_eq!(found("tmp").mode() & 0o7777, 0o1777);
+    assert_eq!(found("tmp").mtime(), 1000);
+    assert_eq!((found("tmp/in").uid(), found("tmp/in").gid()), (5, 6));
+    assert_eq!(found("tmp/in/new").mode() & 0o7777, 0o755);
+    for name in ["hidden", "file/in"] {
+        assert_eq!(found(name).mode() & 0o7777, 0o755, "what another layer hides is not looked at: {name}");
+    }
+    assert_eq!(found("carried").mode() & 0o7777, 0o750, "the archive's own directory stays as it says");
+    assert!(found("gone").is_file());
+}
+
+#[test]
+fn names_of_missing_directories_are_bounded() {
+    let deep = |number: usize| file(&format!("{number}/{}f", "d/".repeat(1800)));
+    let entries: Vec<(Entry, &[u8])> = (0..10).map(|number| (deep(number), &b""[..])).collect();
+    let error = Place::new().unpack(&archive(&entries), &layer()).unwrap_err();
+    assert!(matches!(error, Error::Limit { .. }) && error.is_invalid_archive(), "{error}");
+    // What is no layer has nothing below, and nothing to remember.
+    Place::new().unpack(&archive(&entries[..2]), &UnpackOptions::default()).unwrap();
 }
 
 #[test]

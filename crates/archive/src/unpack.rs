@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -19,7 +19,8 @@ use sys::Root;
 
 use crate::entry::{Entry, Kind, Time};
 use crate::handover::Inlet;
-use crate::reader::{Reader, read_error};
+use crate::implied::Implied;
+use crate::reader::Reader;
 use crate::whiteout::{WHITEOUT, is_whiteout, set_opaque};
 use crate::{Error, shown};
 
@@ -72,10 +73,6 @@ pub struct UnpackOptions<'a> {
     pub limits: Limits,
     /// Directory inside the root to unpack into; the root itself if empty.
     pub destination: &'a [u8],
-    /// Layers below, topmost first: a directory on a member's path that the archive does not carry is made like theirs.
-    pub lowers: &'a [Root],
-    /// The layers below are not known yet: an archive that needs them is refused with [`Error::LowersNeeded`].
-    pub lowers_unknown: bool,
     /// Refuse to put a file where a directory is, and a directory where a file is.
     pub keep_kinds: bool,
     /// Leave the destination itself as it is, whatever the archive says of it.
@@ -88,18 +85,32 @@ pub struct UnpackOptions<'a> {
 }
 
 /// What came in.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Unpacked {
     /// Bytes of file content.
     pub bytes: u64,
     pub entries: u64,
+    /// What of a layer ([`Whiteouts::Overlay`]) is still to be made to look like the layers below.
+    pub implied: Implied,
 }
 
 /// Longest path of a member, in bytes: what the kernel takes.
 const PATH_BYTES_MAX: usize = 4095;
 
+/// Bytes that are read at once.
+const BUFFER_BYTES: usize = 256 << 10;
+
 /// Unpacks a plain (not compressed) archive and reads the stream to its end.
 pub fn unpack(stream: impl Read, root: &Root, options: &UnpackOptions<'_>) -> Result<Unpacked, Error> {
+    unpack_buffered(BufReader::with_capacity(BUFFER_BYTES, stream), root, options)
+}
+
+/// The same for a stream with a buffer of its own, out of which files are written.
+pub fn unpack_buffered(
+    stream: impl BufRead,
+    root: &Root,
+    options: &UnpackOptions<'_>,
+) -> Result<Unpacked, Error> {
     let mut reader = Reader::with_limit(stream, options.limits.bytes);
     if options.inlet.is_some() {
         reader = reader.with_apart();
@@ -113,7 +124,6 @@ pub fn unpack(stream: impl Read, root: &Root, options: &UnpackOptions<'_>) -> Re
         directories: Vec::new(),
         seen: HashSet::new(),
         total: Unpacked::default(),
-        buffer: vec![0; 256 << 10],
     };
     while let Some(mut entry) = reader.next_entry()? {
         if let Some((old, new)) = options.rename {
@@ -150,7 +160,6 @@ pub(crate) struct Unpacker<'a> {
     /// Paths this archive brought, kept only where whiteouts remove.
     pub(crate) seen: HashSet<Vec<u8>>,
     total: Unpacked,
-    buffer: Vec<u8>,
 }
 
 /// The components of a path of an archive without `.` and empty ones, `..` taken back lexically.
@@ -183,7 +192,7 @@ pub fn timestamps(time: Time) -> Timestamps {
 }
 
 impl Unpacker<'_> {
-    fn member<R: Read>(&mut self, entry: &Entry, reader: &mut Reader<R>) -> Result<(), Error> {
+    fn member<R: BufRead>(&mut self, entry: &Entry, reader: &mut Reader<R>) -> Result<(), Error> {
         let refused = |what| Error::Entry { path: shown(&entry.path), what };
         let parts = clean(&entry.path)?;
         let Some((&name, parents)) = parts.split_last() else {
@@ -287,43 +296,26 @@ impl Unpacker<'_> {
         self.options.whiteouts == Whiteouts::Remove && !self.seen.contains(path)
     }
 
+    /// Makes a directory that the archive does not carry, at least until now.
     fn make_parent(&mut self, parent: BorrowedFd<'_>, name: &CString, path: &[u8]) -> Result<OwnedFd, Error> {
         match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
-            Ok(()) => self.like_lower(parent, name, path),
+            Ok(()) => {}
             Err(Errno::EXIST) => {
                 let what = "a link that leads nowhere is in the way";
-                Err(Error::Entry { path: shown(path), what })
+                return Err(Error::Entry { path: shown(path), what });
             }
-            Err(errno) => Err(failed("create", path)(errno)),
+            Err(errno) => return Err(failed("create", path)(errno)),
         }
-    }
-
-    /// Gives a directory that the archive does not carry the look it has in the layers below.
-    fn like_lower(&mut self, parent: BorrowedFd<'_>, name: &CString, path: &[u8]) -> Result<OwnedFd, Error> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let made = rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(failed("open", path))?;
-        if self.options.lowers_unknown {
-            return Err(Error::LowersNeeded);
-        }
-        for lower in self.options.lowers {
-            let Ok(found) = open_in(lower, path, OFlags::PATH | OFlags::NOFOLLOW) else { continue };
-            let Ok(stat) = rustix::fs::fstat(&found) else { continue };
-            if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-                break;
-            }
-            let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
-            rustix::fs::fchown(&made, Some(uid), Some(gid)).map_err(failed("own", path))?;
-            rustix::fs::fchmod(&made, Mode::from_raw_mode(stat.st_mode & 0o7777))
-                .map_err(failed("set mode of", path))?;
-            let time = Time { seconds: stat.st_mtime, nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or(0) };
-            self.directories.push((path.to_vec(), time));
-            return Ok(made);
-        }
         // The umask narrowed what was asked for.
         rustix::fs::fchmod(&made, Mode::from_raw_mode(0o755)).map_err(failed("set mode of", path))?;
         if let Ownership::Shift { uid, gid } = self.options.ownership {
             rustix::fs::fchown(&made, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
                 .map_err(failed("own", path))?;
+        }
+        if self.options.whiteouts == Whiteouts::Overlay {
+            self.total.implied.add(path)?;
         }
         Ok(made)
     }
@@ -388,7 +380,7 @@ impl Unpacker<'_> {
         }
     }
 
-    fn file<R: Read>(
+    fn file<R: BufRead>(
         &mut self,
         parent: BorrowedFd<'_>,
         name: &CString,
@@ -431,7 +423,7 @@ impl Unpacker<'_> {
     }
 
     /// Content, and for a new file what else the archive says of it.
-    fn fill<R: Read>(
+    fn fill<R: BufRead>(
         &mut self,
         mut file: File,
         entry: &Entry,
@@ -467,7 +459,7 @@ impl Unpacker<'_> {
         Ok(())
     }
 
-    fn content<R: Read>(
+    fn content<R: BufRead>(
         &mut self,
         file: &mut File,
         length: u64,
@@ -476,14 +468,10 @@ impl Unpacker<'_> {
     ) -> Result<(), Error> {
         let mut left = length;
         while left > 0 {
-            let step = left.min(self.buffer.len() as u64) as usize;
-            let count = match reader.read(&mut self.buffer[..step]) {
-                Ok(0) => return Err(Error::Truncated),
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(read_error(error)),
-            };
-            file.write_all(&self.buffer[..count]).map_err(failed("write", &entry.path))?;
+            let piece = reader.piece(left)?;
+            file.write_all(piece).map_err(failed("write", &entry.path))?;
+            let count = piece.len();
+            reader.consume(count);
             left -= count as u64;
         }
         self.total.bytes += length;
@@ -530,6 +518,7 @@ impl Unpacker<'_> {
         }
         self.descriptor_attributes(directory.as_fd(), entry)?;
         self.directories.push((path.to_vec(), entry.mtime));
+        self.total.implied.remove(path);
         Ok(())
     }
 

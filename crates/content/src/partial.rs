@@ -9,6 +9,7 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use oci::Digest;
@@ -30,6 +31,8 @@ pub struct Partial {
     digest: Digest,
     size: u64,
     file: File,
+    /// Nothing was written since the last sync.
+    synced: AtomicBool,
 }
 
 impl Store {
@@ -38,7 +41,7 @@ impl Store {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let file = rustix::fs::openat(&self.directory, name(digest), flags, Mode::from_raw_mode(0o644))
             .map_err(|errno| self.partial_error("open", digest, errno.into()))?;
-        let partial = Partial { store: Arc::clone(self), digest: digest.clone(), size, file: file.into() };
+        let partial = Partial { store: Arc::clone(self), digest: digest.clone(), size, file: file.into(), synced: AtomicBool::new(false) };
         let length = partial.file.metadata().map_err(|source| partial.error("stat", source))?.len();
         if length > size {
             partial.restart()?;
@@ -127,6 +130,7 @@ impl Partial {
         if offset.checked_add(bytes.len() as u64).is_none_or(|end| end > self.size) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "beyond the end of the blob"));
         }
+        self.synced.store(false, Ordering::Relaxed);
         self.file.write_all_at(bytes, offset)?;
         let steps = sys::completed_steps(offset..offset + bytes.len() as u64);
         if !steps.is_empty() {
@@ -142,7 +146,20 @@ impl Partial {
 
     /// Forgets what has come.
     pub fn restart(&self) -> Result<(), Error> {
+        self.synced.store(false, Ordering::Relaxed);
         self.file.set_len(0).map_err(|source| self.error("empty", source))
+    }
+
+    /// Brings what has come to the disk. Called while the blob is still looked at, it spares [`Partial::commit`] the
+    /// waiting.
+    pub fn sync(&self) -> Result<(), Error> {
+        match rustix::fs::fdatasync(&self.file) {
+            // Some file systems have nothing to sync.
+            Ok(()) | Err(Errno::INVAL) => {}
+            Err(errno) => return Err(self.error("sync", errno.into())),
+        }
+        self.synced.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Gives the blob its name. The caller has hashed all of it.
@@ -152,10 +169,8 @@ impl Partial {
             self.discard()?;
             return Ok(blob);
         }
-        match rustix::fs::fdatasync(&self.file) {
-            // Some file systems have nothing to sync.
-            Ok(()) | Err(Errno::INVAL) => {}
-            Err(errno) => return Err(self.error("sync", errno.into())),
+        if !self.synced.load(Ordering::Relaxed) {
+            self.sync()?;
         }
         let directory = &self.store.directory;
         rustix::fs::renameat(directory, name(&self.digest), directory, blob_name(&self.digest))

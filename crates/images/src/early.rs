@@ -9,7 +9,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use archive::{Compression, Decoder};
+use archive::Compression;
 use content::Ingested;
 use oci::{Algorithm, Digest};
 use snapshots::Form;
@@ -17,7 +17,7 @@ use snapshots::Form;
 use crate::{Ahead, Error, Images};
 
 /// Files that are unpacked at once. Each has a thread more, which decompresses.
-const WORKERS: usize = 2;
+const WORKERS: usize = 3;
 /// Where a plain archive's first header says that it is one, and how.
 const MAGIC: (usize, &[u8]) = (257, b"ustar");
 
@@ -128,7 +128,7 @@ impl<'a> Early<'a> {
 
     fn unpack(&self, file: &File) -> Result<(Digest, Ahead), Error> {
         let wanted = Wanted { inner: file, early: self };
-        self.images.layers().unpack_unplaced(Decoder::new(wanted)?, Algorithm::Sha256)
+        self.images.layers().unpack_unplaced(wanted, Algorithm::Sha256)
     }
 }
 

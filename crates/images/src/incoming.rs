@@ -4,16 +4,17 @@
 //! 2. The caller checks that the archive was what was asked for, and commits it to the content store.
 //! 3. [`Layers::settle`] gives the stage its place, once its parent has one.
 //!
-//! Images that leave out directories of the layers below (few do) cannot be unpacked ahead, nor can any where layers are
-//! whole trees; they go through [`Layers::unpack_stored`] once their parents are there.
+//! Where layers are whole trees they cannot be unpacked ahead; they go through [`Layers::unpack_stored`] once their
+//! parents are there.
 
 use std::io::Read;
 
-use archive::Decoder;
+use archive::{Decoder, Unpacked};
 use oci::{Algorithm, Digest};
 use serde::{Deserialize, Serialize};
 use snapshots::{Form, Stage};
 
+use crate::layers::dress;
 use crate::{Error, Layers, StoredImage};
 
 /// Where a layer belongs.
@@ -56,8 +57,7 @@ impl LayerPlace {
 #[derive(Debug)]
 pub struct Ahead {
     stage: Stage,
-    /// Of file content.
-    bytes: u64,
+    unpacked: Unpacked,
 }
 
 impl Layers<'_> {
@@ -66,23 +66,16 @@ impl Layers<'_> {
         self.0.snapshots.layer(chain).is_some()
     }
 
-    /// Unpacks an archive while it comes, compressed or not, and checks its diff ID. `None` if the archive needs to see
-    /// the layers below and they are not there yet; then it has not been read to its end.
+    /// Unpacks an archive while it comes, compressed or not, and checks its diff ID. `None` if it has to be unpacked onto
+    /// the layers below and they are not there yet; then nothing has been read.
     pub fn unpack_ahead(self, stream: impl Read + Send, place: &LayerPlace) -> Result<Option<Ahead>, Error> {
         let parent = place.parent.as_ref().filter(|parent| self.has(parent));
-        let ahead = parent.is_none() && place.parent.is_some();
-        if ahead && self.0.snapshots.form() == Form::Whole {
+        if parent.is_none() && place.parent.is_some() && self.0.snapshots.form() == Form::Whole {
             return Ok(None);
         }
-        let decoder = Decoder::new(stream)?;
-        let stage = self.0.snapshots.stage(parent)?;
-        let unpacked = self.unpack_into(&stage, decoder, place.diff_id.algorithm(), ahead, &mut || {});
-        let (found, bytes) = match unpacked {
-            Err(Error::Archive(archive::Error::LowersNeeded)) => return Ok(None),
-            other => other?,
-        };
+        let (found, ahead) = self.unpack_onto(parent, stream, place.diff_id.algorithm())?;
         place.check(found)?;
-        Ok(Some(Ahead { stage, bytes }))
+        Ok(Some(ahead))
     }
 
     /// Unpacks an archive of which nobody knows yet where it belongs, and gives its diff ID.
@@ -91,17 +84,29 @@ impl Layers<'_> {
         stream: impl Read + Send,
         algorithm: Algorithm,
     ) -> Result<(Digest, Ahead), Error> {
-        let stage = self.0.snapshots.stage(None)?;
-        let (diff_id, bytes) = self.unpack_into(&stage, stream, algorithm, true, &mut || {})?;
-        Ok((diff_id, Ahead { stage, bytes }))
+        self.unpack_onto(None, stream, algorithm)
+    }
+
+    fn unpack_onto(
+        self,
+        parent: Option<&Digest>,
+        stream: impl Read + Send,
+        algorithm: Algorithm,
+    ) -> Result<(Digest, Ahead), Error> {
+        let decoder = Decoder::new(stream)?;
+        let stage = self.0.snapshots.stage(parent)?;
+        let (unpacked, diff_id) = self.unpack_into(&stage, decoder, algorithm, &mut || {})?;
+        Ok((diff_id, Ahead { stage, unpacked }))
     }
 
     /// Gives a layer its place, unpacked from the archive `blob`. Its parent must have one.
     pub fn settle(self, ahead: Ahead, place: &LayerPlace, blob: &Digest) -> Result<(), Error> {
-        let Ahead { mut stage, bytes } = ahead;
+        let Ahead { mut stage, unpacked } = ahead;
         if let Some(parent) = &place.parent {
             stage = self.0.snapshots.reparent(stage, parent)?;
         }
+        dress(&stage, &unpacked.implied)?;
+        let bytes = unpacked.bytes;
         self.0.settling().name_layer(place, blob, || self.0.snapshots.commit(stage, &place.chain, bytes))
     }
 

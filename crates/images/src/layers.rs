@@ -4,7 +4,7 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use archive::{Compression, Decoder, Root, UnpackOptions, Whiteouts};
+use archive::{Compression, Decoder, Implied, Root, UnpackOptions, Unpacked, Whiteouts};
 use oci::{Algorithm, Digest, media_type};
 use snapshots::{Form, Stage};
 
@@ -94,24 +94,20 @@ impl Layers<'_> {
         on_piece: &mut dyn FnMut(),
     ) -> Result<(Stage, Digest, u64), Error> {
         let stage = self.0.snapshots.stage(parent)?;
-        let (digest, bytes) = self.unpack_into(&stage, stream, algorithm, false, on_piece)?;
-        Ok((stage, digest, bytes))
+        let (unpacked, digest) = self.unpack_into(&stage, stream, algorithm, on_piece)?;
+        dress(&stage, &unpacked.implied)?;
+        Ok((stage, digest, unpacked.bytes))
     }
 
-    /// Unpacks a plain archive into a stage. `ahead`: what the stage will lie on is not there yet.
+    /// Unpacks a plain archive into a stage, whose directories are still to be dressed.
     pub(crate) fn unpack_into(
         self,
         stage: &Stage,
         stream: impl Read + Send,
         algorithm: Algorithm,
-        ahead: bool,
         on_piece: &mut dyn FnMut(),
-    ) -> Result<(Digest, u64), Error> {
-        let open = |path: &Path| {
-            Root::open_path(path).map_err(|source| Error::Io { operation: "open a layer", source })
-        };
+    ) -> Result<(Unpacked, Digest), Error> {
         let root = open(&stage.directory())?;
-        let lowers = stage.lowers().iter().map(|lower| open(lower)).collect::<Result<Vec<Root>, Error>>()?;
         let bytes_max = self.unpack_bytes_max()?;
         let options = UnpackOptions {
             whiteouts: match stage.form() {
@@ -119,14 +115,11 @@ impl Layers<'_> {
                 Form::Whole => Whiteouts::Remove,
             },
             limits: archive::Limits { bytes: bytes_max, entries: self.0.limits.entries },
-            lowers: &lowers,
-            lowers_unknown: ahead,
             ..UnpackOptions::default()
         };
-        let (unpacked, digest) = pipeline::run(stream, algorithm, on_piece, |stream| {
-            archive::unpack(stream, &root, &options).map_err(|error| self.too_large(error.into(), bytes_max))
-        })?;
-        Ok((digest, unpacked.bytes))
+        pipeline::run(stream, algorithm, on_piece, |stream| {
+            archive::unpack_buffered(stream, &root, &options).map_err(|error| self.too_large(error.into(), bytes_max))
+        })
     }
 
     /// The set bound, or most of what the disk has left if that is less: a layer that fills the disk of every container
@@ -153,6 +146,16 @@ impl Layers<'_> {
             .map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
             .map_err(|errno| Error::Io { operation: "measure the free disk", source: errno.into() })
     }
+}
+
+fn open(path: &Path) -> Result<Root, Error> {
+    Root::open_path(path).map_err(|source| Error::Io { operation: "open a layer", source })
+}
+
+/// Makes the directories that an archive did not carry look as they do in the layers below its stage.
+pub(crate) fn dress(stage: &Stage, implied: &Implied) -> Result<(), Error> {
+    let lowers = stage.lowers().iter().map(|lower| open(lower)).collect::<Result<Vec<Root>, Error>>()?;
+    Ok(implied.look_like(&open(&stage.directory())?, &lowers)?)
 }
 
 /// Reads to the end of a stream that may have so many bytes.

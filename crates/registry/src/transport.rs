@@ -38,6 +38,9 @@ const PATIENCE_MAX: Duration = Duration::from_secs(60);
 /// Bytes of an error's body that are read.
 const ERROR_BYTES_MAX: u64 = 64 << 10;
 const PROXY_HEAD_MAX: usize = 16 << 10;
+/// Bytes that are read at once. Each piece of a body is memory of its own: larger blocks would be asked of the kernel,
+/// cleared and given back for each.
+const READ_BYTES: usize = 100 << 10;
 /// Connections to one address that are kept for the next request.
 const IDLE_MAX: usize = 8;
 
@@ -297,8 +300,8 @@ impl Transport {
         if url.scheme == Scheme::Https {
             stream = self.encrypt(stream, url, files).await?;
         }
-        let (sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+        let handshake = http1::Builder::new().max_buf_size(READ_BYTES).handshake(TokioIo::new(stream));
+        let (sender, connection) = handshake.await.map_err(|error| error.to_string())?;
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection to a registry ended");

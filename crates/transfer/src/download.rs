@@ -150,6 +150,11 @@ impl Download {
         state.failed.take()
     }
 
+    /// Brings what has come to the disk. Nobody may write any more.
+    pub fn sync(&self) -> Result<(), content::Error> {
+        self.partial.sync()
+    }
+
     pub fn into_partial(self) -> Partial {
         self.partial
     }

@@ -539,20 +539,23 @@ impl Workers<'_> {
             id: layer.id.clone(),
         };
         let told = Arc::new(AtomicBool::new(false));
-        let outcome = std::thread::scope(|scope| {
-            scope.spawn(|| {
+        let (synced, outcome) = std::thread::scope(|scope| {
+            let downloading = scope.spawn(|| {
                 download.run(&fetching);
-                if download.is_whole() {
-                    board.step(&layer.id, "Verifying Checksum");
-                    board.step(&layer.id, "Download complete");
-                    told.store(true, Ordering::Release);
+                if !download.is_whole() {
+                    return Ok(());
                 }
+                board.step(&layer.id, "Verifying Checksum");
+                board.step(&layer.id, "Download complete");
+                told.store(true, Ordering::Release);
+                // It is unpacked meanwhile.
+                download.sync()
             });
             let outcome = self.unpack(layer, &download, &told);
             if outcome.is_err() {
                 download.cancel();
             }
-            outcome
+            (downloading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), outcome)
         });
         // Nobody may write to the file any more: it is about to be believed, or somebody else's.
         let partial = wait_for_last(download).into_partial();
@@ -575,7 +578,7 @@ impl Workers<'_> {
         }
         match ahead {
             Ok(ahead) => {
-                partial.commit().map_err(fresh)?;
+                synced.and_then(|()| partial.commit()).map_err(fresh)?;
                 Ok(ahead)
             }
             // The bytes are what was asked for, and no good.
