@@ -41,7 +41,13 @@ impl Store {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let file = rustix::fs::openat(&self.directory, name(digest), flags, Mode::from_raw_mode(0o644))
             .map_err(|errno| self.partial_error("open", digest, errno.into()))?;
-        let partial = Partial { store: Arc::clone(self), digest: digest.clone(), size, file: file.into(), synced: AtomicBool::new(false) };
+        let partial = Partial {
+            store: Arc::clone(self),
+            digest: digest.clone(),
+            size,
+            file: file.into(),
+            synced: AtomicBool::new(false),
+        };
         let length = partial.file.metadata().map_err(|source| partial.error("stat", source))?.len();
         if length > size {
             partial.restart()?;

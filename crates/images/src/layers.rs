@@ -118,7 +118,8 @@ impl Layers<'_> {
             ..UnpackOptions::default()
         };
         pipeline::run(stream, algorithm, on_piece, |stream| {
-            archive::unpack_buffered(stream, &root, &options).map_err(|error| self.too_large(error.into(), bytes_max))
+            archive::unpack_buffered(stream, &root, &options)
+                .map_err(|error| self.too_large(error.into(), bytes_max))
         })
     }
 

@@ -228,6 +228,15 @@ impl<'a> Settling<'a> {
         Ok(blobs)
     }
 
+    /// Has most of it written before [`Settling::settle`], whose sync makes all wait that want to bring something to the
+    /// disk meanwhile: containers that start. Blocks.
+    fn write_back(self) {
+        let chains: Vec<Digest> = self.lock().layers.keys().cloned().collect();
+        for layer in chains.iter().filter_map(|chain| self.0.snapshots.layer(chain)) {
+            sys::write_tree_back(&layer.directory);
+        }
+    }
+
     /// Brings all layers that are there now to the disk; blocks until they are. One at a time.
     pub fn settle(self) -> Result<(), Error> {
         let _one = self.lock_disk();
@@ -344,6 +353,7 @@ pub fn keep_settled(images: &Arc<Images>) -> std::io::Result<()> {
                     break;
                 }
             }
+            images.settling().write_back();
             if let Err(error) = images.settling().settle() {
                 tracing::warn!(%error, "unpacked layers could not be brought to the disk");
                 std::thread::sleep(AFTER_FAILURE);

@@ -27,7 +27,7 @@ pub use content::copy_content;
 pub use copy::{Copied, copy_tree, is_empty_directory};
 pub use root::{Graft, Place, Root};
 pub use tree::{TreeUsage, remove_tree, tree_usage};
-pub use writeback::{begin_writeback, completed_steps};
+pub use writeback::{begin_writeback, completed_steps, write_tree_back};
 
 use std::io;
 
