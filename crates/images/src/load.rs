@@ -236,7 +236,7 @@ impl Archives<'_> {
             })?;
             prepared.push(image);
         }
-        Ok(Arrival { images: prepared, index, references: plan.references })
+        Ok(Arrival { images: prepared, index, references: plan.references, of_registry: false })
     }
 }
 
