@@ -19,13 +19,14 @@ STATIC_OUT   := $(TARGET)/static/$(HOST)/shim
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 RUNNER   = $(if $(AS_ROOT),CARGO_TARGET_$(shell echo $(HOST) | tr a-z- A-Z_)_RUNNER="$(AS_ROOT) env PATH=$$PATH")
 
-.PHONY: help build hello test lint bench install clean toolchain
+.PHONY: help build hello test lint bench fuzz install clean toolchain
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 	@echo 'make build    programs into $(DIST)/'
 	@echo 'make lint     formatting and clippy'
 	@echo 'make bench    measure, against the kernel and other engines, into docs/benchmarks.md'
+	@echo 'make fuzz     each fuzz target for FUZZ_SECONDS (60), guided by coverage; FUZZ names some'
 	@echo 'make install  to $$(DESTDIR)$$(PREFIX), with unit file and completions'
 	@echo 'make clean'
 
@@ -68,6 +69,26 @@ bench: build
 	$(CARGO) build --locked --release -p bench
 	export PATH="$$PATH:$(abspath $(TARGET))/client" && CORTEN_DIST='$(abspath $(DIST))' CORTEN_PEERS='$(abspath $(TARGET))/peers' $(AS_ROOT) $(TARGET)/release/bench \
 		--floor '$(TARGET)/bench/floor' --out docs/benchmarks.md $(BENCH)
+
+# What cargo-fuzz would set; it needs no other toolchain without sanitizers.
+FUZZ_FLAGS := -C passes=sancov-module -C llvm-args=-sanitizer-coverage-level=4 \
+	-C llvm-args=-sanitizer-coverage-inline-8bit-counters -C llvm-args=-sanitizer-coverage-pc-table \
+	-C llvm-args=-sanitizer-coverage-trace-compares -C codegen-units=1 --cfg fuzzing
+FUZZ_SECONDS ?= 60
+FUZZ ?= reference manifest tar
+FUZZ_OUT := $(abspath $(TARGET))/fuzz
+
+# A finding is left in $(TARGET)/fuzz, as the input that shows it. The lock file follows what the crates need meanwhile.
+fuzz: toolchain
+	@packaging/need c++=g++
+	cd fuzz && RUSTFLAGS='$(FUZZ_FLAGS)' CARGO_TARGET_DIR='$(FUZZ_OUT)' $(CARGO) build --release --target $(HOST)
+	@for target in $(FUZZ); do \
+		mkdir -p "$(FUZZ_OUT)/corpus/$$target" && echo "fuzzing $$target" && \
+		TMPDIR=$(firstword $(wildcard /dev/shm /tmp)) "$(FUZZ_OUT)/$(HOST)/release/$$target" \
+			-max_total_time=$(FUZZ_SECONDS) -max_len=16384 -rss_limit_mb=1024 -timeout=10 \
+			-artifact_prefix="$(FUZZ_OUT)/$$target-" -print_final_stats=1 -verbosity=0 \
+			"$(FUZZ_OUT)/corpus/$$target" "fuzz/seeds/$$target" || exit 1; \
+	done
 
 install: build
 	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)/usr/lib/systemd/system' \

@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use testkit::Bed;
 use testkit::process::eventually;
-use tests::{each_client, has, is_corten, not_yet};
+use tests::{each_client, has, is_corten, is_peer, not_yet};
 
 fn create(bed: &Bed, name: &str, body: Value) -> String {
     let answer = bed.http().post(&format!("/containers/create?name={name}"), &body).expect(201).json();
@@ -232,6 +232,32 @@ fn waiting() {
         bed.cli(client, &["run", "-d", "--name", name, "busybox", "sh", "-c", "exit 9"]).ok();
         assert_eq!(bed.cli(client, &["wait", name]).ok(), "9");
     });
+}
+
+#[test]
+fn who_comes_too_late_to_wait_is_told_how_it_ended() {
+    if is_peer() {
+        return;
+    }
+    let bed = Bed::new();
+    let body = json!({
+        "Image": "busybox", "Cmd": ["sh", "-c", "exit 6"], "HostConfig": { "AutoRemove": true },
+    });
+    let id = create(&bed, "brief", body);
+    bed.http().act(&format!("/containers/{id}/start")).expect(204);
+    eventually("it goes by itself", || bed.http().get(&format!("/containers/{id}/json")).status == 404);
+    let wait = |id: &str, condition: &str| bed.http().act(&format!("/containers/{id}/wait{condition}"));
+    for condition in ["", "?condition=not-running", "?condition=removed"] {
+        assert_eq!(wait(&id, condition).expect(200).json(), json!({ "StatusCode": 6 }));
+    }
+    // There is no next exit, and nobody else is meant by its name or a part of its ID.
+    has(&wait(&id, "?condition=next-exit").refused(404), &["No such container"]);
+    has(&wait("brief", "").refused(404), &["No such container"]);
+    has(&wait(&id[..12], "").refused(404), &["No such container"]);
+    // Who removes a container knows that it is gone.
+    let id = create(&bed, "kept", json!({ "Image": "busybox", "Cmd": ["true"] }));
+    bed.run(&["rm", "kept"]).ok();
+    has(&wait(&id, "").refused(404), &["No such container"]);
 }
 
 #[test]

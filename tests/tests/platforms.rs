@@ -268,6 +268,111 @@ fn what_the_api_tells_of_platforms() {
 }
 
 #[test]
+fn an_image_says_where_registries_have_it() {
+    if is_peer() {
+        return;
+    }
+    let bed = Bed::new();
+    let registry = Registry::start(bed.host());
+    let multi = multi(&registry, "lib/multi", "1", false);
+    let name = &multi.name;
+    bed.run(&["pull", name]).ok();
+    bed.run(&["pull", "--platform", &format!("linux/{}", foreign()), name]).ok();
+    let identity = |repositories: &[&str]| {
+        let pull: Vec<Value> = repositories
+            .iter()
+            .map(|repository| json!({ "Repository": format!("{}/{repository}", registry.address()) }))
+            .collect();
+        json!({ "Pull": pull })
+    };
+    let ask = |version: &str, path: &str| {
+        bed.http()
+            .exchange("GET", &format!("/v{version}{path}"), "", &[])
+            .expect("an answer")
+            .expect(200)
+            .json()
+    };
+    let path = format!("/images/{name}/json");
+    assert_eq!(ask("1.55", &path)["Identity"], identity(&["lib/multi"]));
+    assert!(ask("1.52", &path).get("Identity").is_none());
+    // Another name does not change it, another repository of a registry does.
+    let moved = format!("{}/moved:1", registry.address());
+    bed.run(&["tag", name, &moved]).ok();
+    assert_eq!(ask("1.53", &path)["Identity"], identity(&["lib/multi"]));
+    bed.run(&["push", &moved]).ok();
+    let both = identity(&["lib/multi", "moved"]);
+    assert_eq!(ask("1.53", &path)["Identity"], both);
+    // Lists tell it with each image of a name, where it is asked for; statements have none.
+    let of = |version: &str, query: &str| -> Vec<Option<Value>> {
+        let list =
+            ask(version, &format!("/images/json?filters=%7B%22reference%22%3A%5B%22{name}%22%5D%7D&{query}"));
+        let manifests = list[0]["Manifests"].as_array().cloned().unwrap_or_default();
+        manifests.iter().map(|one| one["ImageData"].get("Identity").cloned()).collect()
+    };
+    assert_eq!(of("1.54", "manifests=1&identity=1"), [Some(both.clone()), Some(both), None]);
+    assert_eq!(of("1.54", "manifests=1"), [None, None, None]);
+    assert_eq!(of("1.53", "manifests=1&identity=1"), [None, None, None]);
+    assert!(of("1.54", "identity=1").is_empty());
+    // What came from no registry says nothing.
+    let loaded = ask("1.55", "/images/busybox/json");
+    assert!(loaded["Id"].is_string() && loaded.get("Identity").is_none());
+}
+
+#[test]
+fn containers_tell_the_manifest_that_they_are_made_of() {
+    if is_peer() {
+        return;
+    }
+    let mut bed = Bed::new();
+    let registry = Registry::start(bed.host());
+    let multi = multi(&registry, "lib/multi", "1", true);
+    let (name, other) = (&multi.name, format!("linux/{}", foreign()));
+    bed.run(&["pull", name]).ok();
+    bed.run(&["pull", "--platform", &other, name]).ok();
+    let own = bed.run(&["create", name]).ok().to_owned();
+    let foreign_one = bed.run(&["create", "--platform", &other, name]).ok().to_owned();
+    let loaded = bed.run(&["create", "busybox"]).ok().to_owned();
+    bed.kill();
+    bed.start();
+    let list = get(&bed, "/containers/json?all=1").expect(200).json();
+    let told = |id: &str| {
+        let inspected = get(&bed, &format!("/containers/{id}/json")).expect(200).json();
+        let listed = list.as_array().into_iter().flatten().find(|one| one["Id"] == id).expect("in the list");
+        assert_eq!(listed["ImageManifestDescriptor"], inspected["ImageManifestDescriptor"]);
+        inspected["ImageManifestDescriptor"].clone()
+    };
+    for (id, manifest, architecture) in
+        [(&own, &multi.manifests[0], image::architecture()), (&foreign_one, &multi.manifests[1], foreign())]
+    {
+        let told = told(id);
+        assert!(told["size"].as_i64().is_some_and(|size| size > 200), "{told}");
+        let expected = json!({
+            "mediaType": MANIFEST, "digest": manifest, "size": told["size"],
+            "platform": { "architecture": architecture, "os": "linux" },
+        });
+        assert_eq!(told, expected);
+    }
+    // An image without an index has its own manifest, and the platform of its configuration.
+    let told = told(&loaded);
+    let described = get(&bed, "/images/busybox/json").expect(200).json()["Descriptor"].clone();
+    assert_eq!((&told["digest"], &told["size"]), (&described["digest"], &described["size"]));
+    assert_eq!(told["platform"], json!({ "architecture": image::architecture(), "os": "linux" }));
+    // Versions that knew nothing of it, and the list of what is stored.
+    let silent = |path: &str, pointer: &str| {
+        let answer = bed.http().exchange("GET", path, "", &[]).expect("an answer").expect(200).json();
+        let container = answer.pointer(pointer).unwrap_or_else(|| panic!("{path}: {answer}"));
+        assert!(
+            container["Id"].is_string() && container.get("ImageManifestDescriptor").is_none(),
+            "{container}"
+        );
+    };
+    silent(&format!("/v1.47/containers/{own}/json"), "");
+    silent("/v1.47/containers/json?all=1", "/0");
+    silent("/v1.51/system/df", "/Containers/0");
+    silent("/v1.55/system/df?verbose=1", "/ContainerUsage/Items/0");
+}
+
+#[test]
 fn lists_for_people_and_for_programs() {
     if is_peer() {
         return;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::network::{EndpointSettings, NetworkingConfig};
+use crate::registry::Descriptor;
 use crate::{Empty, ObjectSet, StringMap, is_false};
 
 /// What a container runs, as far as it does not depend on the host (`ContainerConfig`).
@@ -428,6 +429,9 @@ pub struct ContainerInspect {
     pub restart_count: i64,
     pub driver: String,
     pub platform: String,
+    /// The image's manifest for the container's platform. From API 1.48 on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_manifest_descriptor: Option<Descriptor>,
     pub mount_label: String,
     pub process_label: String,
     pub app_armor_profile: String,
@@ -494,6 +498,9 @@ pub struct ContainerSummary {
     pub image: String,
     #[serde(rename = "ImageID")]
     pub image_id: String,
+    /// The image's manifest for the container's platform. From API 1.48 on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_manifest_descriptor: Option<Descriptor>,
     pub command: String,
     /// Unix seconds.
     pub created: i64,

@@ -64,9 +64,28 @@ pub struct ManifestSize {
 #[serde(default, rename_all = "PascalCase")]
 pub struct ManifestImage {
     pub platform: Platform,
+    /// If it is asked for, from API 1.54 on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
     /// IDs of containers that use it.
     pub containers: Vec<String>,
     pub size: UnpackedSize,
+}
+
+/// Where an image comes from, as far as the daemon has seen it itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Identity {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pull: Vec<PullIdentity>,
+}
+
+/// A repository that an image was pulled from or pushed to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct PullIdentity {
+    /// `docker.io/library/busybox`
+    pub repository: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,6 +122,9 @@ pub struct ImageInspect {
     /// If they are asked for, from API 1.48 on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub manifests: Option<Vec<ManifestSummary>>,
+    /// From API 1.53 on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
     pub repo_tags: Vec<String>,
     pub repo_digests: Vec<String>,
     pub parent: String,

@@ -321,15 +321,25 @@ impl Containers {
         self.0.metrics().timed(Action::Delete, removed).await
     }
 
-    /// Starts to wait; the future that it hands back ends with the exit.
+    /// Starts to wait; the future that it hands back ends with the exit. How a container ended that was to go afterwards is
+    /// told for a while yet.
     pub fn wait(
         &self,
         name: &str,
         condition: WaitCondition,
     ) -> Result<impl Future<Output = ContainerWait> + Send + use<>, Refusal> {
-        let handle = self.0.find(name)?;
-        let exits = handle.view().exits;
+        let found = match self.0.find(name) {
+            Ok(handle) => Ok((handle.view().exits, handle)),
+            Err(refusal) => match self.0.registry().ended(name) {
+                Some(code) if condition != WaitCondition::NextExit => Err(code),
+                _ => return Err(refusal),
+            },
+        };
         Ok(async move {
+            let (exits, handle) = match found {
+                Ok(found) => found,
+                Err(code) => return ContainerWait { status_code: code.into(), error: None },
+            };
             let view = handle
                 .until(|view| match condition {
                     // An end is an end for those who wait, also if the restart policy has another start in mind.

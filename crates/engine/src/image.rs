@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use api_types::container::{ContainerConfig, GraphDriver, HealthConfig};
+use api_types::registry::{Descriptor, Platform as ApiPlatform};
 use api_types::{ObjectSet, StringMap};
 use images::{Images, StoredImage};
 use model::create::ImageFacts;
@@ -134,6 +135,30 @@ fn merge_health(own: &mut Healthcheck, other: &Healthcheck) {
     }
 }
 
+/// A descriptor in the API's shape.
+pub fn api_descriptor(from: oci::Descriptor) -> Descriptor {
+    Descriptor {
+        media_type: from.media_type,
+        digest: from.digest.to_string(),
+        size: i64::try_from(from.size).unwrap_or(i64::MAX),
+        urls: from.urls,
+        annotations: from.annotations,
+        platform: from.platform.map(api_platform),
+        artifact_type: from.artifact_type,
+    }
+}
+
+/// A platform in the API's shape.
+pub fn api_platform(from: Platform) -> ApiPlatform {
+    ApiPlatform {
+        architecture: from.architecture,
+        os: from.os,
+        os_version: from.os_version,
+        os_features: from.os_features,
+        variant: from.variant,
+    }
+}
+
 /// What a use case of images says, as the engine says it.
 pub fn refusal(error: &images::Error) -> Refusal {
     let kind = match error.kind() {
@@ -155,9 +180,14 @@ pub fn facts(images: &Images, name: &str, platform: &str) -> Result<(ImageFacts,
         "" => None,
         text => Some(Platform::parse(text).map_err(|error| Refusal::invalid(error.to_string()))?),
     };
-    let image = images.find(name, platform.as_ref()).map_err(|error| refusal(&error))?.image;
-    images.layers().unpack_missing(&image).map_err(|error| refusal(&error))?;
-    let facts = ImageFacts { id: image.id.to_string(), config: api_config(&image.config.config) };
+    let found = images.find(name, platform.as_ref()).map_err(|error| refusal(&error))?;
+    let image = &found.image;
+    images.layers().unpack_missing(image).map_err(|error| refusal(&error))?;
+    let facts = ImageFacts {
+        id: image.id.to_string(),
+        manifest: Some(images.catalog().manifest_of(&found)),
+        config: api_config(&image.config.config),
+    };
     Ok((facts, image.chain().cloned()))
 }
 

@@ -14,7 +14,7 @@ use model::time::rfc3339_nano;
 use model::{Refusal, ports};
 
 use crate::container::View;
-use crate::{Containers, blocking};
+use crate::{Containers, blocking, image};
 
 impl Containers {
     pub async fn inspect(&self, name: &str, size: bool) -> Result<ContainerInspect, Refusal> {
@@ -64,6 +64,7 @@ impl Containers {
             restart_count: view.restart_count.into(),
             driver: self.0.snapshots().driver().into(),
             platform: "linux".into(),
+            image_manifest_descriptor: record.image_manifest.clone().map(image::api_descriptor),
             app_armor_profile: record.labels.apparmor.clone(),
             process_label: record.labels.process.clone(),
             mount_label: record.labels.mount.clone(),

@@ -60,7 +60,8 @@ pub use execs::Execs;
 pub use files::{Commits, Files};
 pub use host::cgroup_v2 as is_cgroup_v2;
 pub use image::{
-    api_config as image_config, merge as merge_config, refusal as images_refusal, stored_config,
+    api_config as image_config, api_descriptor, api_platform, merge as merge_config,
+    refusal as images_refusal, stored_config,
 };
 pub use list::ListQuery;
 pub use logs::Logs;

@@ -10,7 +10,7 @@ use model::time::NANOS;
 use model::{Refusal, mounts, ports};
 
 use crate::container::{View, links};
-use crate::{Containers, clock};
+use crate::{Containers, clock, image};
 
 #[derive(Debug, Clone, Default)]
 pub struct ListQuery {
@@ -99,6 +99,7 @@ impl Containers {
             names: links::names(&self.0, view),
             image: record.config.image.clone(),
             image_id: record.image_id.clone(),
+            image_manifest_descriptor: record.image_manifest.clone().map(image::api_descriptor),
             command: record.command().join(" "),
             created: record.created / NANOS,
             ports: ports_of(view),

@@ -2,13 +2,16 @@
 //!
 //! The lock is held for a look-up or an insertion and never while something is waited for.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use model::Refusal;
 use model::create::Record;
 
 use crate::container::Handle;
+
+/// Containers of which it is known how they ended after they are gone.
+const ENDED_MAX: usize = 256;
 
 #[derive(Debug, Default)]
 pub struct Registry(RwLock<Tables>);
@@ -22,6 +25,8 @@ struct Tables {
     linked: HashMap<String, BTreeSet<String>>,
     /// Levels of SELinux's, with the number of containers that have them.
     levels: HashMap<String, usize>,
+    /// IDs and exit codes of the last containers that were to go after their exit; the oldest first.
+    ended: VecDeque<(String, i32)>,
 }
 
 impl Tables {
@@ -145,10 +150,21 @@ impl Registry {
         tables.handles.insert(id.into(), handle);
     }
 
-    /// Takes a container's name and ID out of sight.
-    pub fn remove(&self, record: &Record) {
+    /// The exit code of a container that went after its exit, by its full ID.
+    pub fn ended(&self, id: &str) -> Option<i32> {
+        self.read().ended.iter().find(|(known, _)| known == id).map(|(_, code)| *code)
+    }
+
+    /// Takes a container's name and ID out of sight. `ended`: the exit code that those who wait are still told.
+    pub fn remove(&self, record: &Record, ended: Option<i32>) {
         let (id, name) = (&record.id, &record.name);
         let mut tables = self.write();
+        if let Some(code) = ended {
+            if tables.ended.len() == ENDED_MAX {
+                tables.ended.pop_front();
+            }
+            tables.ended.push_back((id.clone(), code));
+        }
         tables.handles.remove(id);
         if tables.names.get(name).is_some_and(|owner| owner == id) {
             tables.names.remove(name);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use oci::{Descriptor, Digest, Timestamp};
 
 use crate::filter::{self, ListFilter, labels_match};
-use crate::state::{Packed, StoredImage, Summary, Target, packed_in};
+use crate::state::{Found, Packed, StoredImage, Summary, Target, packed_in};
 use crate::{Error, Images, glob};
 
 /// The lists.
@@ -65,9 +65,20 @@ impl Catalog<'_> {
             Target::Index(digest) => self.0.index(digest),
             Target::Image(_) => None,
         };
-        let of_it = |child: &&crate::Child| child.image() == Some(&image.id);
-        let child = index.as_ref().and_then(|index| index.children.iter().find(of_it));
+        let child = index.as_ref().and_then(|index| index.child_of(&image.id));
         child.map_or_else(|| image.packed(), |child| packed_in(child, image, self.0.content()))
+    }
+
+    /// The manifest by which an image was found, with the platform that it is for.
+    pub fn manifest_of(self, found: &Found) -> Descriptor {
+        let index = match &found.target {
+            Target::Index(digest) => self.0.index(digest),
+            Target::Image(_) => None,
+        };
+        let child = index.as_ref().and_then(|index| index.child_of(&found.image.id));
+        let manifest = child.map_or_else(|| found.image.manifest.clone(), |child| child.descriptor.clone());
+        let platform = manifest.platform.unwrap_or_else(|| found.image.config.platform());
+        Descriptor { platform: Some(platform), ..manifest }
     }
 
     /// Bytes of file content in all layers of a target's images, each layer counted once.

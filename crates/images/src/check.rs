@@ -14,7 +14,7 @@ use metadata::Batch;
 use oci::{Descriptor, Digest, Hasher, Reference};
 
 use crate::index::StoredIndex;
-use crate::state::{self, State, StoredImage, Target, Unusable};
+use crate::state::{self, State, StoredImage, Tagged, Target, Unusable};
 use crate::{Error, Images, LayerPlace};
 
 /// How long the layer of a container that is gone may still be there.
@@ -530,11 +530,11 @@ impl Checkup<'_> {
             (state.shown(&target).cloned(), names.collect::<Vec<_>>())
         };
         let Some(shown) = shown else { return Ok("dropped the index".to_owned()) };
-        let successor = Target::Image(shown.id.clone());
+        let successor = |at| Tagged { target: Target::Image(shown.id.clone()), of_registry: false, at };
         let mut batch = state::delete(Batch::default(), &target);
         for (name, at) in &names {
             batch = match name.digest() {
-                None => state::put_tag(batch, name, &successor, *at)?,
+                None => state::put_tag(batch, name, &successor(*at))?,
                 Some(_) => state::delete_tag(batch, name),
             };
         }
@@ -542,7 +542,7 @@ impl Checkup<'_> {
         let mut state = images.write();
         for (name, at) in names {
             match name.digest() {
-                None => state.insert_tag(name, successor.clone(), at),
+                None => state.insert_tag(name, successor(at)),
                 Some(_) => state.remove_tag(&name),
             }
         }

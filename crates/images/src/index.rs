@@ -64,6 +64,11 @@ pub enum ChildKind {
 }
 
 impl StoredIndex {
+    /// What it says of an image, by the image's ID.
+    pub fn child_of(&self, image: &Digest) -> Option<&Child> {
+        self.children.iter().find(|child| child.image() == Some(image))
+    }
+
     /// The same after one of its images has gone, and with it the statements about that.
     pub fn without(&self, image: &Digest) -> StoredIndex {
         let gone: Vec<String> = self

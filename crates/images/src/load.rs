@@ -236,7 +236,7 @@ impl Archives<'_> {
             })?;
             prepared.push(image);
         }
-        Ok(Arrival { images: prepared, index, references: plan.references })
+        Ok(Arrival { images: prepared, index, references: plan.references, of_registry: false })
     }
 }
 
@@ -254,10 +254,11 @@ impl Archives<'_> {
         let config: Image = oci::image::read(config).map_err(invalid)?;
         let layers = self.0.layers();
         for (place, blob) in LayerPlace::all(&config.rootfs.diff_ids).iter().zip(blobs) {
+            // Also the layers that came another way: those above are put onto them here.
+            pins.chain(&place.chain);
             let fitting = early.take(&blob.digest).filter(|(found, _)| *found == place.diff_id);
             let Some((diff_id, ahead)) = fitting else { continue };
             failpoint::hit("images.unpack")?;
-            pins.chain(&place.chain);
             let is_settled = layers.has(&place.chain);
             if !is_settled && place.parent.as_ref().is_some_and(|parent| !layers.has(parent)) {
                 continue;

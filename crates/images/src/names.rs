@@ -1,8 +1,10 @@
 //! What things are called.
 
+use std::collections::BTreeSet;
+
 use oci::{Digest, Reference, Timestamp};
 
-use crate::state::{self, Target};
+use crate::state::{self, Tagged, Target};
 use crate::{Error, Images};
 
 /// The names.
@@ -18,6 +20,14 @@ impl Names<'_> {
     /// The names of one target: those with a tag, and those with a digest.
     pub fn of_target(self, target: &Target) -> (Vec<Reference>, Vec<Reference>) {
         self.0.read().names_of(target).cloned().partition(|reference| reference.digest().is_none())
+    }
+
+    /// Of these names, the repositories that registries have been seen to have them in: what they name was pulled from
+    /// there or pushed there.
+    pub fn repositories(self, names: &[Reference]) -> BTreeSet<String> {
+        let state = self.0.read();
+        let seen = |name: &&Reference| state.tags.get(*name).is_some_and(|tagged| tagged.of_registry);
+        names.iter().filter(seen).map(Reference::name).collect()
     }
 
     /// When an image, or an index that it stands for, last got a name here.
@@ -46,7 +56,7 @@ impl Names<'_> {
         self.give(target, &reference.clone().or_latest(), now)
     }
 
-    /// Gives a name, which may be one with a digest (what a pull leaves).
+    /// Gives a name, which may be one with a digest: what a pull or a push leaves.
     pub fn give(
         self,
         target: &Target,
@@ -65,9 +75,10 @@ impl Names<'_> {
             let earlier = state.tags.get(&reference).filter(|tagged| tagged.target != *target);
             earlier.and_then(|tagged| state.shown(&tagged.target)).map(|image| image.id.clone())
         };
-        let batch = state::put_tag(metadata::Batch::default(), &reference, target, now)?;
+        let tagged = Tagged { target: target.clone(), of_registry: reference.digest().is_some(), at: now };
+        let batch = state::put_tag(metadata::Batch::default(), &reference, &tagged)?;
         images.store.commit(batch)?;
-        images.write().insert_tag(reference, target.clone(), now);
+        images.write().insert_tag(reference, tagged);
         images.write_index()?;
         drop(change);
         Ok(earlier)

@@ -10,7 +10,7 @@ use crate::index::{self, StoredIndex};
 use crate::layers::OnRead;
 use crate::pins::Pins;
 use crate::settle::Marks;
-use crate::state::{self, LayerRecord, StoredImage, Target};
+use crate::state::{self, LayerRecord, StoredImage, Tagged, Target};
 use crate::{Error, Images, LayerPlace, failpoint};
 
 /// A layer's archive in the content store.
@@ -54,6 +54,8 @@ pub struct Arrival {
     pub index: Option<Descriptor>,
     /// Names that it gets.
     pub references: Vec<Reference>,
+    /// It comes from a registry under these names.
+    pub of_registry: bool,
 }
 
 /// What has come in.
@@ -78,7 +80,7 @@ struct Changes {
     batch: metadata::Batch,
     images: BTreeMap<Digest, Arc<StoredImage>>,
     indexes: Vec<Arc<StoredIndex>>,
-    tags: Vec<(Reference, Target)>,
+    tags: Vec<(Reference, Tagged)>,
     /// Manifests that have come, whether or not their images are new.
     manifests: HashSet<Digest>,
     /// Of layers whose files may not be on the disk yet; their archives are.
@@ -96,7 +98,7 @@ impl Registrar<'_> {
     ) -> Result<Registered, Error> {
         let now = registration.now;
         let image = self.prepare(pins, registration, on_read)?;
-        let arrival = Arrival { images: vec![image], index: None, references };
+        let arrival = Arrival { images: vec![image], index: None, references, of_registry: false };
         let registered = self.record(vec![arrival], now)?.pop();
         registered.ok_or_else(|| Error::Index("nothing came in".into()))
     }
@@ -201,8 +203,8 @@ impl Registrar<'_> {
             for index in changes.indexes {
                 state.indexes.insert(index.descriptor.digest.clone(), index);
             }
-            for (reference, target) in changes.tags {
-                state.insert_tag(reference, target, now);
+            for (reference, tagged) in changes.tags {
+                state.insert_tag(reference, tagged);
             }
         }
         // They exist from here on. What other tools are told is told again with the next change.
@@ -248,16 +250,20 @@ impl Registrar<'_> {
         };
         let mut replaced = Vec::new();
         for reference in arrival.references {
-            changes.batch = state::put_tag(std::mem::take(&mut changes.batch), &reference, &target, now)?;
             let state = images.read();
-            if let Some(tagged) = state.tags.get(&reference)
-                && tagged.target != target
-                && let Some(shown) = state.shown(&tagged.target)
+            let earlier = state.tags.get(&reference);
+            let known = earlier.is_some_and(|earlier| earlier.of_registry && earlier.target == target);
+            if let Some(earlier) = earlier
+                && earlier.target != target
+                && let Some(shown) = state.shown(&earlier.target)
             {
                 replaced.push((reference.clone(), shown.id.clone()));
             }
             drop(state);
-            changes.tags.push((reference, target.clone()));
+            let of_registry = reference.digest().is_some() && (arrival.of_registry || known);
+            let tagged = Tagged { target: target.clone(), of_registry, at: now };
+            changes.batch = state::put_tag(std::mem::take(&mut changes.batch), &reference, &tagged)?;
+            changes.tags.push((reference, tagged));
         }
         Ok(Registered { target, image, known, replaced })
     }

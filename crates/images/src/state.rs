@@ -150,6 +150,8 @@ struct TagRecord {
     id: Option<Digest>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     index: Option<Digest>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    of_registry: bool,
     at: String,
 }
 
@@ -157,6 +159,8 @@ struct TagRecord {
 #[derive(Debug, Clone)]
 pub struct Tagged {
     pub target: Target,
+    /// It is a name with a digest that a registry has served or taken, not only an archive's word for it.
+    pub of_registry: bool,
     pub at: Timestamp,
 }
 
@@ -196,12 +200,12 @@ pub fn delete(batch: Batch, target: &Target) -> Batch {
     }
 }
 
-pub fn put_tag(batch: Batch, reference: &Reference, target: &Target, at: Timestamp) -> Result<Batch, Error> {
-    let (id, index) = match target.clone() {
+pub fn put_tag(batch: Batch, reference: &Reference, tagged: &Tagged) -> Result<Batch, Error> {
+    let (id, index) = match tagged.target.clone() {
         Target::Image(id) => (Some(id), None),
         Target::Index(digest) => (None, Some(digest)),
     };
-    let record = TagRecord { id, index, at: at.to_string() };
+    let record = TagRecord { id, index, of_registry: tagged.of_registry, at: tagged.at.to_string() };
     let bytes = serde_json::to_vec(&record).map_err(Error::Encode)?;
     Ok(batch.put(TAGS, &reference.to_string(), bytes))
 }
@@ -272,7 +276,7 @@ impl State {
             };
             if state.has(&target) {
                 let at = Timestamp::parse(&record.at).unwrap_or_default();
-                state.insert_tag(reference, target, at);
+                state.insert_tag(reference, Tagged { target, of_registry: record.of_registry, at });
             } else {
                 tell(TAGS, &key, "what it names is not here".into());
             }
@@ -287,9 +291,10 @@ impl State {
         }
     }
 
-    pub fn insert_tag(&mut self, reference: Reference, target: Target, at: Timestamp) {
+    pub fn insert_tag(&mut self, reference: Reference, tagged: Tagged) {
+        let target = tagged.target.clone();
         self.names.entry(target.clone()).or_default().insert(reference.clone());
-        if let Some(earlier) = self.tags.insert(reference.clone(), Tagged { target: target.clone(), at })
+        if let Some(earlier) = self.tags.insert(reference.clone(), tagged)
             && earlier.target != target
         {
             self.forget_name(&earlier.target, &reference);

@@ -639,6 +639,34 @@ fn tags_are_given_and_refused() {
 }
 
 #[test]
+fn only_registries_tell_where_an_image_comes_from() {
+    let fixture = Fixture::new();
+    let built = Built::new("1", &[("f", b"1")]);
+    let digest = Reference::parse("app").unwrap().with_digest(Digest::of(b"manifest"));
+    let archive = built.layout(Some(&digest.to_string()), gzip);
+    let repositories = |fixture: &Fixture| {
+        let (_, digests) = fixture.images.names().of(&built.id());
+        assert_eq!(digests, [digest.clone()]);
+        Vec::from_iter(fixture.images.names().repositories(&digests))
+    };
+    // An archive may say what it likes.
+    fixture.load(&archive).unwrap();
+    assert!(repositories(&fixture).is_empty());
+    let fixture = fixture.restart();
+    assert!(repositories(&fixture).is_empty());
+    // What a pull or a push leaves is believed, and an archive takes nothing from it.
+    fixture.images.names().give(&Target::Image(built.id()), &digest, now(6)).unwrap();
+    fixture.load(&archive).unwrap();
+    assert_eq!(repositories(&fixture), ["docker.io/library/app"]);
+    let fixture = fixture.restart();
+    assert_eq!(repositories(&fixture), ["docker.io/library/app"]);
+    // Another name for it does not count.
+    let other = Reference::parse("other:1").unwrap();
+    fixture.images.names().tag(&Target::Image(built.id()), &other, now(7)).unwrap();
+    assert_eq!(repositories(&fixture), ["docker.io/library/app"]);
+}
+
+#[test]
 fn ambiguous_prefixes_are_told() {
     let fixture = Fixture::new();
     let mut firsts = std::collections::HashMap::new();

@@ -8,6 +8,7 @@ use api_types::container::{
     ContainerConfig, ContainerCreate, HostConfig, LogConfig, Resources, RestartPolicy, Ulimit,
 };
 use api_types::network::EndpointSettings;
+use oci::Descriptor;
 use serde::{Deserialize, Serialize};
 
 use crate::links::Link;
@@ -57,6 +58,8 @@ pub struct HostFacts {
 pub struct ImageFacts {
     /// `sha256:…`
     pub id: String,
+    /// Its manifest, with the platform that it is for.
+    pub manifest: Option<Descriptor>,
     pub config: ContainerConfig,
 }
 
@@ -68,6 +71,9 @@ pub struct Record {
     pub name: String,
     pub created: UnixNanos,
     pub image_id: String,
+    /// The manifest by which the image was found, with its platform: another may name the same image later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_manifest: Option<Descriptor>,
     pub config: ContainerConfig,
     pub host_config: HostConfig,
     pub mounts: Vec<ContainerMount>,
@@ -174,6 +180,7 @@ pub fn create(request: ContainerCreate, given: Given<'_>) -> Result<(Record, Vec
         name: given.name,
         created: given.now,
         image_id: given.image.id.clone(),
+        image_manifest: given.image.manifest.clone(),
         config,
         host_config: host,
         mounts,

@@ -52,7 +52,7 @@ impl Reference {
     /// Reads a familiar or canonical reference. Sixty-four hexadecimal digits are refused: they would be taken for an
     /// image ID.
     pub fn parse(text: &str) -> Result<Reference, Error> {
-        if text.len() == 64 && text.bytes().all(is_lower_hex) {
+        if looks_like_id(text) {
             return Err(Error::LooksLikeId(text.into()));
         }
         let (domain, remainder) = split_domain(text);
@@ -111,14 +111,20 @@ impl Reference {
         format!("{}/{}", self.domain, self.path)
     }
 
-    /// The name as people write it: `busybox`.
+    /// The name as people write it: `busybox`. It is the canonical one where a shorter one would be read as another: as a
+    /// host's (`docker.io/example.com/a`) or as an image's ID.
     pub fn familiar_name(&self) -> String {
         if self.domain != DEFAULT_DOMAIN {
             return self.name();
         }
-        match self.path.strip_prefix(OFFICIAL) {
-            Some(official) if !official.contains('/') => official.to_owned(),
-            _ => self.path.clone(),
+        let short = match self.path.strip_prefix(OFFICIAL) {
+            Some(official) if !official.contains('/') => official,
+            _ => &self.path,
+        };
+        let (domain, path) = split_domain(short);
+        match domain == self.domain && path == self.path && !looks_like_id(short) {
+            true => short.to_owned(),
+            false => self.name(),
         }
     }
 
@@ -220,6 +226,10 @@ fn split_domain(text: &str) -> (String, String) {
     let bare = domain == DEFAULT_DOMAIN && !remainder.contains('/');
     let remainder = if bare { format!("{OFFICIAL}{remainder}") } else { remainder.to_owned() };
     (domain.to_owned(), remainder)
+}
+
+fn looks_like_id(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(is_lower_hex)
 }
 
 fn is_lower_hex(byte: u8) -> bool {
@@ -328,6 +338,10 @@ mod tests {
             ("quay.io/a/b__c.d--e", "quay.io/a/b__c.d--e", "quay.io/a/b__c.d--e"),
             ("[::1]:5000/x", "[::1]:5000/x", "[::1]:5000/x"),
             ("HOST/x", "HOST/x", "HOST/x"),
+            // What is short and could be read as another name is not shortened.
+            ("docker.io/example.com/a:1", "docker.io/example.com/a:1", "docker.io/example.com/a:1"),
+            ("docker.io/localhost/a", "docker.io/localhost/a", "docker.io/localhost/a"),
+            ("docker.io/library/localhost/a", "docker.io/library/localhost/a", "library/localhost/a"),
         ] {
             let reference = Reference::parse(text).unwrap_or_else(|e| panic!("{text}: {e}"));
             assert_eq!(reference.to_string(), canonical, "{text}");

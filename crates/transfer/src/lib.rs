@@ -26,7 +26,7 @@ mod documents;
 mod download;
 mod error;
 mod follow;
-mod manifest;
+pub mod manifest;
 mod pull;
 mod push;
 mod upload;

@@ -407,7 +407,7 @@ impl Work {
         };
         let registrar = images.registrar();
         let image = registrar.prepare(&mut pins, registration, &mut |_, _, _| {})?;
-        let arrival = Arrival { images: vec![image], index, references };
+        let arrival = Arrival { images: vec![image], index, references, of_registry: true };
         let registered = registrar.record(vec![arrival], now)?.pop();
         registered.ok_or_else(|| Error::Internal("nothing came in".into()))
     }

@@ -2,10 +2,10 @@
 
 use api_types::StringMap;
 use api_types::image::{
-    AttestationStatement, HistoryItem, ImageDelete, ImageInspect, ImageMetadata, ImageSummary, ImagesPrune,
-    ManifestAttestation, ManifestImage, ManifestSize, ManifestSummary, RootFs, UnpackedSize,
+    AttestationStatement, HistoryItem, Identity, ImageDelete, ImageInspect, ImageMetadata, ImageSummary,
+    ImagesPrune, ManifestAttestation, ManifestImage, ManifestSize, ManifestSummary, PullIdentity, RootFs,
+    UnpackedSize,
 };
-use api_types::registry::{Descriptor, Platform as ApiPlatform};
 use engine::Engine;
 use http::StatusCode;
 use images::{
@@ -13,7 +13,7 @@ use images::{
 };
 use model::filter::Filters;
 use model::{Refusal, time};
-use oci::{Digest, Platform, Reference};
+use oci::{Digest, Reference};
 
 use crate::App;
 use crate::request::Request;
@@ -50,6 +50,7 @@ pub async fn list(app: &App, request: &Request) -> Outcome {
     )?;
     let (all, version) = (request.query.flag("all"), request.version);
     let manifests = versions::has_manifests(version) && request.query.flag("manifests");
+    let identities = versions::list_identity(request);
     let shared = request.query.flag("shared-size");
     let now = app.engine.now();
     let answers = blocking(app, move |engine| {
@@ -76,6 +77,12 @@ pub async fn list(app: &App, request: &Request) -> Outcome {
                 answer.shared_size = shared.get(&one.image.id).map_or(0, |bytes| *bytes as i64);
             }
             answer.manifests = manifests.then(|| manifest_summaries(engine, &one.target));
+            if identities {
+                // What is known is known of the whole, and told with each of its images.
+                let known = identity(engine, &engine.images().names().of_target(&one.target).1);
+                let images = answer.manifests.iter_mut().flatten().filter_map(|one| one.image_data.as_mut());
+                images.for_each(|image| image.identity = known.clone());
+            }
             answer
         });
         Ok(answers.collect::<Vec<_>>())
@@ -126,32 +133,18 @@ fn summary(engine: &Engine, found: &images::Summary, version: Version) -> ImageS
         virtual_size: None,
         labels: (!labels.is_empty()).then(|| labels.clone()),
         manifests: None,
-        descriptor: catalog.descriptor(&found.target).map(descriptor),
+        descriptor: catalog.descriptor(&found.target).map(engine::api_descriptor),
     };
     versions::image_summary(&mut answer, version);
     answer
 }
 
-pub fn descriptor(from: oci::Descriptor) -> Descriptor {
-    Descriptor {
-        media_type: from.media_type,
-        digest: from.digest.to_string(),
-        size: i64::try_from(from.size).unwrap_or(i64::MAX),
-        urls: from.urls,
-        annotations: from.annotations,
-        platform: from.platform.map(platform),
-        artifact_type: from.artifact_type,
-    }
-}
-
-pub fn platform(from: Platform) -> ApiPlatform {
-    ApiPlatform {
-        architecture: from.architecture,
-        os: from.os,
-        os_version: from.os_version,
-        os_features: from.os_features,
-        variant: from.variant,
-    }
+/// Where registries have been seen to have what these names with digests stand for. Signatures are not verified, and
+/// what was built here says so nowhere.
+fn identity(engine: &Engine, digests: &[Reference]) -> Option<Identity> {
+    let repositories = engine.images().names().repositories(digests);
+    let pull: Vec<_> = repositories.into_iter().map(|repository| PullIdentity { repository }).collect();
+    (!pull.is_empty()).then_some(Identity { pull })
 }
 
 /// Every manifest that a name stands for.
@@ -170,12 +163,13 @@ fn manifest_summary(engine: &Engine, from: images::ManifestSummary) -> ManifestS
     };
     ManifestSummary {
         id: from.descriptor.digest.to_string(),
-        descriptor: descriptor(from.descriptor),
+        descriptor: engine::api_descriptor(from.descriptor),
         available: from.available,
         size: ManifestSize { total: (from.content + from.unpacked) as i64, content: from.content as i64 },
         kind: kind.into(),
         image_data: from.platform.map(|of| ManifestImage {
-            platform: platform(of),
+            platform: engine::api_platform(of),
+            identity: None,
             containers,
             size: UnpackedSize { unpacked: from.unpacked as i64 },
         }),
@@ -214,8 +208,9 @@ fn inspected(engine: &Engine, found: &Found) -> ImageInspect {
     let config = &image.config;
     ImageInspect {
         id: image.id.to_string(),
-        descriptor: catalog.descriptor(&found.target).map(descriptor),
+        descriptor: catalog.descriptor(&found.target).map(engine::api_descriptor),
         manifests: None,
+        identity: identity(engine, &digests),
         repo_tags: familiar(tags),
         repo_digests: familiar(digests),
         parent: image.parent.as_ref().map(Digest::to_string).unwrap_or_default(),
@@ -284,7 +279,7 @@ pub async fn attestations(app: &App, request: &Request, name: &str) -> Outcome {
     let answers: Vec<AttestationStatement> = found
         .into_iter()
         .map(|one| AttestationStatement {
-            descriptor: descriptor(one.descriptor),
+            descriptor: engine::api_descriptor(one.descriptor),
             predicate_type: one.predicate,
             statement: one.body,
         })

@@ -13,7 +13,7 @@ use registry::{Credentials, HUB, base64};
 use transfer::{Board, Event, PullRequest, PushRequest};
 
 use crate::App;
-use crate::handlers::images::{self, timestamp};
+use crate::handlers::images::timestamp;
 use crate::request::Request;
 use crate::respond::{Outcome, json, streamed};
 use crate::versions;
@@ -298,7 +298,7 @@ async fn platforms(
             .manifests
             .into_iter()
             .filter_map(|entry| entry.platform)
-            .map(images::platform)
+            .map(engine::api_platform)
             .collect());
     }
     let manifest: Manifest = oci::image::read(&found.bytes).map_err(invalid)?;
@@ -310,7 +310,7 @@ async fn platforms(
         .await
         .map_err(registry_refusal)?;
     let config: oci::Image = oci::image::read(&bytes).map_err(invalid)?;
-    Ok(vec![images::platform(config.platform())])
+    Ok(vec![engine::api_platform(config.platform())])
 }
 
 /// `GET /images/search`.

@@ -74,6 +74,11 @@ pub fn has_manifests(version: Version) -> bool {
     version >= Version::new(1, 47)
 }
 
+/// Whether a list is to say where each manifest comes from, beside the manifests themselves.
+pub fn list_identity(request: &Request) -> bool {
+    request.version >= Version::new(1, 54) && request.query.flag("identity")
+}
+
 pub fn inspect_manifests(request: &Request) -> bool {
     request.version >= Version::new(1, 48) && request.query.flag("manifests")
 }
@@ -97,8 +102,12 @@ pub fn image_summary(answer: &mut ImageSummary, version: Version) {
     }
 }
 
-/// Before 1.45 an image told of the container that it was committed from, also if it was none.
+/// Before 1.53 an image did not say where it comes from; before 1.45 it told of the container that it was committed from,
+/// also if it was none.
 pub fn inspect_image(answer: &mut ImageInspect, version: Version) {
+    if version < Version::new(1, 53) {
+        answer.identity = None;
+    }
     if version < Version::new(1, 45) {
         answer.container.get_or_insert_default();
         answer.container_config.get_or_insert_default();

@@ -9,7 +9,7 @@ use model::Refusal;
 
 pub use images::{
     archive_platforms, has_manifests, history_platform, image_summary, inspect_image, inspect_manifests,
-    inspect_platform, json_platforms, needs, push_platform, removed_platforms,
+    inspect_platform, json_platforms, list_identity, needs, push_platform, removed_platforms,
 };
 pub use shims::{
     attach_streams, container_create, container_mounts, container_summary, disk_usage, event,

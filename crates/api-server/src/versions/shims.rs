@@ -10,8 +10,13 @@ use serde_json::{Map, Value};
 use super::Version;
 use crate::request::Request;
 
-/// 1.52 dropped what `NetworkSettings` repeats of the bridge's endpoint.
+/// 1.52 dropped what `NetworkSettings` repeats of the bridge's endpoint; the image's manifest came with 1.48.
 pub fn inspect_container(answer: &mut Value, version: Version) {
+    if version < Version::new(1, 48)
+        && let Some(answer) = answer.as_object_mut()
+    {
+        answer.shift_remove("ImageManifestDescriptor");
+    }
     if version >= Version::new(1, 52)
         && let Some(settings) = answer.get_mut("NetworkSettings").and_then(Value::as_object_mut)
     {
@@ -30,10 +35,13 @@ pub fn attach_streams(request: &Request) -> [bool; 3] {
     })
 }
 
-/// Health came to lists with 1.52.
+/// Health came to lists with 1.52, the image's manifest with 1.48.
 pub fn container_summary(answer: &mut ContainerSummary, version: Version) {
     if version < Version::new(1, 52) {
         answer.health = None;
+    }
+    if version < Version::new(1, 48) {
+        answer.image_manifest_descriptor = None;
     }
 }
 

@@ -59,6 +59,7 @@ impl Task {
     /// Removes a container that is not running; `volumes`: with those that nobody named.
     async fn take_away(&mut self, volumes: bool) -> Result<(), Refusal> {
         let last = self.phase.ending();
+        let code = last.code;
         let before = std::mem::replace(&mut self.phase, Phase::Removing { last });
         self.publish();
         if let Err(refusal) = delete_record(&self.engine, &self.record, volumes).await {
@@ -71,7 +72,8 @@ impl Task {
         for (id, exec) in self.execs.views() {
             engine.known_execs().forget(&id, Some((record.id.clone(), exec)));
         }
-        engine.registry().remove(&record);
+        // A client that starts a container and then waits for it may come when it has ended and gone already.
+        engine.registry().remove(&record, record.host_config.auto_remove.then_some(code));
         self.emit("destroy", &[]);
         self.early.clear();
         self.publish_removed();

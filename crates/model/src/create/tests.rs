@@ -49,7 +49,7 @@ fn image() -> ImageFacts {
         labels: Some([("from".to_string(), "image".to_string())].into()),
         ..ContainerConfig::default()
     };
-    ImageFacts { id: "sha256:1".into(), config }
+    ImageFacts { id: "sha256:1".into(), manifest: None, config }
 }
 
 fn decide(request: ContainerCreate) -> Result<(Record, Vec<String>), Refusal> {

@@ -148,6 +148,7 @@ fn record(options: &[(&str, &str)]) -> Record {
         name: "web".into(),
         created: 0,
         image_id: "sha256:fedcba9876543210".into(),
+        image_manifest: None,
         config: Default::default(),
         host_config: Default::default(),
         mounts: Vec::new(),
