@@ -20,6 +20,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes that the kernel takes from us before a local daemon has read them.
 const SEND_BUFFER: usize = 1 << 20;
 
+/// Bytes that are read at once; larger blocks would be asked of the kernel, cleared and given back for each.
+const READ_BYTES: usize = 112 << 10;
+
 /// The transports behind one type.
 pub struct Stream(Inner);
 
@@ -138,7 +141,7 @@ impl AsyncWrite for Stream {
 /// Connects and starts HTTP on the connection.
 pub(crate) async fn open(endpoint: &Endpoint) -> Result<SendRequest<Body>, Error> {
     let stream = dial(endpoint).await?;
-    let (sender, connection) = http1::Builder::new().handshake(TokioIo::new(stream)).await?;
+    let (sender, connection) = http1::Builder::new().max_buf_size(READ_BYTES).handshake(TokioIo::new(stream)).await?;
     tokio::spawn(async move {
         // How a connection ends shows in the requests on it.
         let _ = connection.with_upgrades().await;
