@@ -250,10 +250,10 @@ impl Hijacked {
         demultiplex(&bytes)
     }
 
-    /// The next bytes that arrive.
-    pub fn some(&mut self) -> io::Result<Vec<u8>> {
-        let bytes = self.connection.fill_buf()?.to_vec();
-        self.connection.consume(bytes.len());
+    /// The next so many bytes, however many pieces they arrive in.
+    pub fn bytes(&mut self, count: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; count];
+        self.connection.read_exact(&mut bytes)?;
         Ok(bytes)
     }
 

@@ -893,7 +893,7 @@ fn a_start_waits_for_copies_out_of_a_stopped_container() {
         return;
     }
     sleeper(&bed, "web", &[]);
-    bed.run(&["exec", "web", "sh", "-c", "dd if=/dev/zero of=/big bs=1M count=64 2>/dev/null"]).ok();
+    bed.run(&["exec", "web", "sh", "-c", "dd if=/dev/zero of=/big bs=1M count=16 2>/dev/null"]).ok();
     stop(&bed, "web");
     let mut copy = bed.http().stream("GET", "/containers/web/archive?path=/big").expect("an answer");
     assert_eq!(copy.status, 200);
@@ -903,6 +903,6 @@ fn a_start_waits_for_copies_out_of_a_stopped_container() {
     });
     let mut copied = Vec::new();
     std::io::Read::read_to_end(&mut copy, &mut copied).expect("the whole archive");
-    assert!(copied.len() > 64 << 20, "{}", copied.len());
+    assert!(copied.len() > 16 << 20, "{}", copied.len());
     assert_eq!(starting.join().expect("no panic"), 204);
 }

@@ -62,6 +62,24 @@ fn security_options() {
 }
 
 #[test]
+fn who_shares_with_the_host_runs_without_a_label() {
+    let bed = Bed::new();
+    let options = |name: &str, host: Value| {
+        let body = json!({ "Image": "busybox", "Cmd": ["true"], "HostConfig": host });
+        bed.http().post(&format!("/containers/create?name={name}"), &body).expect(201);
+        bed.inspect(name)["HostConfig"]["SecurityOpt"].clone()
+    };
+    assert_eq!(options("plain", json!({})), Value::Null);
+    assert_eq!(options("privileged", json!({ "Privileged": true })), json!(["label=disable"]));
+    assert_eq!(options("pids", json!({ "PidMode": "host" })), json!(["label=disable"]));
+    assert_eq!(options("memory", json!({ "IpcMode": "host" })), json!(["label=disable"]));
+    let asked = json!({ "Privileged": true, "SecurityOpt": ["label=disable", "no-new-privileges"] });
+    assert_eq!(options("asked", asked.clone()), asked["SecurityOpt"]);
+    let more = json!({ "Privileged": true, "SecurityOpt": ["no-new-privileges"] });
+    assert_eq!(options("more", more), json!(["no-new-privileges", "label=disable"]));
+}
+
+#[test]
 fn apparmor_holds_what_capabilities_would_allow() {
     if !fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with('Y'))
     {

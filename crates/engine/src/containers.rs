@@ -100,10 +100,11 @@ impl Containers {
                 let (id, name) = (view.id().to_string(), view.name().to_string());
                 Ok(LinkTarget { id, name, network: view.record.network.clone() })
             },
-            levels: model::security::Levels {
-                taken: &|level: &str| self.0.registry().has_level(level),
-                of: &|name: &str| {
-                    self.0.find(name).ok().and_then(|other| crate::registry::level(&other.view().record))
+            others: model::security::Others {
+                has_level: &|level: &str| self.0.registry().has_level(level),
+                process: &|name: &str| {
+                    let label = self.0.find(name).ok()?.view().record.labels.process.clone();
+                    (!label.is_empty()).then_some(label)
                 },
             },
             mounts: model::mounts::Outside {

@@ -48,7 +48,7 @@ impl Tables {
 }
 
 /// The level of SELinux's that a container has, if it has one.
-pub fn level(record: &Record) -> Option<String> {
+fn level(record: &Record) -> Option<String> {
     let level = model::security::level(&record.labels.process);
     (!level.is_empty()).then(|| level.to_string())
 }

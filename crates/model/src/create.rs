@@ -137,7 +137,7 @@ pub struct Given<'a> {
     pub container: &'a dyn Fn(&str) -> Result<String, Refusal>,
     /// Name, ID and network of a container that is found by name or ID.
     pub link_target: &'a dyn Fn(&str) -> Result<LinkTarget, Refusal>,
-    pub levels: security::Levels<'a>,
+    pub others: security::Others<'a>,
     /// What mounts refer to.
     pub mounts: mounts::Outside<'a>,
 }
@@ -174,7 +174,8 @@ pub fn create(request: ContainerCreate, given: Given<'_>) -> Result<(Record, Vec
     }
     let mounts = mounts::resolve(&host, &config, &given.mounts)?;
     let (facts, cgroup_v2) = (&given.host.security, given.host.cgroup_v2);
-    let labels = security::labels(&host, facts, cgroup_v2, &given.id, given.levels, &mut warnings)?;
+    security::complete(&mut host)?;
+    let labels = security::labels(&host, facts, cgroup_v2, &given.id, given.others, &mut warnings)?;
     let record = Record {
         id: given.id,
         name: given.name,

@@ -95,22 +95,29 @@ impl<'a> Options<'a> {
         }
         Ok(())
     }
+}
 
-    /// Neither AppArmor nor the filter nor masks: what an unconfined container says about itself.
-    fn unlabelled(&self, host: &HostConfig) -> bool {
-        // Who shares the host's processes or IPC objects could not reach them under a label of its own.
-        host.privileged || host.pid_mode == "host" || host.ipc_mode == "host"
+/// Adds the option that a privileged container and one that shares the host's processes or IPC objects have by themselves:
+/// under a label of its own it could not reach them. What was asked for stays.
+pub fn complete(host: &mut HostConfig) -> Result<(), Refusal> {
+    let shares = host.privileged || host.pid_mode == "host" || host.ipc_mode == "host";
+    if shares && Options::parse(host)?.labels.is_empty() {
+        host.security_opt.get_or_insert_default().push("label=disable".into());
     }
+    Ok(())
 }
 
-/// SELinux's levels of the other containers.
+/// SELinux's labels of the other containers.
 #[derive(Clone, Copy)]
-pub struct Levels<'a> {
-    /// Whether one of them has it.
-    pub taken: &'a dyn Fn(&str) -> bool,
-    /// That of a container, by name or ID.
-    pub of: &'a dyn Fn(&str) -> Option<String>,
+pub struct Others<'a> {
+    /// Whether one of them has this level.
+    pub has_level: &'a dyn Fn(&str) -> bool,
+    /// That of a container's processes, by name or ID; none where it has none.
+    pub process: &'a dyn Fn(&str) -> Option<String>,
 }
+
+/// The level of the files of containers whose processes have no label; no other container gets it.
+const UNLABELLED_LEVEL: &str = "s0:c1022,c1023";
 
 /// Decides on the labels of a new container.
 pub fn labels(
@@ -118,7 +125,7 @@ pub fn labels(
     facts: &SecurityFacts,
     cgroup_v2: bool,
     id: &str,
-    levels: Levels<'_>,
+    others: Others<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<Labels, Refusal> {
     let options = Options::parse(host)?;
@@ -130,7 +137,7 @@ pub fn labels(
     }
     let mut labels = Labels { apparmor: apparmor(host, &options, facts, warnings)?, ..Labels::default() };
     match &facts.selinux {
-        Some(contexts) => (labels.process, labels.mount) = selinux(host, &options, contexts, id, levels)?,
+        Some(contexts) => (labels.process, labels.mount) = selinux(host, &options, contexts, id, others)?,
         None => {
             if let Some(label) = options.labels.iter().find(|label| **label != "disable") {
                 let text = format!("security option label={label} cannot be applied: SELinux is not enabled");
@@ -173,11 +180,8 @@ fn selinux(
     options: &Options<'_>,
     contexts: &SelinuxContexts,
     id: &str,
-    levels: Levels<'_>,
+    others: Others<'_>,
 ) -> Result<(String, String), Refusal> {
-    if options.labels.contains(&"disable") || options.unlabelled(host) {
-        return Ok(Default::default());
-    }
     let split = |context: &str| context.splitn(4, ':').map(String::from).collect::<Vec<String>>();
     let (mut process, mut file) = (split(&contexts.process), split(&contexts.file));
     if process.len() < 3 || file.len() < 3 {
@@ -185,6 +189,10 @@ fn selinux(
     }
     process.resize(4, "s0".into());
     file.resize(4, "s0".into());
+    if options.labels.contains(&"disable") {
+        file[3] = UNLABELLED_LEVEL.into();
+        return Ok((String::new(), file.join(":")));
+    }
     let mut level = None;
     for label in &options.labels {
         let odd = || {
@@ -203,17 +211,34 @@ fn selinux(
             _ => return Err(odd()),
         }
     }
-    // Who shares processes or their memory shares the level: they would be strangers otherwise.
-    let shared = || {
-        let others = [&host.pid_mode, &host.ipc_mode].map(|mode| mode.strip_prefix("container:"));
-        others.into_iter().flatten().find_map(|other| (levels.of)(other))
-    };
-    let level = match level.or_else(shared) {
+    // Who shares processes or their memory runs as they do: they would be strangers otherwise.
+    if options.labels.is_empty()
+        && let Some(shared) = shared(host, others)?.map(|context| split(&context))
+        && let [user, role, kind, shared_level] = &shared[..]
+    {
+        (process[0], file[0]) = (user.clone(), user.clone());
+        (process[1], process[2]) = (role.clone(), kind.clone());
+        level = Some(shared_level.clone());
+    }
+    let level = match level {
         Some(level) => level,
-        None => own_level(id, levels.taken)?,
+        None => own_level(id, others.has_level)?,
     };
     (process[3], file[3]) = (level.clone(), level);
-    Ok((process.join(":"), file.join(":")))
+    // A privileged container's processes have none, whatever its files have.
+    let process = if host.privileged { String::new() } else { process.join(":") };
+    Ok((process, file.join(":")))
+}
+
+/// The label of the containers whose processes or IPC objects it shares.
+fn shared(host: &HostConfig, others: Others<'_>) -> Result<Option<String>, Refusal> {
+    let label = |mode: &str| mode.strip_prefix("container:").and_then(|other| (others.process)(other));
+    match (label(&host.pid_mode), label(&host.ipc_mode)) {
+        (Some(pid), Some(ipc)) if pid != ipc => {
+            Err(Refusal::invalid("--ipc and --pid containers SELinux labels aren't the same"))
+        }
+        (pid, ipc) => Ok(pid.or(ipc)),
+    }
 }
 
 /// A pair of categories that no other container has: the first free one from where its ID points.
@@ -227,7 +252,7 @@ fn own_level(id: &str, taken: &dyn Fn(&str) -> bool) -> Result<String, Refusal> 
             continue;
         }
         let level = format!("s0:c{low},c{high}");
-        if !taken(&level) {
+        if level != UNLABELLED_LEVEL && !taken(&level) {
             return Ok(level);
         }
     }
@@ -285,9 +310,15 @@ mod tests {
     }
 
     fn decide(host: &HostConfig, facts: &SecurityFacts) -> Result<Labels, String> {
-        let of = |name: &str| (name == "first").then(|| "s0:c5,c6".to_owned());
-        let levels = Levels { taken: &|_| false, of: &of };
-        labels(host, facts, true, "0123456789abcdef", levels, &mut Vec::new())
+        let process = |name: &str| match name {
+            "first" => Some("system_u:system_r:spc_t:s0:c5,c6".to_owned()),
+            "second" => Some("system_u:system_r:container_t:s0:c7,c8".to_owned()),
+            _ => None,
+        };
+        let others = Others { has_level: &|_| false, process: &process };
+        let mut host = host.clone();
+        complete(&mut host).map_err(|refusal| refusal.message)?;
+        labels(&host, facts, true, "0123456789abcdef", others, &mut Vec::new())
             .map_err(|refusal| refusal.message)
     }
 
@@ -339,25 +370,59 @@ mod tests {
         let labels = decide(&host(&[]), &facts).unwrap();
         assert!(labels.process.starts_with("system_u:system_r:container_t:s0:c"), "{labels:?}");
         assert_eq!(level(&labels.process), level(&labels.mount));
-        for (pids, memory) in [("container:first", ""), ("", "container:first")] {
-            let sharing = HostConfig { pid_mode: pids.into(), ipc_mode: memory.into(), ..host(&[]) };
-            let labels = decide(&sharing, &facts).unwrap();
-            assert_eq!((level(&labels.process), level(&labels.mount)), ("s0:c5,c6", "s0:c5,c6"));
-        }
         let labels = decide(&host(&["label=type:spc_t", "label=level:s0:c1,c2"]), &facts).unwrap();
         assert_eq!(labels.process, "system_u:system_r:spc_t:s0:c1,c2");
         assert_eq!(labels.mount, "system_u:object_r:container_file_t:s0:c1,c2");
         assert_eq!(bind_label(&labels.mount, Relabel::Shared), "system_u:object_r:container_file_t:s0");
         assert_eq!(bind_label(&labels.mount, Relabel::Private), labels.mount);
-        assert_eq!(decide(&host(&["label=disable"]), &facts).unwrap().process, "");
         assert!(decide(&host(&["label=odd:x"]), &facts).unwrap_err().starts_with("bad label option"));
         assert!(decide(&host(&["label=type:x"]), &SecurityFacts::default()).unwrap_err().contains("SELinux"));
+    }
+
+    #[test]
+    fn who_shares_processes_or_memory_runs_under_the_same_label() {
+        let facts = with_selinux();
+        let sharing = |pids: &str, memory: &str, options: &[&str]| {
+            decide(&HostConfig { pid_mode: pids.into(), ipc_mode: memory.into(), ..host(options) }, &facts)
+        };
+        let first = "container:first";
+        for (pids, memory) in [(first, ""), ("", first), (first, first), (first, "container:bare")] {
+            let labels = sharing(pids, memory, &[]).unwrap();
+            assert_eq!(labels.process, "system_u:system_r:spc_t:s0:c5,c6");
+            assert_eq!(labels.mount, "system_u:object_r:container_file_t:s0:c5,c6");
+        }
+        let refused = sharing(first, "container:second", &[]).unwrap_err();
+        assert_eq!(refused, "--ipc and --pid containers SELinux labels aren't the same");
+        for labels in [sharing(first, "", &["label=type:container_t"]), sharing("container:bare", "", &[])] {
+            let labels = labels.unwrap();
+            assert!(labels.process.starts_with("system_u:system_r:container_t:s0:c"), "{labels:?}");
+            assert_ne!(level(&labels.process), "s0:c5,c6");
+        }
+    }
+
+    #[test]
+    fn files_of_containers_without_a_label_have_one() {
+        let facts = with_selinux();
+        let bare = (String::new(), format!("system_u:object_r:container_file_t:{UNLABELLED_LEVEL}"));
+        let labels = |host: HostConfig| decide(&host, &facts).map(|labels| (labels.process, labels.mount));
+        let privileged = |options: &[&str]| HostConfig { privileged: true, ..host(options) };
+        assert_eq!(labels(host(&["label=disable"])).unwrap(), bare);
+        assert_eq!(labels(privileged(&[])).unwrap(), bare);
+        assert_eq!(labels(HostConfig { pid_mode: "host".into(), ..host(&[]) }).unwrap(), bare);
+        assert_eq!(labels(HostConfig { ipc_mode: "host".into(), ..host(&[]) }).unwrap(), bare);
+        let asked = ["label=level:s0:c1,c2"];
+        let file = "system_u:object_r:container_file_t:s0:c1,c2".to_owned();
+        assert_eq!(labels(privileged(&asked)).unwrap(), (String::new(), file.clone()));
+        let with_host = HostConfig { pid_mode: "host".into(), ..host(&asked) };
+        assert_eq!(labels(with_host).unwrap(), ("system_u:system_r:container_t:s0:c1,c2".into(), file));
     }
 
     #[test]
     fn no_two_containers_have_the_same_level() {
         let first = own_level("abc", &|_| false).unwrap();
         assert_ne!(own_level("abc", &|level| level == first).unwrap(), first);
+        let kept = own_level("abc", &|level| level != UNLABELLED_LEVEL).unwrap_err();
+        assert!(kept.message.contains("every pair"), "{}", kept.message);
     }
 
     proptest! {

@@ -139,7 +139,7 @@ fn gone(error: io::Error) -> io::Result<bool> {
     }
 }
 
-/// Extended attributes, sorted by name.
+/// Extended attributes, sorted by name, without SELinux's label: each container's files have another one.
 fn attributes(file: &OwnedFd) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let mut list = vec![0_u8; 64 << 10];
     let length = match rustix::fs::flistxattr(file, &mut list[..]) {
@@ -149,6 +149,9 @@ fn attributes(file: &OwnedFd) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     };
     let mut all = Vec::new();
     for name in list[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        if name == b"security.selinux" {
+            continue;
+        }
         let mut value = vec![0_u8; 64 << 10];
         match rustix::fs::fgetxattr(file, name, &mut value[..]) {
             Ok(found) => all.push((name.to_vec(), value[..found].to_vec())),

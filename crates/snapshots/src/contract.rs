@@ -301,6 +301,10 @@ fn changes_that_hide_are_told(open: Open<'_>, root: &Path) {
     file.set_modified(modified).unwrap();
     let flags = rustix::fs::XattrFlags::empty();
     rustix::fs::setxattr(at("dir/sub/file"), "user.note", b"1", flags).unwrap();
+    if driver.form() == Form::Whole {
+        // Such a tree is labelled for SELinux before its container starts.
+        rustix::fs::setxattr(at("untouched"), "security.selinux", b"a:b:c:s0", flags).unwrap();
+    }
     std::os::unix::fs::chown(at("kept"), Some(7), None).unwrap();
     std::fs::remove_file(at("link")).unwrap();
     std::os::unix::fs::symlink("flie", at("link")).unwrap();

@@ -189,7 +189,8 @@ fn finish(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &Stat) -> io::Result<(
     Ok(rustix::fs::futimens(to, &times(stat))?)
 }
 
-/// Copies extended attributes; those that the target's filesystem does not have are left out.
+/// Copies extended attributes; those that the target's filesystem does not have are left out, and SELinux's label, which
+/// belongs to the place.
 fn attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
     let size = match rustix::fs::flistxattr_query(from) {
         Ok(0) | Err(Errno::NOTSUP) => return Ok(()),
@@ -200,7 +201,10 @@ fn attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
     let length = rustix::fs::flistxattr(from, &mut list[..])?;
     let mut value = Vec::new();
     for name in list[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
+        if name.starts_with(b"trusted.overlay.")
+            || name.starts_with(b"user.overlay.")
+            || name == b"security.selinux"
+        {
             continue;
         }
         value.resize(ATTRIBUTE_MAX, 0);
@@ -240,7 +244,9 @@ mod tests {
         std::os::unix::fs::chown(&from, Some(7), Some(8)).unwrap();
         std::fs::set_permissions(from.join("a/file"), std::fs::Permissions::from_mode(0o4751)).unwrap();
         std::fs::set_permissions(&from, std::fs::Permissions::from_mode(0o1777)).unwrap();
-        rustix::fs::setxattr(from.join("a"), "trusted.kept", b"1", XattrFlags::empty()).ok();
+        for name in ["trusted.kept", "security.selinux"] {
+            rustix::fs::setxattr(from.join("a"), name, b"1", XattrFlags::empty()).ok();
+        }
         let sparse = std::fs::File::create(from.join("sparse")).unwrap();
         sparse.set_len(64 << 20).unwrap();
         sparse.write_all_at(b"end", (64 << 20) - 3).unwrap();
@@ -272,6 +278,10 @@ mod tests {
         let mut value = [0; 8];
         if rustix::fs::getxattr(from.join("a"), "trusted.kept", &mut value[..]).is_ok() {
             assert_eq!(rustix::fs::getxattr(to.join("a"), "trusted.kept", &mut value[..]), Ok(1));
+        }
+        // A label of its own it may have by the policy of the host.
+        if let Ok(length) = rustix::fs::getxattr(to.join("a"), "security.selinux", &mut value[..]) {
+            assert_ne!(&value[..length], b"1");
         }
         assert!(
             !is_empty_directory(open(&to)).unwrap()

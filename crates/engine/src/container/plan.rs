@@ -100,13 +100,14 @@ impl Plan<'_> {
         let mut spec = model::spec::runtime_spec(record, &facts)?;
         let requests = record.host_config.resources.device_requests.as_deref();
         self.engine.devices().inject(requests.unwrap_or_default(), &mut spec)?;
-        selinux::relabel_sources(record, &files, places)?;
+        let rootfs = self.rootfs(record.host_config.auto_remove)?;
+        selinux::relabel_sources(record, &files, &rootfs, places)?;
         let runtime = self.other_runtime(&mut spec, init || ipc_of.is_some())?;
         Ok(Create {
             id: record.id.clone(),
             run_directory,
             spec,
-            rootfs: self.rootfs(record.host_config.auto_remove)?,
+            rootfs,
             map_root: remap.is_some(),
             runtime,
             stdin: match (record.config.open_stdin, record.config.stdin_once) {

@@ -83,7 +83,7 @@ fn decide(request: ContainerCreate) -> Result<(Record, Vec<String>), Refusal> {
                 }
                 _ => Err(Refusal::not_found(format!("No such container: {name}"))),
             },
-            levels: security::Levels { taken: &|_| false, of: &|_| None },
+            others: security::Others { has_level: &|_| false, process: &|_| None },
         },
     )
 }
