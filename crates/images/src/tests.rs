@@ -646,7 +646,7 @@ fn only_registries_tell_where_an_image_comes_from() {
     let archive = built.layout(Some(&digest.to_string()), gzip);
     let repositories = |fixture: &Fixture| {
         let (_, digests) = fixture.images.names().of(&built.id());
-        assert_eq!(digests, [digest.clone()]);
+        assert_eq!(digests, std::slice::from_ref(&digest));
         Vec::from_iter(fixture.images.names().repositories(&digests))
     };
     // An archive may say what it likes.
