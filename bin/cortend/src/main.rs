@@ -262,7 +262,7 @@ fn open_parts(config: &Config, paths: &Paths) -> Result<Parts> {
     let boot = std::fs::read_to_string(BOOT_ID).with_context(|| format!("cannot read {BOOT_ID}"))?;
     let boot = boot.trim();
     let doubted = |driver: &str| images::doubted(&store, boot, driver);
-    let snapshots = snapshots::open(&paths.data.join("snapshots"), driver.as_deref(), &doubted)?;
+    let snapshots = snapshots::open(&paths.snapshots(), driver.as_deref(), &doubted)?;
     let limits = images::Limits::default();
     let (images, warnings) = images::Images::open(content, snapshots.clone(), store.clone(), limits, boot)?;
     for warning in warnings {

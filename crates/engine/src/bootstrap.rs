@@ -164,7 +164,7 @@ fn open_blocking(options: Options, parts: Parts) -> Result<Engine, Refusal> {
         cgroup_parent: options.cgroup_parent.clone(),
         security: SecurityFacts {
             apparmor: apparmor::prepare(),
-            selinux: selinux::prepare(options.isolation.selinux),
+            selinux: selinux::prepare(options.isolation.selinux, &options.paths.snapshots()),
         },
         remap: options.isolation.remap.clone(),
         layer_quota: snapshots.form() == Form::Difference && host::project_quota(&options.paths.data),

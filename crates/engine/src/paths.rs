@@ -16,6 +16,11 @@ impl Paths {
         self.data.join("state")
     }
 
+    /// Layers, of images and of containers, in a folder for each storage driver.
+    pub fn snapshots(&self) -> PathBuf {
+        self.data.join("snapshots")
+    }
+
     pub fn containers(&self) -> PathBuf {
         self.data.join("containers")
     }

@@ -24,8 +24,10 @@ const ATTRIBUTE: &CStr = c"security.selinux";
 /// More than any label has.
 const LABEL_BYTES_MAX: usize = 4096;
 
-/// The contexts, if the kernel has SELinux and the daemon is to use it.
-pub fn prepare(wanted: bool) -> Option<SelinuxContexts> {
+/// The contexts, if the kernel has SELinux and the daemon is to use it. Everything below `layers` is labelled as what
+/// containers may read and run: of a file that is mapped the kernel asks for the one below the overlay, and new ones
+/// take their directory's label.
+pub fn prepare(wanted: bool, layers: &Path) -> Option<SelinuxContexts> {
     if !wanted {
         return None;
     }
@@ -38,6 +40,10 @@ pub fn prepare(wanted: bool) -> Option<SelinuxContexts> {
     let path = format!("/etc/selinux/{policy}/contexts/lxc_contexts");
     let text = std::fs::read_to_string(&path).unwrap_or_default();
     let context = |key: &str, default: &str| setting(&text, key).unwrap_or(default).to_string();
+    let label = context("ro_file", "system_u:object_r:container_ro_file_t:s0");
+    if let Err(error) = label_once(layers, &label) {
+        tracing::warn!(%error, label, "layers cannot be labelled: containers may be denied to run programs of theirs");
+    }
     Some(SelinuxContexts {
         process: context("process", "system_u:system_r:container_t:s0"),
         file: context("file", "system_u:object_r:container_file_t:s0"),
@@ -64,10 +70,8 @@ pub fn relabel_sources(
         return Ok(());
     }
     // An overlay is mounted under a label; whole trees have it themselves.
-    if let Rootfs::Directory(tree) = rootfs
-        && label_of(tree).as_deref() != Some(label.as_bytes())
-    {
-        label_tree(tree, label).map_err(|error| refused(tree, &error))?;
+    if let Rootfs::Directory(tree) = rootfs {
+        label_once(tree, label).map_err(|error| refused(tree, &error))?;
     }
     // Those of the container whose network it shares are for both.
     let shared = matches!(record.network, NetworkChoice::Container(_));
@@ -138,6 +142,14 @@ fn label_of(path: &Path) -> Option<Vec<u8>> {
     // The kernel ends them with a zero.
     label.pop_if(|last| *last == 0);
     Some(label)
+}
+
+/// Labels a tree unless its root, which gets its label at last, has it already.
+fn label_once(tree: &Path, label: &str) -> io::Result<()> {
+    if label_of(tree).as_deref() == Some(label.as_bytes()) {
+        return Ok(());
+    }
+    label_tree(tree, label)
 }
 
 /// Labels a file, or a directory with all that is in it and itself at last. Filesystems that know no labels are left as they are.
@@ -218,6 +230,13 @@ mod tests {
         label_tree(&at("outside"), label).unwrap();
         assert_eq!(label_of(&at("outside")).as_deref(), Some(label.as_bytes()));
         assert!(label_tree(&at("missing"), label).is_err());
+        // Once labelled, a tree may have files with labels of their own.
+        let own = "system_u:object_r:container_file_t:s0";
+        label_tree(&at("tree/file"), own).unwrap();
+        label_once(&at("tree"), label).unwrap();
+        assert_eq!(label_of(&at("tree/file")).as_deref(), Some(own.as_bytes()));
+        label_once(&at("tree"), own).unwrap();
+        assert_eq!(label_of(&at("tree/sub/file")).as_deref(), Some(own.as_bytes()));
         // The kernel's own files know no labels.
         label_tree(Path::new("/proc/self/status"), label).unwrap();
     }

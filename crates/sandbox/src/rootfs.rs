@@ -97,8 +97,7 @@ impl NewRoot {
             }
             "overlay" if options.subpath.is_some() => {
                 let made = new_layers(options, options.set)?;
-                let whole = Root::from_descriptor(made);
-                let part = clone_below(&whole, options.subpath.unwrap_or_default(), false, mount)?;
+                let part = self.part(made, options.subpath.unwrap_or_default(), mount)?;
                 self.place_bind(destination, &part)
             }
             kind => {
@@ -165,6 +164,20 @@ impl NewRoot {
             sys::mount::change(made.as_fd(), recursive, &change).step(step)?;
         }
         attach(made.as_fd(), target).step(step)
+    }
+
+    /// Clones a part of a new mount. Kernels before 6.15 clone mounts only that have a place: it lies over the root
+    /// meanwhile.
+    fn part(&self, made: OwnedFd, subpath: &str, mount: &Mount) -> Result<OwnedFd, Error> {
+        let step = || format!("mount {}", mount.destination.display());
+        attach(made.as_fd(), self.mount.as_fd()).step(step)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let here = rustix::fs::open(".", flags, Mode::empty()).step(step)?;
+        rustix::process::fchdir(&made).step(step)?;
+        let part = clone_below(&Root::from_descriptor(made), subpath, false, mount);
+        rustix::mount::unmount(".", UnmountFlags::DETACH).step(step)?;
+        rustix::process::fchdir(&here).step(step)?;
+        part
     }
 
     fn place_bind(&self, destination: &Path, tree: &OwnedFd) -> Result<(), Error> {

@@ -232,13 +232,7 @@ pub(crate) fn clone_below(
         )),
         _ => Error::System { step: step(), errno: error.raw_os_error().unwrap_or(libc::EIO) },
     })?;
-    clone_tree(&found, recursive).map_err(|error| match error {
-        Errno::INVAL => Error::invalid(format!(
-            "mount {}: to mount a part of an image of several layers needs Linux 6.15",
-            mount.destination.display()
-        )),
-        error => Error::system(step(), error),
-    })
+    clone_tree(&found, recursive).step(step)
 }
 
 fn set_attributes(
