@@ -141,7 +141,8 @@ impl AsyncWrite for Stream {
 /// Connects and starts HTTP on the connection.
 pub(crate) async fn open(endpoint: &Endpoint) -> Result<SendRequest<Body>, Error> {
     let stream = dial(endpoint).await?;
-    let (sender, connection) = http1::Builder::new().max_buf_size(READ_BYTES).handshake(TokioIo::new(stream)).await?;
+    let (sender, connection) =
+        http1::Builder::new().max_buf_size(READ_BYTES).handshake(TokioIo::new(stream)).await?;
     tokio::spawn(async move {
         // How a connection ends shows in the requests on it.
         let _ = connection.with_upgrades().await;
