@@ -15,9 +15,9 @@ use tokio_rustls::TlsAcceptor;
 use crate::authorization::Peer;
 use crate::{App, route};
 
-/// Bytes that are read from a connection at once at most; so many only if they come that fast. Larger blocks would be asked
-/// of the kernel, cleared and given back for each piece of a body.
-pub const BUFFER_MAX: usize = 112 << 10;
+/// Bytes that are read from a connection at once at most; so many only if they come that fast. The head of a request must
+/// fit as well, and arguments of a build or credentials make it long.
+pub const BUFFER_MAX: usize = 512 << 10;
 /// Bytes of an answer that the kernel takes from us before a local client has read them.
 const LOCAL_SEND_BUFFER: usize = 1 << 20;
 
