@@ -95,6 +95,14 @@ fn every_answer_carries_the_engine() {
     assert_eq!(bed.http().get("/_ping").text(), "OK");
 }
 
+/// A client sends the credentials of all its registries with a build.
+#[test]
+fn long_heads_are_read() {
+    let bed = Bed::empty();
+    let header = format!("X-Registry-Config: {}\r\n", "a".repeat(400 << 10));
+    raw(&bed, "GET", "/_ping", &header, b"").expect(200);
+}
+
 #[test]
 fn the_protocol_itself() {
     use std::io::{Read, Write};
