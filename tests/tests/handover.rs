@@ -136,9 +136,13 @@ fn what_goes_wrong_is_said_as_for_an_archive() {
 
 /// A connection that asked for an archive's place in a container and got it.
 fn switched(bed: &Bed, method: &str, path: &str) -> UnixStream {
+    upgraded(bed, method, &format!("/containers/one/archive?path={path}"))
+}
+
+fn upgraded(bed: &Bed, method: &str, path: &str) -> UnixStream {
     let mut stream = UnixStream::connect(bed.socket()).expect("a connection");
     let head = format!(
-        "{method} {API}/containers/one/archive?path={path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n\
+        "{method} {API}{path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n\
          Upgrade: corten-handover\r\nContent-Length: 0\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).expect("sent");
@@ -175,12 +179,92 @@ fn announcing(name: &str, size: u64) -> Vec<u8> {
         (text.len() + 3..).find(|length| format!("{length} {text}").len() == *length).expect("a length");
     let records = format!("{length} {text}");
     let mut archive = layer(&[Entry::file("x", 0o644, records), Entry::file(name, 0o644, "")]);
-    // The first member becomes an extended header: its type, and the sum over the block.
+    // The first member becomes an extended header.
     archive[156] = b'x';
-    archive[148..156].fill(b' ');
-    let sum: u32 = archive[..512].iter().map(|byte| u32::from(*byte)).sum();
-    archive[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    sum(&mut archive[..512]);
     archive
+}
+
+/// Writes the sum over a header's block into it.
+fn sum(block: &mut [u8]) {
+    block[148..156].fill(b' ');
+    let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+    block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+}
+
+/// A connection on which a file for `load` has been announced, with these descriptors.
+fn loading(bed: &Bed, size: u64, files: &[BorrowedFd<'_>]) -> UnixStream {
+    let mut stream = upgraded(bed, "POST", "/images/load?quiet=1");
+    assert_eq!(byte(&mut stream), b'r');
+    send(&stream, b"h", &[File::open("/").expect("open").as_fd()]);
+    assert_eq!(byte(&mut stream), b'd');
+    send(&stream, &announcing("file", size), files);
+    stream
+}
+
+fn answer(mut stream: UnixStream) -> String {
+    stream.shutdown(std::net::Shutdown::Write).expect("shut");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer
+}
+
+#[test]
+fn images_are_loaded_from_where_their_archive_lies() {
+    let bed = Bed::empty();
+    let folder = bed.folder("archives");
+    let archive = testkit::image::busybox().archive();
+    let path = testkit::image::write_archive(&folder, "busybox.tar", &archive);
+    // Whoever shares the descriptor may have read of it.
+    let mut file = File::open(&path).expect("open");
+    file.read_exact(&mut [0; 1000]).expect("read");
+    let said = answer(loading(&bed, archive.len() as u64, &[file.as_fd()]));
+    has(&said, &["Loaded image: busybox:latest"]);
+    assert_eq!(bed.run(&["run", "--rm", "busybox", "echo", "works"]).ok(), "works");
+    bed.run(&["rmi", "busybox"]).ok();
+    // What is not handed over, or no archive, is as it is without.
+    fs::write(folder.join("noise"), vec![7; 100_000]).expect("written");
+    let here = |name: &str| folder.join(name).to_str().expect("UTF-8").to_owned();
+    has(bed.run(&["load", "-i", &here("noise")]).fails(1), &["invalid tar header"]);
+    has(bed.run(&["load", "-i", "/dev/null"]).fails(1), &["neither a manifest.json nor an index.json"]);
+    has(bed.run(&["load", "-i", &here(".")]).fails(1), &["is a directory"]);
+    has(bed.run(&["load", "-i", &here("gone")]).fails(1), &["no such file or directory"]);
+    let (directory, writable) = (File::open("/").expect("open"), File::create(here("own")).expect("open"));
+    for (odd, said) in [
+        (Some(directory.as_fd()), "what came in a file's place"),
+        (Some(writable.as_fd()), "what came in a file's place"),
+        (None, "a file that was announced did not come"),
+    ] {
+        let files: Vec<BorrowedFd<'_>> = odd.into_iter().collect();
+        has(&answer(loading(&bed, 100, &files)), &["errorDetail", said]);
+    }
+    assert_eq!(bed.run(&["images", "-aq"]).ok(), "");
+    assert!(!bed.log().contains("panicked"), "{}", bed.log());
+}
+
+#[test]
+fn a_load_that_nobody_waits_for_ends() {
+    const LARGE: u64 = 2 << 30;
+    let bed = Bed::empty();
+    let path = bed.folder("archives").join("large.tar");
+    // A good archive behind a large member, which is a hole.
+    let mut header = layer(&[Entry::file("large", 0o644, "")]);
+    header.truncate(512);
+    header[124..136].copy_from_slice(format!("{LARGE:011o}\0").as_bytes());
+    sum(&mut header);
+    let file = File::create(&path).expect("a file");
+    file.write_all_at(&header, 0).expect("written");
+    file.write_all_at(&testkit::image::busybox().archive(), 512 + LARGE).expect("written");
+    let file = File::open(&path).expect("open");
+    let held = || {
+        let open = fs::read_dir(format!("/proc/{}/fd", bed.pid())).expect("descriptors").flatten();
+        open.filter_map(|one| fs::read_link(one.path()).ok()).any(|target| target.ends_with("large.tar"))
+    };
+    let stream = loading(&bed, 512 + LARGE, &[file.as_fd()]);
+    testkit::process::eventually("it reads", held);
+    drop(stream);
+    testkit::process::eventually("it ends", || !held());
+    assert_eq!(bed.run(&["images", "-aq"]).ok(), "", "it was loaded to its end");
 }
 
 #[test]

@@ -8,6 +8,8 @@ use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::client::conn::http1::SendRequest;
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
 use crate::Error;
@@ -18,6 +20,9 @@ const MAX_ANSWER: usize = 256 << 20;
 const AHEAD_MAX: usize = 8 << 20;
 /// The longest single message of a stream of JSON messages.
 const MAX_LINE: usize = 16 << 20;
+
+/// How much is read of a bare socket at a time.
+const SOCKET_PIECE: usize = 8 << 10;
 
 /// The body of a request.
 #[derive(Debug, Default)]
@@ -82,6 +87,14 @@ impl hyper::body::Body for Body {
     }
 }
 
+/// Refuses to hold more of an answer than this.
+pub(crate) fn check_length(bytes: usize) -> Result<(), Error> {
+    if bytes > MAX_ANSWER {
+        return Err(Error::Http(format!("the daemon's answer is longer than {MAX_ANSWER} bytes")));
+    }
+    Ok(())
+}
+
 /// An answer whose head has been read.
 #[derive(Debug)]
 pub struct Response {
@@ -137,12 +150,15 @@ impl Response {
         let told = self.header("content-length").and_then(|text| text.parse::<usize>().ok());
         let mut whole = BytesMut::with_capacity(told.unwrap_or(0).min(AHEAD_MAX));
         while let Some(chunk) = self.chunk().await? {
-            if whole.len() + chunk.len() > MAX_ANSWER {
-                return Err(Error::Http(format!("the daemon's answer is longer than {MAX_ANSWER} bytes")));
-            }
+            check_length(whole.len() + chunk.len())?;
             whole.extend_from_slice(&chunk);
         }
         Ok((whole.freeze(), self.sender))
+    }
+
+    /// The connection, when the body has been read.
+    pub(crate) fn into_sender(self) -> SendRequest<Body> {
+        self.sender
     }
 
     /// Reads what is left and drops it.
@@ -152,22 +168,47 @@ impl Response {
 
     /// The body as a sequence of JSON messages.
     pub fn lines(self) -> Lines {
-        Lines { response: self, buffer: BytesMut::new() }
+        Lines { source: Source::Answer(self), buffer: BytesMut::new() }
     }
 }
 
 /// A stream of JSON messages, with or without line ends between them.
 #[derive(Debug)]
 pub struct Lines {
-    response: Response,
+    source: Source,
     buffer: BytesMut,
 }
 
+#[derive(Debug)]
+enum Source {
+    Answer(Response),
+    Socket(UnixStream),
+}
+
+impl Source {
+    async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
+        match self {
+            Self::Answer(response) => response.chunk().await,
+            Self::Socket(socket) => {
+                let mut piece = BytesMut::with_capacity(SOCKET_PIECE);
+                let count = socket.read_buf(&mut piece).await?;
+                Ok((count > 0).then(|| piece.freeze()))
+            }
+        }
+    }
+}
+
 impl Lines {
+    /// What comes on the bare socket of a daemon that speaks another protocol; see [`crate::Switched`].
+    pub fn of_socket(socket: std::os::unix::net::UnixStream) -> Result<Self, Error> {
+        socket.set_nonblocking(true)?;
+        Ok(Self { source: Source::Socket(UnixStream::from_std(socket)?), buffer: BytesMut::new() })
+    }
+
     /// Waits until there is something to read, or the end.
     pub async fn ready(&mut self) -> Result<(), Error> {
         if self.buffer.is_empty()
-            && let Some(chunk) = self.response.chunk().await?
+            && let Some(chunk) = self.source.chunk().await?
         {
             self.buffer.extend_from_slice(&chunk);
         }
@@ -190,7 +231,7 @@ impl Lines {
             if self.buffer.len() > MAX_LINE {
                 return Err(Error::Http(format!("a message of the daemon is longer than {MAX_LINE} bytes")));
             }
-            match self.response.chunk().await? {
+            match self.source.chunk().await? {
                 Some(chunk) => self.buffer.extend_from_slice(&chunk),
                 None if self.buffer.iter().all(u8::is_ascii_whitespace) => return Ok(None),
                 None => return Err(Error::Http("unexpected EOF".to_owned())),

@@ -307,14 +307,24 @@ impl Client {
         Ok(api_types::from_answer(&body)?)
     }
 
-    /// Sends a request, reads a list, and makes something of each of its items.
+    /// Sends a request, and makes something of each item of the list that comes, while the daemon makes the others.
     pub async fn list<T: serde::de::DeserializeOwned, R>(
         &self,
         request: Request,
-        map: impl FnMut(T) -> R,
+        mut map: impl FnMut(T) -> R,
     ) -> Result<Vec<R>, Error> {
-        let response = self.send(request).await?;
-        Ok(api_types::map_answer(&self.read(response).await?, map)?)
+        let mut response = self.send(request).await?;
+        let (mut items, mut all) = (api_types::Items::default(), Vec::new());
+        while let Some(piece) = response.chunk().await? {
+            items.push(&piece);
+            while let Some(item) = items.next()? {
+                all.push(map(item));
+            }
+            body::check_length(items.waiting())?;
+        }
+        items.end()?;
+        self.keep(response.into_sender());
+        Ok(all)
     }
 
     /// Sends a request and reads a JSON answer as it is.
@@ -380,10 +390,15 @@ impl Client {
     /// Reads the whole answer and keeps the connection for the next request.
     async fn read(&self, response: Response) -> Result<Bytes, Error> {
         let (body, sender) = response.bytes_and_sender().await?;
+        self.keep(sender);
+        Ok(body)
+    }
+
+    /// Keeps a connection that is free again for the next request.
+    fn keep(&self, sender: SendRequest<Body>) {
         if !sender.is_closed() {
             self.state().idle.push(sender);
         }
-        Ok(body)
     }
 
     async fn check(&self, response: Response) -> Result<Response, Error> {

@@ -1,6 +1,6 @@
 //! Answers: bodies, headers, and the one place where an error becomes a status.
 
-use std::io;
+use std::io::{self, Write};
 
 use api_types::ErrorResponse;
 use bytes::Bytes;
@@ -11,6 +11,8 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
 use model::{Kind, Refusal};
 use serde::Serialize;
+
+use crate::stream::pipe;
 
 pub type Body = UnsyncBoxBody<Bytes, io::Error>;
 pub type Answer = Response<Body>;
@@ -52,6 +54,33 @@ pub fn json<T: Serialize>(value: &T) -> Outcome {
 
 pub fn created<T: Serialize>(value: &T) -> Outcome {
     json_with(StatusCode::CREATED, value)
+}
+
+/// Items of a list that are sent together.
+const TOGETHER_MAX: usize = 200;
+
+/// A list. Of a long one the client has the first items while the others are made.
+pub fn json_list<T: Serialize>(mut items: impl ExactSizeIterator<Item = T> + Send + 'static) -> Outcome {
+    if items.len() <= TOGETHER_MAX {
+        return json(&items.collect::<Vec<T>>());
+    }
+    let (mut out, pieces) = pipe();
+    tokio::task::spawn_blocking(move || {
+        let mut text = vec![b'['];
+        let written = items.try_for_each(|item| {
+            serde_json::to_writer(&mut text, &item)?;
+            out.write_all(&text)?;
+            text.clear();
+            text.push(b',');
+            Ok::<(), io::Error>(())
+        });
+        match written.and_then(|()| out.write_all(b"]\n")).and_then(|()| out.flush()) {
+            Ok(()) => {}
+            // A list that ends in its middle must not look whole, if anybody still reads it.
+            Err(error) => out.abort(&Refusal::from_error("cannot write the answer", &error)),
+        }
+    });
+    Ok(streamed("application/json", pieces))
 }
 
 fn json_with<T: Serialize>(status: StatusCode, value: &T) -> Outcome {

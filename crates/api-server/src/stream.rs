@@ -34,9 +34,10 @@ pub fn received<T: Send + 'static>(receiver: mpsc::Receiver<T>) -> impl Stream<I
     })
 }
 
-impl Pipe {
-    /// Sends one progress message.
-    pub fn message(&mut self, message: &ProgressMessage) -> io::Result<()> {
+/// Progress messages, which a body consists of.
+pub trait Messages: Write {
+    /// Sends one.
+    fn message(&mut self, message: &ProgressMessage) -> io::Result<()> {
         let mut line = serde_json::to_vec(message).map_err(io::Error::other)?;
         line.extend_from_slice(b"\r\n");
         self.write_all(&line)?;
@@ -44,7 +45,7 @@ impl Pipe {
     }
 
     /// Sends an error as the last message of a stream that has begun.
-    pub fn fail(&mut self, code: i64, refusal: &Refusal) {
+    fn fail(&mut self, code: i64, refusal: &Refusal) {
         let message = ProgressMessage {
             error_detail: Some(ErrorDetail { code, message: refusal.message.clone() }),
             error: Some(refusal.message.clone()),
@@ -52,7 +53,11 @@ impl Pipe {
         };
         let _ = self.message(&message);
     }
+}
 
+impl<W: Write> Messages for W {}
+
+impl Pipe {
     /// Breaks the body off, so that the client sees that it is not whole.
     pub fn abort(&mut self, refusal: &Refusal) {
         let _ = self.pieces.blocking_send(Err(io::Error::other(refusal.message.clone())));

@@ -10,6 +10,7 @@ pub mod container;
 pub mod events;
 pub mod exec;
 pub mod image;
+mod items;
 mod keys;
 pub mod network;
 pub mod registry;
@@ -22,6 +23,8 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+pub use items::Items;
 
 /// String to string, in key order.
 pub type StringMap = BTreeMap<String, String>;
@@ -58,38 +61,6 @@ pub fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::Erro
 /// Parses an answer: at once where all members have values of their types, else like [`from_json`].
 pub fn from_answer<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::Error> {
     serde_json::from_slice(body).or_else(|_| from_json(body))
-}
-
-/// Parses an answer that is a list, and makes something else of each of its items at once: a long list is never in memory
-/// as a whole.
-pub fn map_answer<T: DeserializeOwned, R>(
-    body: &[u8],
-    mut map: impl FnMut(T) -> R,
-) -> Result<Vec<R>, serde_json::Error> {
-    struct Each<'m, T, R, F: FnMut(T) -> R>(&'m mut F, std::marker::PhantomData<(T, R)>);
-    impl<'de, T: Deserialize<'de>, R, F: FnMut(T) -> R> serde::de::Visitor<'de> for Each<'_, T, R, F> {
-        type Value = Vec<R>;
-
-        fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            out.write_str("a list")
-        }
-
-        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut items: A) -> Result<Vec<R>, A::Error> {
-            let mut all = Vec::new();
-            while let Some(item) = items.next_element()? {
-                all.push((self.0)(item));
-            }
-            Ok(all)
-        }
-    }
-    let mut parser = serde_json::Deserializer::from_slice(body);
-    let each = Each(&mut map, std::marker::PhantomData);
-    let mapped = serde::Deserializer::deserialize_seq(&mut parser, each);
-    match mapped.and_then(|all| parser.end().map(|()| all)) {
-        Ok(all) => Ok(all),
-        // Another daemon may say `null` where there is nothing.
-        Err(_) => Ok(from_json::<Vec<T>>(body)?.into_iter().map(map).collect()),
-    }
 }
 
 /// Parses a request body as Go does: like [`from_json`], and names of members count in any case of their letters.

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -65,6 +66,13 @@ pub struct ThrottlingData {
     pub throttled_time: u64,
 }
 
+/// Names and numbers of the kernel's `memory.stat`.
+pub type MemoryFields = BTreeMap<Cow<'static, str>, u64>;
+
+fn is_empty(fields: &MemoryFields) -> bool {
+    fields.is_empty()
+}
+
 /// Bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -74,9 +82,9 @@ pub struct MemoryStats {
     /// On cgroup v1.
     #[serde(skip_serializing_if = "is_zero")]
     pub max_usage: u64,
-    /// The kernel's `memory.stat`; its names differ between v1 and v2.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub stats: BTreeMap<Cow<'static, str>, u64>,
+    /// The kernel's `memory.stat`; its names differ between v1 and v2. Samples of a container that does nothing share it.
+    #[serde(skip_serializing_if = "is_empty")]
+    pub stats: Arc<MemoryFields>,
     #[serde(skip_serializing_if = "is_zero")]
     pub failcnt: u64,
     #[serde(skip_serializing_if = "is_zero")]

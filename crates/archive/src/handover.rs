@@ -14,6 +14,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -28,6 +29,11 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags,
 };
+
+use crate::{Entry, Error, Kind, Reader, Writer};
+
+/// What the protocol is called where a connection changes to it.
+pub const PROTOCOL: &str = "corten-handover";
 
 /// Files from this size on go as descriptors; below, a descriptor costs more than the bytes.
 pub const BYTES_MIN: u64 = 64 << 10;
@@ -121,6 +127,19 @@ impl Outlet {
     /// Counts from now on what goes: bytes of the archive, and sizes of files.
     pub fn counting(self, sent: Arc<AtomicU64>) -> Outlet {
         Outlet { sent, ..self }
+    }
+
+    /// Sends an archive of one file, which is open at its beginning.
+    pub fn send_one(mut self, mut file: File) -> Result<Outlet, Error> {
+        let size = file.metadata().map_err(Error::Read)?.len();
+        let apart = self.takes(file.as_fd(), size);
+        if apart {
+            let file = file.try_clone().map_err(Error::Read)?;
+            self.hand(file.into(), size).map_err(Error::Write)?;
+        }
+        let mut writer = Writer::new(self);
+        writer.append(&Entry { apart, ..Entry::file("file", size) }, &mut file)?;
+        writer.finish()
     }
 
     /// Says that no more comes; the receiver's answer can still be read.
@@ -227,10 +246,33 @@ impl Inlet {
         Ok(file)
     }
 
+    /// Takes the file of an archive of one.
+    pub fn take_one(&self) -> Result<Handed<'_>, Error> {
+        let mut reader = Reader::new(self).with_apart();
+        match reader.next_entry()? {
+            Some(entry) if entry.kind == Kind::File && entry.sparse.is_none() => {
+                if !entry.apart {
+                    return Ok(Handed::Stream(reader));
+                }
+                Ok(Handed::File(self.take().map_err(Error::Read)?.into()))
+            }
+            _ => Err(Error::Read(broken("what came is not one file"))),
+        }
+    }
+
     /// The socket, when all has come.
     pub fn into_socket(self) -> UnixStream {
         self.0.into_inner().socket
     }
+}
+
+/// A file that came by itself.
+#[derive(Debug)]
+pub enum Handed<'a> {
+    /// Its size and content may change at any time, and who sent it may have moved its position.
+    File(File),
+    /// Its content, as it was.
+    Stream(Reader<&'a Inlet>),
 }
 
 impl Read for &Inlet {
@@ -291,7 +333,6 @@ fn check(file: BorrowedFd<'_>) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::{Limits, PackOptions, Packer, Root, UnpackOptions};
-    use std::fs::File;
     use std::os::unix::fs::{FileExt, MetadataExt};
     use std::path::Path;
 
@@ -360,6 +401,31 @@ mod tests {
             let copied = std::fs::metadata(to.join("top/deep/er/sparse")).unwrap();
             assert_eq!(copied.len(), 32 << 20);
             assert!(lossy || copied.blocks() < 1 << 11, "{} blocks", copied.blocks());
+        }
+    }
+
+    #[test]
+    fn one_file_comes_as_a_descriptor_or_as_what_is_in_it() {
+        let scratch = tempfile::tempdir().unwrap();
+        for (size, as_file) in [(0, false), (100, false), (200_000, true)] {
+            let path = scratch.path().join("file");
+            std::fs::write(&path, vec![7; size]).unwrap();
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    let outlet = Outlet::greet(ours, b"").unwrap();
+                    drop(outlet.send_one(File::open(&path).unwrap()).unwrap().close().unwrap());
+                });
+                let inlet = Inlet::greet(theirs).unwrap();
+                let mut came = Vec::new();
+                match inlet.take_one().unwrap() {
+                    Handed::File(mut file) if as_file => file.read_to_end(&mut came),
+                    Handed::Stream(mut stream) if !as_file => stream.read_to_end(&mut came),
+                    other => panic!("{size} bytes came as {other:?}"),
+                }
+                .unwrap();
+                assert_eq!(came, vec![7; size]);
+            });
         }
     }
 

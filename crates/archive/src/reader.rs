@@ -3,7 +3,8 @@
 //! Everything that is not the content of a member is bounded: an extended header or long name has at most
 //! [`META_BYTES_MAX`] bytes, a sparse map at most [`SPARSE_PIECES_MAX`] pieces. What has two readings is refused.
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, Read, Seek};
+use std::ops::Range;
 
 use crate::entry::{Entry, Kind, Time, Xattrs};
 use crate::header::{self, BLOCK, Block, Raw};
@@ -374,6 +375,18 @@ impl<R: Read> Reader<R> {
             count -= step as u64;
         }
         Ok(())
+    }
+}
+
+impl<R: Read + Seek> Reader<R> {
+    /// Goes to the end of the current member without reading its content, and tells where in the stream that lies,
+    /// counted from where the archive begins. The stream may end before.
+    pub fn pass_content(&mut self) -> Result<Range<u64>, Error> {
+        let content = self.at..self.at.saturating_add(self.left);
+        let step = i64::try_from(self.left).map_err(|_| Error::Truncated)?;
+        self.inner.seek_relative(step).map_err(read_error)?;
+        (self.at, self.left) = (content.end, 0);
+        Ok(content)
     }
 }
 

@@ -363,7 +363,7 @@ fn removed_files_stay_removed() {
     let saved = fixture.images.archives().save(&[image.id.to_string()], &[], Vec::new()).unwrap();
     let other = Fixture::new();
     let load = images::LoadOptions { platforms: Vec::new(), now: Timestamp::default() };
-    let loaded = other.images.archives().load(&saved[..], &load, &mut |_| {}).unwrap();
+    let loaded = other.images.archives().load(images::Input::Stream(&saved[..]), &load, &mut |_| {}).unwrap();
     assert!(other.read(&loaded[0].image, "/etc/passwd").is_none());
     assert!(other.read(&loaded[0].image, "/etc/new").is_some());
 }

@@ -36,7 +36,7 @@ pub struct Attachments(pub(crate) Engine);
 impl Attachments {
     /// Attaches a client; tells whether the container runs, or the client waits for its start.
     pub async fn attach(&self, name: &str, client: Client) -> Result<bool, Refusal> {
-        self.0.find(name)?.ask(|answer| Command::Attach { client, answer }).await
+        self.0.find(name)?.ask(|answer| Command::Attach { client: Box::new(client), answer }).await
     }
 
     /// Opens the log of a container for a client that attaches to it.
@@ -96,7 +96,7 @@ impl Wish {
         let (held, holds) = oneshot::channel();
         let attach = Attach { held: true, ..self.attach.clone() };
         let client = Client { attach, stream, held: Some(held), run };
-        let runs = self.container.ask(|answer| Command::Attach { client, answer }).await?;
+        let runs = self.container.ask(|answer| Command::Attach { client: Box::new(client), answer }).await?;
         Ok(Registered { runs, give, holds })
     }
 }

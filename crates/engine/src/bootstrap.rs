@@ -1,5 +1,6 @@
 //! Starting the engine: open the parts, bring back what was there, sweep what nobody owns.
 
+use std::collections::HashSet;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -41,9 +42,11 @@ impl Engine {
     pub async fn open(options: Options, parts: Parts) -> Result<Engine, Refusal> {
         let engine = blocking(move || open_blocking(options, parts)).await?;
         records::spawn_lazy_writer(&engine);
+        let tasks = task_directories(&engine);
         let mut due = Vec::new();
         for (record, remembered) in engine.records().all() {
-            due.push(engine.containers().restore(record, remembered).await);
+            let has_task = tasks.contains(&record.id);
+            due.push(engine.containers().restore(record, remembered, has_task).await);
         }
         let sweeping = engine.clone();
         blocking(move || {
@@ -58,12 +61,15 @@ impl Engine {
     }
 }
 
-/// Finds out what became of a container's task.
+/// IDs of the containers that had a task when the last daemon ended.
+fn task_directories(engine: &Engine) -> HashSet<String> {
+    let entries = std::fs::read_dir(engine.paths().tasks()).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+/// Finds out what became of a container's task, which has a directory.
 pub async fn adopt(engine: &Engine, task: &mut Task, id: &str) {
     let directory = engine.paths().task(id);
-    if !directory.exists() {
-        return;
-    }
     let endpoint = read_endpoint(&directory);
     let socket = directory.join(shim_protocol::SOCKET_NAME);
     if let Ok(shim) = Shim::connect(&socket, task.link.next()) {

@@ -363,7 +363,12 @@ impl Containers {
     }
 
     /// Brings a container of the store back, with its task if that runs. Tells what is to be done about it.
-    pub(crate) async fn restore(&self, record: Record, remembered: Remembered) -> (Handle, Due) {
+    pub(crate) async fn restore(
+        &self,
+        record: Record,
+        remembered: Remembered,
+        has_task: bool,
+    ) -> (Handle, Due) {
         let phase = restored_phase(&remembered);
         self.0.volume_keeper().restore(&record);
         let id = record.id.clone();
@@ -372,7 +377,9 @@ impl Containers {
         }
         let (mut task, handle) = Task::new(self.0.clone(), record, phase, &remembered);
         self.0.registry().insert(&id, handle.clone());
-        bootstrap::adopt(&self.0, &mut task, &id).await;
+        if has_task {
+            bootstrap::adopt(&self.0, &mut task, &id).await;
+        }
         let view = handle.view();
         if view.phase.is_running() {
             // Before its end can be heard of.

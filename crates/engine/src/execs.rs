@@ -82,7 +82,7 @@ impl Execs {
         console: Option<[u32; 2]>,
     ) -> Result<(), Refusal> {
         let found = self.find(id)?;
-        let id = id.to_string();
+        let (id, client) = (id.to_string(), client.map(Box::new));
         found.container.ask(|answer| Command::ExecStart { id, client, console, answer }).await
     }
 

@@ -63,7 +63,7 @@ pub use image::{
     api_config as image_config, api_descriptor, api_platform, merge as merge_config,
     refusal as images_refusal, stored_config,
 };
-pub use list::ListQuery;
+pub use list::{ListQuery, Listing};
 pub use logs::Logs;
 pub use networks::Networks;
 pub use paths::Paths;

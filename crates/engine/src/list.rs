@@ -18,6 +18,8 @@ pub struct ListQuery {
     /// The newest so many; 0 is no limit.
     pub limit: i64,
     pub size: bool,
+    /// Without labels, mounts, networks and the image's manifest: what a table shows.
+    pub brief: bool,
     /// JSON, or empty.
     pub filters: String,
 }
@@ -41,8 +43,41 @@ const KEYS: [&str; 16] = [
     "label!",
 ];
 
+/// A container, and the bytes that are its own and those of its whole root filesystem.
+type Entry = (Arc<View>, Option<(i64, i64)>);
+
+/// What a list has found: each is told of when its turn comes.
+pub struct Listing {
+    containers: Containers,
+    entries: std::vec::IntoIter<Entry>,
+    brief: bool,
+    now: i64,
+}
+
+impl Iterator for Listing {
+    type Item = ContainerSummary;
+
+    fn next(&mut self) -> Option<ContainerSummary> {
+        let (view, sizes) = self.entries.next()?;
+        let mut summary = self.containers.brief_summary(&view, self.now);
+        if !self.brief {
+            self.containers.add_details(&view, &mut summary);
+        }
+        if let Some((rw, root)) = sizes {
+            (summary.size_rw, summary.size_root_fs) = (Some(rw), Some(root));
+        }
+        Some(summary)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.entries.size_hint()
+    }
+}
+
+impl ExactSizeIterator for Listing {}
+
 impl Containers {
-    pub async fn list(&self, query: ListQuery) -> Result<Vec<ContainerSummary>, Refusal> {
+    pub async fn list(&self, query: ListQuery) -> Result<Listing, Refusal> {
         let filters = Filters::parse(&query.filters, &KEYS)?;
         check(&filters)?;
         let all = query.all || query.limit > 0 || filters.has("status") || filters.has("exited");
@@ -71,53 +106,58 @@ impl Containers {
                 && (!filters.has("network") || networks.contains(&view.record.host_config.network_mode))
                 && passes(view, &filters)
         });
-        let now = clock::now();
         let chosen: Vec<Arc<View>> = chosen.take(limit).collect();
-        let mut answers: Vec<ContainerSummary> = chosen.iter().map(|view| self.summary(view, now)).collect();
-        if query.size {
-            let containers = self.clone();
-            answers = self
-                .0
-                .0
-                .meter
-                .measured(move || {
-                    for answer in &mut answers {
-                        let (rw, root) = containers.sizes(&answer.id);
-                        (answer.size_rw, answer.size_root_fs) = (Some(rw), Some(root));
-                    }
-                    Ok(answers)
-                })
-                .await?;
-        }
-        Ok(answers)
+        let containers = self.clone();
+        let entries: Vec<Entry> = if query.size {
+            let measure = move || {
+                let measured = chosen.into_iter().map(|view| {
+                    let sizes = containers.sizes(view.id());
+                    (view, Some(sizes))
+                });
+                Ok(measured.collect())
+            };
+            self.0.0.meter.measured(measure).await?
+        } else {
+            chosen.into_iter().map(|view| (view, None)).collect()
+        };
+        Ok(Listing {
+            containers: self.clone(),
+            entries: entries.into_iter(),
+            brief: query.brief,
+            now: clock::now(),
+        })
     }
 
-    fn summary(&self, view: &View, now: i64) -> ContainerSummary {
+    fn brief_summary(&self, view: &View, now: i64) -> ContainerSummary {
         let record = &view.record;
         ContainerSummary {
             id: record.id.clone(),
             names: links::names(&self.0, view),
             image: record.config.image.clone(),
             image_id: record.image_id.clone(),
-            image_manifest_descriptor: record.image_manifest.clone().map(image::api_descriptor),
             command: record.command().join(" "),
             created: record.created / NANOS,
             ports: ports_of(view),
-            labels: record.config.labels.clone().unwrap_or_default(),
             state: view.phase.status().into(),
             status: view.phase.words(now, view.health.as_ref()),
             health: Some(HealthSummary {
                 status: view.health.as_ref().map_or("none", |health| health.status.word()).into(),
                 failing_streak: view.health.as_ref().map_or(0, |health| health.streak),
             }),
-            host_config: SummaryHostConfig {
-                network_mode: record.host_config.network_mode.clone(),
-                annotations: record.host_config.annotations.clone(),
-            },
-            network_settings: SummaryNetworkSettings { networks: self.endpoint_settings(view) },
-            mounts: self.0.volumes().mount_points(record),
             ..ContainerSummary::default()
         }
+    }
+
+    fn add_details(&self, view: &View, summary: &mut ContainerSummary) {
+        let record = &view.record;
+        summary.image_manifest_descriptor = record.image_manifest.clone().map(image::api_descriptor);
+        summary.labels = record.config.labels.clone().unwrap_or_default();
+        summary.host_config = SummaryHostConfig {
+            network_mode: record.host_config.network_mode.clone(),
+            annotations: record.host_config.annotations.clone(),
+        };
+        summary.network_settings = SummaryNetworkSettings { networks: self.endpoint_settings(view) };
+        summary.mounts = self.0.volumes().mount_points(record);
     }
 }
 
@@ -152,17 +192,15 @@ fn passes(view: &View, filters: &Filters) -> bool {
     let wanted_ports = |key: &str| -> Vec<ports::Port> {
         filters.values(key).filter_map(|value| ports::parse(value).ok()).flatten().collect()
     };
-    let published: Vec<ports::Port> = view
-        .endpoint
-        .iter()
-        .flat_map(|endpoint| &endpoint.0.ports)
-        .map(|port| ports::Port {
-            number: port.container_port,
-            protocol: crate::net::api_protocol(port.protocol),
+    let is_published = |wanted: &ports::Port| {
+        view.endpoint.iter().flat_map(|endpoint| &endpoint.0.ports).any(|port| {
+            port.container_port == wanted.number && crate::net::api_protocol(port.protocol) == wanted.protocol
         })
-        .collect();
-    let exposed = ports::exposed(record.config.exposed_ports.as_ref().unwrap_or(&Default::default()))
-        .unwrap_or_default();
+    };
+    let is_exposed = |wanted: &ports::Port| {
+        let exposed = record.config.exposed_ports.as_ref().map(ports::exposed);
+        exposed.is_some_and(|ports| ports.is_ok_and(|ports| ports.contains(wanted)))
+    };
     filters.any("id", |id| record.id.starts_with(id))
         && filters.any("name", |pattern| name_matches(&record.name, pattern))
         && filters.any("status", |status| view.phase.status() == status)
@@ -173,8 +211,8 @@ fn passes(view: &View, filters: &Filters) -> bool {
         && filters.any("isolation", |value| matches!(value, "" | "default"))
         && filters.labels(record.config.labels.as_ref().unwrap_or(&Default::default()))
         && filters.any("volume", |wanted| mounts::mentions(&record.mounts, wanted))
-        && (!filters.has("publish") || wanted_ports("publish").iter().any(|port| published.contains(port)))
-        && (!filters.has("expose") || wanted_ports("expose").iter().any(|port| exposed.contains(port)))
+        && (!filters.has("publish") || wanted_ports("publish").iter().any(is_published))
+        && (!filters.has("expose") || wanted_ports("expose").iter().any(is_exposed))
 }
 
 /// Names are matched by regular expression, with and without the slash that they begin with. A pattern that is no

@@ -91,7 +91,10 @@ impl Logs {
 
     /// The same for a log that is shipped elsewhere.
     pub(crate) fn spool(&self, record: &Record) -> Result<Option<Spool>, Refusal> {
-        let files = self.files(record)?.filter(|files| files.numbered);
+        if Logging::of(&record.host_config.log_config)?.receiver.is_none() {
+            return Ok(None);
+        }
+        let files = self.files(record)?;
         let cursor = self.0.paths().file(&record.id, "log-cursor");
         Ok(files.map(|files| Spool { files, cursor }))
     }

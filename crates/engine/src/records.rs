@@ -2,7 +2,7 @@
 //! and written together after the fact.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use metadata::{Batch, Store};
@@ -16,6 +16,8 @@ use crate::{Engine, blocking};
 
 const CONTAINERS: &str = "containers";
 const REMEMBERED: &str = "container-states";
+/// Records that are worth a thread.
+const MANY: usize = 64;
 /// How long noted states may wait to be written.
 const LAZY: Duration = Duration::from_millis(500);
 
@@ -34,6 +36,18 @@ fn encode(record: &Record) -> Result<Vec<u8>, Refusal> {
     serde_json::to_vec(record).map_err(|error| Refusal::from_error("container record", &error))
 }
 
+/// Makes something of each item; in the same order.
+fn on_all_processors<T: Sync, R: Send>(items: &[T], make: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let parts = items.chunks(items.len().div_ceil(threads).max(MANY));
+    std::thread::scope(|scope| {
+        let work = |part: &'_ [T]| part.iter().map(&make).collect::<Vec<R>>();
+        let parts: Vec<_> = parts.map(|part| scope.spawn(move || work(part))).collect();
+        let joined = parts.into_iter().map(|part| part.join());
+        joined.flat_map(|part| part.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+    })
+}
+
 impl Records {
     pub fn new(store: Store) -> Records {
         Records { store, noted: Mutex::default(), writing: Mutex::default(), wake: Notify::new() }
@@ -48,14 +62,16 @@ impl Records {
         let stored = self.store.scan(REMEMBERED).into_iter();
         let mut states: BTreeMap<String, Remembered> =
             stored.filter_map(|(id, bytes)| Some((id, serde_json::from_slice(&bytes).ok()?))).collect();
-        let mut all = Vec::new();
-        for (id, bytes) in self.store.scan(CONTAINERS) {
-            match serde_json::from_slice::<Record>(&bytes) {
-                Ok(record) => all.push((record, states.remove(&id).unwrap_or_default())),
-                Err(error) => tracing::error!(container = %id, %error, "its record cannot be read"),
-            }
-        }
-        all
+        let read = |(id, bytes): &(String, Arc<[u8]>)| {
+            let record = serde_json::from_slice::<Record>(bytes);
+            record.map_err(|error| tracing::error!(container = %id, %error, "its record cannot be read")).ok()
+        };
+        let records = on_all_processors(&self.store.scan(CONTAINERS), read);
+        let stated = records.into_iter().flatten().map(|record| {
+            let state = states.remove(&record.id).unwrap_or_default();
+            (record, state)
+        });
+        stated.collect()
     }
 
     /// Stores a new container together with what comes with it; blocks.

@@ -75,9 +75,8 @@ impl Usage {
         let all = ListQuery { all: true, size: true, ..ListQuery::default() };
         let containers = self.0.containers();
         let weighed = async move {
-            let mut found = containers.list(all).await?;
-            found.iter_mut().for_each(|one| one.image_manifest_descriptor = None);
-            Ok(found)
+            let found = containers.list(all).await?;
+            Ok(found.map(|one| ContainerSummary { image_manifest_descriptor: None, ..one }).collect())
         };
         self.0.0.meter.containers.join(weighed).await
     }

@@ -77,11 +77,7 @@ impl<'a> Early<'a> {
         let count = opened
             .read_at(&mut head, 0)
             .map_err(|source| Error::Io { operation: "read the archive's copy", source })?;
-        let head = &head[..count];
-        let looks_like_layer = match Compression::peek(head) {
-            Ok((Compression::None, _)) => head.get(MAGIC.0..).is_some_and(|rest| rest.starts_with(MAGIC.1)),
-            found => found.is_ok(),
-        };
+        let looks_like_layer = looks_like_layer(&head[..count]);
         let mut state = self.lock();
         if looks_like_layer && !state.stages.contains_key(digest) {
             state.stages.insert(digest.clone(), Stage::Waiting);
@@ -89,6 +85,22 @@ impl<'a> Early<'a> {
             self.changed.notify_all();
         }
         Ok(())
+    }
+
+    pub fn has_image(&self, id: &Digest) -> bool {
+        self.images.get(id).is_some()
+    }
+
+    /// Unpacks a file that looks like a layer while it is read for the first time. It may not be read to its end.
+    pub fn unpack_if_layer(&self, head: &[u8], stream: impl Read + Send) -> Option<(Digest, Ahead)> {
+        let can_be = self.images.snapshots.form() == Form::Difference && looks_like_layer(head);
+        let unpacked = can_be.then(|| self.images.layers().unpack_unplaced(stream, Algorithm::Sha256));
+        unpacked?.ok()
+    }
+
+    /// Keeps what [`Early::unpack_if_layer`] has given for who asks for it.
+    pub fn keep(&self, blob: &Digest, (diff_id, ahead): (Digest, Ahead)) {
+        self.lock().stages.insert(blob.clone(), Stage::Done(diff_id, ahead));
     }
 
     /// Waits for what comes of a file: the diff ID it has, and what was unpacked. Once for each.
@@ -129,6 +141,13 @@ impl<'a> Early<'a> {
     fn unpack(&self, file: &File) -> Result<(Digest, Ahead), Error> {
         let wanted = Wanted { inner: file, early: self };
         self.images.layers().unpack_unplaced(wanted, Algorithm::Sha256)
+    }
+}
+
+fn looks_like_layer(head: &[u8]) -> bool {
+    match Compression::peek(head) {
+        Ok((Compression::None, _)) => head.get(MAGIC.0..).is_some_and(|rest| rest.starts_with(MAGIC.1)),
+        found => found.is_ok(),
     }
 }
 

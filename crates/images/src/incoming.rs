@@ -60,6 +60,14 @@ pub struct Ahead {
     unpacked: Unpacked,
 }
 
+impl Ahead {
+    /// The stage, which looks as it does in its place, and the bytes of file content.
+    pub(crate) fn dressed(self) -> Result<(Stage, u64), Error> {
+        dress(&self.stage, &self.unpacked.implied)?;
+        Ok((self.stage, self.unpacked.bytes))
+    }
+}
+
 impl Layers<'_> {
     /// Whether the layer is unpacked and in its place.
     pub fn has(self, chain: &Digest) -> bool {
@@ -73,7 +81,8 @@ impl Layers<'_> {
         if parent.is_none() && place.parent.is_some() && self.0.snapshots.form() == Form::Whole {
             return Ok(None);
         }
-        let (found, ahead) = self.unpack_onto(parent, stream, place.diff_id.algorithm())?;
+        let decoder = Decoder::new(stream)?;
+        let (found, ahead) = self.unpack_onto(parent, decoder, place.diff_id.algorithm(), &mut || {})?;
         place.check(found)?;
         Ok(Some(ahead))
     }
@@ -84,29 +93,28 @@ impl Layers<'_> {
         stream: impl Read + Send,
         algorithm: Algorithm,
     ) -> Result<(Digest, Ahead), Error> {
-        self.unpack_onto(None, stream, algorithm)
+        self.unpack_onto(None, Decoder::new(stream)?, algorithm, &mut || {})
     }
 
-    fn unpack_onto(
+    /// Unpacks a plain archive, and gives its digest.
+    pub(crate) fn unpack_onto(
         self,
         parent: Option<&Digest>,
-        stream: impl Read + Send,
+        plain: impl Read + Send,
         algorithm: Algorithm,
+        on_piece: &mut dyn FnMut(),
     ) -> Result<(Digest, Ahead), Error> {
-        let decoder = Decoder::new(stream)?;
         let stage = self.0.snapshots.stage(parent)?;
-        let (unpacked, diff_id) = self.unpack_into(&stage, decoder, algorithm, &mut || {})?;
-        Ok((diff_id, Ahead { stage, unpacked }))
+        let (unpacked, digest) = self.unpack_into(&stage, plain, algorithm, on_piece)?;
+        Ok((digest, Ahead { stage, unpacked }))
     }
 
     /// Gives a layer its place, unpacked from the archive `blob`. Its parent must have one.
-    pub fn settle(self, ahead: Ahead, place: &LayerPlace, blob: &Digest) -> Result<(), Error> {
-        let Ahead { mut stage, unpacked } = ahead;
+    pub fn settle(self, mut ahead: Ahead, place: &LayerPlace, blob: &Digest) -> Result<(), Error> {
         if let Some(parent) = &place.parent {
-            stage = self.0.snapshots.reparent(stage, parent)?;
+            ahead.stage = self.0.snapshots.reparent(ahead.stage, parent)?;
         }
-        dress(&stage, &unpacked.implied)?;
-        let bytes = unpacked.bytes;
+        let (stage, bytes) = ahead.dressed()?;
         self.0.settling().name_layer(place, blob, || self.0.snapshots.commit(stage, &place.chain, bytes))
     }
 

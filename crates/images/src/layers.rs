@@ -93,10 +93,9 @@ impl Layers<'_> {
         parent: Option<&Digest>,
         on_piece: &mut dyn FnMut(),
     ) -> Result<(Stage, Digest, u64), Error> {
-        let stage = self.0.snapshots.stage(parent)?;
-        let (unpacked, digest) = self.unpack_into(&stage, stream, algorithm, on_piece)?;
-        dress(&stage, &unpacked.implied)?;
-        Ok((stage, digest, unpacked.bytes))
+        let (digest, ahead) = self.unpack_onto(parent, stream, algorithm, on_piece)?;
+        let (stage, bytes) = ahead.dressed()?;
+        Ok((stage, digest, bytes))
     }
 
     /// Unpacks a plain archive into a stage, whose directories are still to be dressed.

@@ -81,7 +81,7 @@ pub use history::HistoryItem;
 pub use incoming::{Ahead, LayerPlace};
 pub use index::{Child, ChildKind, Document, StoredIndex, attested, may_run};
 pub use layers::Layers;
-pub use load::{Archives, LoadOptions, LoadProgress, Loaded};
+pub use load::{Archives, Input, LoadOptions, LoadProgress, Loaded};
 pub use manifests::ManifestSummary;
 pub use names::Names;
 pub use pins::Pins;
@@ -89,6 +89,7 @@ pub use pushed::{PushTarget, Pushes};
 pub use register::{Arrival, LayerBlob, OriginalManifest, Registered, Registrar, Registration};
 pub use remove::{Removals, RemoveOptions, Removed, User, Users};
 pub use settle::{Settling, doubted, keep_settled};
+pub use spool::{ArchiveFile, IsWanted};
 pub use state::{Found, LayerRecord, Packed, StoredImage, Summary, Target};
 
 use state::{State, Unusable};

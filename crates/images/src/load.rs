@@ -1,6 +1,6 @@
 //! Images out of an archive: `docker save`'s, old and new, and OCI image layouts.
 //!
-//! 1. The stream is undone of its compression and its files are spooled to disk ([`Spool`]): what a file means may
+//! 1. The archive is undone of its compression and its files are spooled to disk ([`Spool`]): what a file means may
 //!    only be told by the last one.
 //! 2. `index.json` and `manifest.json` say what there is ([`Plan`]).
 //! 3. The layers go into the content store, are unpacked and checked. Most have been unpacked while the rest was read
@@ -10,12 +10,12 @@
 use std::io::Read;
 use std::sync::Arc;
 
-use content::Ingested;
+use archive::Compression;
 use oci::{Descriptor, Digest, Image, Platform, Reference, Timestamp};
 
 use crate::early::Early;
 use crate::register::{Arrival, LayerBlob, OriginalManifest, Registration};
-use crate::spool::Spool;
+use crate::spool::{ArchiveFile, Spool};
 use crate::state::{StoredImage, Target};
 use crate::{Error, Images, LAYERS_MAX, LayerPlace, Pins, docker_archive, failpoint, oci_archive};
 
@@ -25,6 +25,14 @@ pub struct LoadOptions {
     /// Only the images for these platforms; none means all.
     pub platforms: Vec<Platform>,
     pub now: Timestamp,
+}
+
+/// Where an archive comes from.
+#[derive(Debug)]
+pub enum Input<'a, R> {
+    Stream(R),
+    /// Members of a file are read where they lie, several at once.
+    File(ArchiveFile<'a>),
 }
 
 /// How far a layer's archive has been read.
@@ -154,16 +162,16 @@ impl Archives<'_> {
     /// Loads every image of an archive, or none.
     pub fn load(
         self,
-        stream: impl Read,
+        input: Input<'_, impl Read>,
         options: &LoadOptions,
         on_progress: &mut dyn FnMut(LoadProgress<'_>),
     ) -> Result<Vec<Loaded>, Error> {
-        Early::run(self.0, |early| self.load_all(stream, options, early, on_progress))
+        Early::run(self.0, |early| self.load_all(input, options, early, on_progress))
     }
 
     fn load_all(
         self,
-        stream: impl Read,
+        input: Input<'_, impl Read>,
         options: &LoadOptions,
         early: &Early<'_>,
         on_progress: &mut dyn FnMut(LoadProgress<'_>),
@@ -173,9 +181,15 @@ impl Archives<'_> {
         failpoint::hit("images.spool")?;
         // Of an archive from which only some images are wanted, nobody knows what is a waste.
         let all = options.platforms.is_empty();
-        let mut on_file = |file: &Ingested<'_>| if all { early.offer(file) } else { Ok(()) };
-        let mut spool = Spool::read(&images.content, stream, limits, &mut on_file)
-            .map_err(|error| images.layers().too_large(error, limits.bytes))?;
+        let helper = all.then_some(early);
+        let spooled = match input {
+            Input::Stream(stream) => Spool::read(&images.content, stream, limits, helper),
+            Input::File(file) if file.compression()? == Compression::None => {
+                Spool::read_file(&images.content, &file, limits, helper)
+            }
+            Input::File(file) => Spool::read(&images.content, file.stream(), limits, helper),
+        };
+        let mut spool = spooled.map_err(|error| images.layers().too_large(error, limits.bytes))?;
         let plans = read_plans(&spool, &options.platforms)?;
         let mut pins = images.pins();
         let mut arrivals = Vec::with_capacity(plans.len());

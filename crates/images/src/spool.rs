@@ -1,17 +1,22 @@
 //! An archive's files on disk under temporary names, by the paths they had: an archive may tell in its last member what
 //! its first one was.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
 
-use archive::{Decoder, Kind, Reader};
+use archive::{Decoder, Entry, Kind, Reader};
 use content::{Blob, Ingested, Store};
 use oci::Digest;
 
+use crate::early::Early;
 use crate::layers::layer_media_type;
 use crate::pins::Pins;
 use crate::register::LayerBlob;
 use crate::{Error, Limits, layers};
+
+mod parts;
+
+pub use parts::{ArchiveFile, IsWanted};
 
 /// Links that are followed from one member to the next.
 const HOPS_MAX: usize = 8;
@@ -34,51 +39,59 @@ pub struct Spool<'a> {
 }
 
 impl<'a> Spool<'a> {
-    /// Reads the whole stream, compressed or not. `on_file` sees each file when it is there.
+    /// Reads the whole stream, compressed or not. What looks like a layer is offered to `early`.
     pub fn read(
         store: &'a Store,
         stream: impl Read,
         limits: Limits,
-        on_file: &mut dyn FnMut(&Ingested<'a>) -> Result<(), Error>,
+        early: Option<&Early<'_>>,
     ) -> Result<Spool<'a>, Error> {
         let mut reader = Reader::with_limit(Decoder::new(stream)?, limits.bytes);
-        let mut spool = Spool { store, files: HashMap::new(), links: HashMap::new() };
-        let mut members = 0;
+        let mut members = Members::default();
+        let mut files = HashMap::new();
         while let Some(entry) = reader.next_entry()? {
-            members += 1;
-            if members > MEMBERS_MAX {
-                return Err(archive::Error::Limit { what: "entries", max: MEMBERS_MAX }.into());
-            }
-            let path = path_of(&entry.path)?;
-            match &entry.kind {
-                Kind::Directory => {}
-                Kind::File if entry.sparse.is_some() => {
-                    return Err(Error::InvalidArchive(format!("{path} is a sparse file")));
+            if let Some(path) = members.add(&entry)? {
+                let mut writer = store.writer()?;
+                // Boxed once by `copy` itself; large, so that a layer does not go through in 8 KiB pieces.
+                let mut buffered = io::BufReader::with_capacity(256 << 10, &mut reader);
+                copy(&mut buffered, &mut writer)?;
+                let file = writer.finish()?;
+                if let Some(early) = early {
+                    early.offer(&file)?;
                 }
-                Kind::File => {
-                    let mut writer = store.writer()?;
-                    // Boxed once by `copy` itself; large, so that a layer does not go through in 8 KiB pieces.
-                    let mut buffered = io::BufReader::with_capacity(256 << 10, &mut reader);
-                    copy(&mut buffered, &mut writer)?;
-                    spool.links.remove(&path);
-                    let file = writer.finish()?;
-                    on_file(&file)?;
-                    spool.files.insert(path, Spooled::Waiting(file));
-                }
-                Kind::Symlink(target) => {
-                    let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
-                    let target = path_of(&[directory.as_bytes(), b"/", target].concat())?;
-                    spool.files.remove(&path);
-                    spool.links.insert(path, target);
-                }
-                Kind::HardLink(target) => {
-                    spool.links.insert(path, path_of(target)?);
-                }
-                _ => return Err(Error::InvalidArchive(format!("{path} is neither a file nor a directory"))),
+                files.insert(path, file);
             }
         }
         reader.drain()?;
-        Ok(spool)
+        Ok(members.spool(store, files))
+    }
+
+    /// The same of an archive in a file that is not compressed.
+    pub fn read_file(
+        store: &'a Store,
+        archive: &ArchiveFile<'_>,
+        limits: Limits,
+        early: Option<&Early<'_>>,
+    ) -> Result<Spool<'a>, Error> {
+        let length = archive.length()?;
+        if length > limits.bytes {
+            return Err(archive::Error::Limit { what: "bytes", max: limits.bytes }.into());
+        }
+        let mut reader = Reader::with_limit(io::BufReader::new(archive.stream()), limits.bytes);
+        let mut members = Members::default();
+        let mut parts = HashMap::new();
+        while let Some(entry) = reader.next_entry()? {
+            if let Some(path) = members.add(&entry)? {
+                let part = reader.pass_content()?;
+                if part.end > length {
+                    return Err(archive::Error::Truncated.into());
+                }
+                parts.insert(path, part);
+            }
+        }
+        parts.retain(|path, _| members.is_file(path));
+        let files = parts::ingest(store, archive, parts, early)?;
+        Ok(members.spool(store, files.into_iter().collect()))
     }
 
     pub fn contains(&self, path: &str) -> bool {
@@ -146,6 +159,55 @@ impl<'a> Spool<'a> {
     }
 }
 
+/// What the members of an archive are called.
+#[derive(Debug, Default)]
+struct Members {
+    count: u64,
+    files: HashSet<String>,
+    links: HashMap<String, String>,
+}
+
+impl Members {
+    /// Takes the next one. The path, if it is a file.
+    fn add(&mut self, entry: &Entry) -> Result<Option<String>, Error> {
+        self.count += 1;
+        if self.count > MEMBERS_MAX {
+            return Err(archive::Error::Limit { what: "entries", max: MEMBERS_MAX }.into());
+        }
+        let path = path_of(&entry.path)?;
+        let target = match &entry.kind {
+            Kind::Directory => return Ok(None),
+            Kind::File if entry.sparse.is_some() => {
+                return Err(Error::InvalidArchive(format!("{path} is a sparse file")));
+            }
+            Kind::File => {
+                self.links.remove(&path);
+                self.files.insert(path.clone());
+                return Ok(Some(path));
+            }
+            Kind::Symlink(target) => {
+                let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
+                path_of(&[directory.as_bytes(), b"/", target].concat())?
+            }
+            Kind::HardLink(target) => path_of(target)?,
+            _ => return Err(Error::InvalidArchive(format!("{path} is neither a file nor a directory"))),
+        };
+        self.files.remove(&path);
+        self.links.insert(path, target);
+        Ok(None)
+    }
+
+    fn is_file(&self, path: &str) -> bool {
+        self.files.contains(path)
+    }
+
+    fn spool<'a>(self, store: &'a Store, files: HashMap<String, Ingested<'a>>) -> Spool<'a> {
+        let files = files.into_iter().filter(|(path, _)| self.files.contains(path));
+        let files = files.map(|(path, file)| (path, Spooled::Waiting(file))).collect();
+        Spool { store, files, links: self.links }
+    }
+}
+
 fn copy(reader: &mut impl Read, writer: &mut content::Writer<'_>) -> Result<(), Error> {
     use std::io::Write;
     let mut buffer = vec![0u8; 256 << 10];
@@ -170,20 +232,20 @@ fn path_of(bytes: &[u8]) -> Result<String, Error> {
 
 /// A file named by a digest must be what its name says.
 fn check_name(path: &str, blob: &Blob) -> Result<(), Error> {
-    let expected = match path.strip_prefix("blobs/") {
-        Some(rest) => match rest.split_once('/') {
-            Some((algorithm, hex)) => format!("{algorithm}:{hex}").parse::<Digest>(),
-            None => return Ok(()),
-        }
-        .map_err(|error| Error::InvalidArchive(format!("{path}: {error}")))?,
-        // Older archives: `<64 digits>.json`.
-        None => match path.strip_suffix(".json").map(Digest::from_sha256_hex) {
-            Some(Ok(digest)) => digest,
-            _ => return Ok(()),
-        },
-    };
+    let Some(expected) = digest_of(path)? else { return Ok(()) };
     if expected == blob.digest {
         return Ok(());
     }
     Err(content::Error::Digest { expected, found: blob.digest.clone() }.into())
+}
+
+/// The digest that a file is named by, if it is.
+fn digest_of(path: &str) -> Result<Option<Digest>, Error> {
+    if let Some(rest) = path.strip_prefix("blobs/") {
+        let Some((algorithm, hex)) = rest.split_once('/') else { return Ok(None) };
+        let digest = format!("{algorithm}:{hex}").parse();
+        return digest.map(Some).map_err(|error| Error::InvalidArchive(format!("{path}: {error}")));
+    }
+    // Older archives: `<64 digits>.json`.
+    Ok(path.strip_suffix(".json").and_then(|hex| Digest::from_sha256_hex(hex).ok()))
 }

@@ -1,5 +1,6 @@
 //! Images made in memory, into a store on disk and out again.
 
+use std::fs::File;
 use std::io::Write;
 
 use archive::{Entry, Kind as Member, Writer};
@@ -10,6 +11,7 @@ use super::*;
 
 mod check;
 mod early;
+mod file;
 mod fuzz;
 mod platforms;
 mod settle;
@@ -51,7 +53,20 @@ impl Fixture {
         Fixture { directory, images }
     }
     fn load(&self, bytes: &[u8]) -> Result<Vec<Loaded>, Error> {
-        self.images.archives().load(bytes, &options(), &mut |_| {})
+        self.load_from(bytes, false)
+    }
+    /// From a stream, or from where it lies in a file.
+    fn load_from(&self, bytes: &[u8], in_file: bool) -> Result<Vec<Loaded>, Error> {
+        if !in_file {
+            return self.images.archives().load(Input::Stream(bytes), &options(), &mut |_| {});
+        }
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        self.load_file(file, &|| true)
+    }
+    fn load_file(&self, file: File, is_wanted: &(dyn Fn() -> bool + Sync)) -> Result<Vec<Loaded>, Error> {
+        let file = ArchiveFile { file, is_wanted: IsWanted(is_wanted) };
+        self.images.archives().load(Input::<&[u8]>::File(file), &options(), &mut |_| {})
     }
     fn blobs(&self) -> usize {
         self.images.content.walk().unwrap().len()
@@ -179,7 +194,7 @@ fn a_saved_image_is_loaded_and_found() {
         .images
         .archives()
         .load(
-            &gzip(&built.docker_archive(&["busybox:latest", "quay.io/x/busybox:1"]))[..],
+            Input::Stream(&gzip(&built.docker_archive(&["busybox:latest", "quay.io/x/busybox:1"]))[..]),
             &options(),
             &mut |p| {
                 seen.push((p.current, p.total));
@@ -305,8 +320,10 @@ fn a_lying_archive_of_a_known_layer_is_refused() {
     let other = Built::new("b", &[("f", b"2")]);
     let liar = Built { config: [&built.config[..], b" "].concat(), layers: other.layers };
     for bytes in [liar.docker_archive(&[]), liar.layout(None, gzip)] {
-        let error = fixture.load(&bytes).unwrap_err();
-        assert!(error.to_string().starts_with("invalid diffID for layer 0"), "{error}");
+        for in_file in [false, true] {
+            let error = fixture.load_from(&bytes, in_file).unwrap_err();
+            assert!(error.to_string().starts_with("invalid diffID for layer 0"), "{error}");
+        }
     }
     assert_eq!(fixture.blobs(), 3);
 }
@@ -687,14 +704,14 @@ fn ambiguous_prefixes_are_told() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
     #[test]
-    fn damaged_archives_never_panic_and_leave_nothing(at in 0usize..20_000, value: u8, cut in 1usize..20_000) {
+    fn damaged_archives_never_panic_and_leave_nothing(at in 0usize..20_000, value: u8, cut in 1usize..20_000, in_file: bool) {
         let built = Built::new("a", &[("f", b"1")]);
         let mut bytes = built.layout(Some("a/b:c"), gzip);
         let at = at % bytes.len();
         bytes[at] = value;
         bytes.truncate(cut);
         let fixture = Fixture::new();
-        match fixture.load(&bytes) {
+        match fixture.load_from(&bytes, in_file) {
             Ok(_) => prop_assert_eq!(fixture.images.all().len(), 1),
             Err(_) => prop_assert!(fixture.is_empty()),
         }

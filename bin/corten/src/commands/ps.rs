@@ -64,13 +64,16 @@ pub async fn ps(app: &App, matches: &Matches) -> Result<(), Fail> {
         request = request.query("filters", filters);
     }
     let client = app.client().await?;
-    if quiet && matches!(format, "" | "table") {
+    let plain = matches!(format, "" | "table");
+    // Our own daemon can leave out what the table does not show; others tell everything.
+    let request = request.flag("brief", plain);
+    if quiet && plain {
         let id = |container: ContainerSummary| id(&container, truncate) + "\n";
         out(&client.list(request, id).await?.concat());
         return Ok(());
     }
     let now = time::now();
-    if matches!(format, "" | "table") {
+    if plain {
         let columns = list.default_columns();
         let line = |container: ContainerSummary| {
             let cells = columns.iter().map(|name| cell(&container, name, truncate, now));

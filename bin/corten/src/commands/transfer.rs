@@ -2,8 +2,10 @@
 
 use std::io::{Read, Write};
 use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream;
 
-use api_client::{Body, Request, Response, segment};
+use api_client::{Body, Client, Request, Response, Switched, segment};
+use archive::handover::{Outlet, PROTOCOL};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
@@ -57,27 +59,70 @@ pub fn platform_json(text: &str) -> Result<String, Fail> {
 }
 
 pub async fn load(app: &App, matches: &Matches) -> Result<(), Fail> {
-    let input = matches.str("input");
-    let quiet = matches.bool("quiet");
-    let body = match input {
+    let file = match matches.str("input") {
         "" if term::stdin_is_terminal() => {
             return Err(Fail::text("requested load from stdin, but stdin is empty"));
         }
-        "" => read_body(std::io::stdin()),
-        path => read_body(archive(path)?),
+        "" => None,
+        path => Some(archive(path)?),
     };
     // Progress is for terminals.
-    let mut request = Request::post("/images/load").body("application/x-tar", body);
-    let calm = quiet || !term::stdout_is_terminal();
-    request = request.query("quiet", if calm { "1" } else { "0" });
-    for platform in matches.strings("platform") {
-        request = request.query("platform", platform_json(&platform)?);
+    let calm = matches.bool("quiet") || !term::stdout_is_terminal();
+    let request = || {
+        let mut request = Request::post("/images/load").query("quiet", if calm { "1" } else { "0" });
+        for platform in matches.strings("platform") {
+            request = request.query("platform", platform_json(&platform)?);
+        }
+        Ok::<Request, Fail>(request)
+    };
+    let client = app.client().await?;
+    if let Some(file) = &file
+        && let Some(lines) = hand_over(&client, request()?, file).await?
+    {
+        return progress::show(lines, Show::on(Which::Stdout), Which::Stdout).await.map(drop);
     }
-    let answer = app.client().await?.send(request).await?;
+    let body = match file {
+        Some(file) => read_body(file),
+        None => read_body(std::io::stdin()),
+    };
+    let answer = client.send(request()?.body("application/x-tar", body)).await?;
     if answer.header("content-type").is_some_and(|kind| kind.starts_with("application/json")) {
         return progress::show(answer.lines(), Show::on(Which::Stdout), Which::Stdout).await.map(drop);
     }
     to_output(answer, None).await
+}
+
+/// Gives a file to a daemon of this machine as it is, and what the daemon says of it. None if it has to be sent: such a
+/// daemon has seen an empty archive, whatever it said of that.
+async fn hand_over(
+    client: &Client,
+    request: Request,
+    file: &std::fs::File,
+) -> Result<Option<api_client::Lines>, Fail> {
+    if !client.is_local() || !file.metadata()?.is_file() {
+        return Ok(None);
+    }
+    let (socket, early) = match client.switch(request, PROTOCOL).await {
+        Ok(Switched::Socket { socket, early, .. }) => (socket, early),
+        Ok(Switched::Answer(answer)) => {
+            answer.discard().await;
+            return Ok(None);
+        }
+        Err(api_client::Error::Api { .. }) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let file = file.try_clone()?;
+    let handed = tokio::task::spawn_blocking(move || -> Result<UnixStream, Fail> {
+        let outlet = Outlet::greet(socket.try_clone()?, &early)?;
+        match outlet.send_one(file) {
+            Ok(outlet) => Ok(outlet.close()?),
+            // The daemon has ended it, and says why.
+            Err(archive::Error::Write(_)) => Ok(socket),
+            Err(error) => Err(Fail::text(error.to_string())),
+        }
+    });
+    let socket = handed.await.map_err(|error| Fail::text(error.to_string()))??;
+    Ok(Some(api_client::Lines::of_socket(socket)?))
 }
 
 /// Copies an answer to a file, or to standard output.

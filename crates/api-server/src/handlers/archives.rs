@@ -4,28 +4,51 @@ use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
 use api_types::{ProgressDetail, ProgressMessage};
+use archive::handover::Handed;
 use engine::Engine;
-use images::{Import, LoadOptions};
+use images::{ArchiveFile, Import, Input, IsWanted, LoadOptions};
 use model::Refusal;
 use oci::{Platform, Reference};
 
 use super::images::{announce, named, refusal, timestamp};
-use crate::App;
 use crate::request::{Request, read_ahead};
 use crate::respond::{Outcome, streamed};
-use crate::stream::{Pipe, pipe};
-use crate::versions;
+use crate::stream::{Messages, Pipe, pipe};
+use crate::{App, handover, versions};
 
-pub async fn load(app: &App, request: Request) -> Outcome {
+pub async fn load(app: &App, mut request: Request) -> Outcome {
     let quiet = request.query.flag_or("quiet", true);
     let platforms = versions::archive_platforms(&request)?;
     let options = LoadOptions { platforms, now: timestamp(app.engine.now()) };
-    let engine = app.engine.clone();
+    let loading = Loading { engine: app.engine.clone(), options, quiet };
+    if let Some(upgrade) = handover::agreed(app, &mut request) {
+        return Ok(handover::receive_file(upgrade, move |handed, is_wanted, out| match handed {
+            Handed::File(file) => {
+                loading
+                    .run(Input::<io::Empty>::File(ArchiveFile { file, is_wanted: IsWanted(is_wanted) }), out);
+            }
+            Handed::Stream(content) => loading.run(Input::Stream(content), out),
+        }));
+    }
     let (mut out, pieces) = pipe();
     let reader = request.into_reader();
-    tokio::task::spawn_blocking(move || {
-        let loaded = engine.images().archives().load(reader, &options, &mut |progress| {
-            if !quiet {
+    tokio::task::spawn_blocking(move || loading.run(Input::Stream(reader), &mut out));
+    Ok(streamed("application/json", pieces))
+}
+
+/// What to do with an archive of images.
+struct Loading {
+    engine: Engine,
+    options: LoadOptions,
+    quiet: bool,
+}
+
+impl Loading {
+    /// Loads it, and tells the client. Blocks.
+    fn run(self, input: Input<'_, impl Read>, out: &mut impl Messages) {
+        let images = self.engine.images();
+        let loaded = images.archives().load(input, &self.options, &mut |progress| {
+            if !self.quiet {
                 let _ = out.message(&ProgressMessage {
                     status: Some("Loading layer".into()),
                     id: Some(progress.diff_id.short().into()),
@@ -38,32 +61,31 @@ pub async fn load(app: &App, request: Request) -> Outcome {
             }
         });
         match loaded {
-            Ok(loaded) => loaded.iter().for_each(|one| tell_loaded(&engine, &mut out, one)),
+            Ok(loaded) => loaded.iter().for_each(|one| self.tell(out, one)),
             Err(error) => out.fail(0, &refusal(error)),
         }
-    });
-    Ok(streamed("application/json", pieces))
-}
+    }
 
-fn tell_loaded(engine: &Engine, out: &mut Pipe, loaded: &images::Loaded) {
-    let id = loaded.image.id.to_string();
-    let mut say = |text: String| {
-        let _ = out.message(&ProgressMessage { stream: Some(text), ..ProgressMessage::default() });
-    };
-    for (reference, old) in &loaded.replaced {
-        say(format!(
-            "The image {} already exists, renaming the old one with ID {old} to empty string\n",
-            reference.familiar()
-        ));
+    fn tell(&self, out: &mut impl Messages, loaded: &images::Loaded) {
+        let id = loaded.image.id.to_string();
+        let mut say = |text: String| {
+            let _ = out.message(&ProgressMessage { stream: Some(text), ..ProgressMessage::default() });
+        };
+        for (reference, old) in &loaded.replaced {
+            say(format!(
+                "The image {} already exists, renaming the old one with ID {old} to empty string\n",
+                reference.familiar()
+            ));
+        }
+        if loaded.references.is_empty() {
+            say(format!("Loaded image ID: {id}\n"));
+        }
+        for reference in &loaded.references {
+            say(format!("Loaded image: {}\n", reference.familiar()));
+        }
+        let name = loaded.references.first().map_or_else(|| id.clone(), Reference::familiar);
+        announce(&self.engine, "load", &id, &name);
     }
-    if loaded.references.is_empty() {
-        say(format!("Loaded image ID: {id}\n"));
-    }
-    for reference in &loaded.references {
-        say(format!("Loaded image: {}\n", reference.familiar()));
-    }
-    let name = loaded.references.first().map_or_else(|| id.clone(), Reference::familiar);
-    announce(engine, "load", &id, &name);
 }
 
 pub fn save(app: &App, names: Vec<String>, request: &Request) -> Outcome {

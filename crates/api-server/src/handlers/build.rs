@@ -19,7 +19,7 @@ use crate::handlers::registry::{credentials, domain_of};
 use crate::query::Query;
 use crate::request::Request;
 use crate::respond::{Outcome, streamed};
-use crate::stream::{Pipe, pipe};
+use crate::stream::{Messages, Pipe, pipe};
 
 fn refusal(error: &build::Error) -> Refusal {
     let kind = match error.kind() {

@@ -14,7 +14,7 @@ use model::Refusal;
 use crate::App;
 use crate::hijack::{MULTIPLEXED, RAW};
 use crate::request::Request;
-use crate::respond::{Outcome, created, empty, json, no_content, streamed};
+use crate::respond::{Outcome, created, empty, json, json_list, no_content, streamed};
 use crate::stream::received;
 use crate::versions::{self, Version};
 
@@ -24,11 +24,15 @@ pub async fn list(app: &App, request: &Request) -> Outcome {
         all: query.flag("all"),
         limit: query.number("limit")?.unwrap_or(0),
         size: query.flag("size"),
+        brief: query.flag("brief"),
         filters: query.text("filters").into(),
     };
-    let mut answer = app.engine.containers().list(wanted).await?;
-    answer.iter_mut().for_each(|one| versions::container_summary(one, request.version));
-    json(&answer)
+    let version = request.version;
+    let answer = app.engine.containers().list(wanted).await?;
+    json_list(answer.map(move |mut one| {
+        versions::container_summary(&mut one, version);
+        one
+    }))
 }
 
 pub async fn create(app: &App, mut request: Request) -> Outcome {

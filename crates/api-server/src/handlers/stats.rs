@@ -4,8 +4,8 @@ use std::io;
 use std::sync::Arc;
 
 use api_types::stats::{
-    BlkioEntry, BlkioStats, ContainerStats, CpuStats, CpuUsage, MemoryStats, NetworkStats, PidsStats,
-    ThrottlingData,
+    BlkioEntry, BlkioStats, ContainerStats, CpuStats, CpuUsage, MemoryFields, MemoryStats, NetworkStats,
+    PidsStats, ThrottlingData,
 };
 use bytes::Bytes;
 use engine::stats::{Sample, Watch};
@@ -34,6 +34,8 @@ pub async fn stats(app: &App, request: &Request, id: &str) -> Outcome {
         memory: app.engine.facts().memory,
         version: request.version,
         before: None,
+        fields: None,
+        length: 0,
     };
     if !stream && (once || !view.phase.is_running()) {
         return json(&answers.next(app.engine.stats().once(id).await?));
@@ -53,10 +55,7 @@ pub async fn stats(app: &App, request: &Request, id: &str) -> Outcome {
                 break sample;
             }
         };
-        let line = serde_json::to_vec(&answers.next(sample)).map_err(io::Error::other).map(|mut bytes| {
-            bytes.push(b'\n');
-            Bytes::from(bytes)
-        });
+        let line = answers.line(sample);
         Some((line, (watch, answers)))
     });
     Ok(streamed("application/json", lines))
@@ -81,12 +80,25 @@ struct Answers {
     memory: u64,
     version: Version,
     before: Option<Arc<Sample>>,
+    /// What was made of the text that the kernel wrote last. Most containers do nothing most of the time.
+    fields: Option<(Arc<str>, Arc<MemoryFields>)>,
+    /// Bytes of the last line.
+    length: usize,
 }
 
 impl Answers {
     /// Whether a sample may follow the one before.
     fn is_due(&self, sample: &Sample) -> bool {
         !sample.is_running || self.before.as_ref().is_none_or(|before| sample.at - before.at >= APART)
+    }
+
+    /// The next answer of a stream.
+    fn line(&mut self, sample: Arc<Sample>) -> io::Result<Bytes> {
+        let mut line = Vec::with_capacity(self.length + self.length / 8);
+        serde_json::to_writer(&mut line, &self.next(sample))?;
+        line.push(b'\n');
+        self.length = line.len();
+        Ok(line.into())
     }
 
     fn next(&mut self, sample: Arc<Sample>) -> ContainerStats {
@@ -97,7 +109,7 @@ impl Answers {
             os_type: "linux".into(),
             read: time(sample.at),
             cpu_stats: processor(&sample),
-            memory_stats: memory(&sample, self.memory),
+            memory_stats: self.memory(&sample),
             networks: networks(&sample),
             pids_stats: PidsStats {
                 current: sample.stats.pids.current,
@@ -114,6 +126,26 @@ impl Answers {
         };
         versions::stats(&mut answer, self.version);
         answer
+    }
+
+    /// Without a limit of its own, the host's memory is the limit.
+    fn memory(&mut self, sample: &Sample) -> MemoryStats {
+        if !sample.is_running {
+            return MemoryStats::default();
+        }
+        let memory = &sample.stats.memory;
+        let fields = match self.fields.take() {
+            Some((text, fields)) if Arc::ptr_eq(&text, &memory.detail) => fields,
+            _ => Arc::new(memory_fields(memory, sample.is_cgroup_v2)),
+        };
+        self.fields = Some((memory.detail.clone(), fields.clone()));
+        MemoryStats {
+            usage: memory.usage,
+            max_usage: memory.usage_max,
+            stats: fields,
+            failcnt: memory.failures,
+            limit: memory.limit.min(self.memory),
+        }
     }
 }
 
@@ -140,21 +172,17 @@ fn processor(sample: &Sample) -> CpuStats {
     }
 }
 
-/// Without a limit of its own, the host's memory is the limit.
-fn memory(sample: &Sample, host: u64) -> MemoryStats {
-    if !sample.is_running {
-        return MemoryStats::default();
-    }
-    let memory = &sample.stats.memory;
-    let known: &[&str] = if sample.is_cgroup_v2 { &FIELDS_2 } else { &FIELDS_1 };
-    let mut stats: std::collections::BTreeMap<_, _> = memory
+/// What of `memory.stat` is answered.
+fn memory_fields(memory: &engine::stats::MemoryStats, is_cgroup_v2: bool) -> MemoryFields {
+    let known: &[&str] = if is_cgroup_v2 { &FIELDS_2 } else { &FIELDS_1 };
+    let mut fields: MemoryFields = memory
         .fields()
         .filter_map(|(name, value)| {
             let known = known[known.binary_search(&name).ok()?];
             Some((known.into(), value))
         })
         .collect();
-    if sample.is_cgroup_v2 {
+    if is_cgroup_v2 {
         // Newer kernels count by kind what was one number.
         let both = |name: &str| {
             memory
@@ -166,16 +194,10 @@ fn memory(sample: &Sample, host: u64) -> MemoryStats {
                 .sum::<u64>()
         };
         for name in ["workingset_refault", "workingset_activate"] {
-            stats.entry(name.into()).or_insert_with(|| both(name));
+            fields.entry(name.into()).or_insert_with(|| both(name));
         }
     }
-    MemoryStats {
-        usage: memory.usage,
-        max_usage: memory.usage_max,
-        stats,
-        failcnt: memory.failures,
-        limit: memory.limit.min(host),
-    }
+    fields
 }
 
 fn networks(sample: &Sample) -> Option<std::collections::BTreeMap<String, NetworkStats>> {

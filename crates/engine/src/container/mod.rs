@@ -140,7 +140,7 @@ impl Client {
     }
 }
 
-/// What is asked of a container's task.
+/// What is asked of a container's task. Small: every container has room for some, whether anybody asks or not.
 #[derive(Debug)]
 pub enum Command {
     Start {
@@ -169,7 +169,7 @@ pub enum Command {
     },
     /// Answered with whether it runs; if it does not, the client waits for its start.
     Attach {
-        client: Client,
+        client: Box<Client>,
         answer: Answer<bool>,
     },
     Resize {
@@ -184,7 +184,7 @@ pub enum Command {
     },
     ExecStart {
         id: String,
-        client: Option<Client>,
+        client: Option<Box<Client>>,
         console: Option<[u32; 2]>,
         answer: Answer<()>,
     },

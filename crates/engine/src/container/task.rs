@@ -72,7 +72,8 @@ impl Task {
         (task, Handle { inbox: send, view: seen })
     }
 
-    /// Takes commands until the container is removed or the daemon ends.
+    /// Takes commands until the container is removed or the daemon ends. Most containers wait here most of the time: what
+    /// it takes to do something is only there while it is done.
     pub async fn run(mut self) {
         while !self.removed {
             let restart_at = match &self.phase {
@@ -83,15 +84,15 @@ impl Task {
             tokio::select! {
                 // What the shim says comes first: a command must see the state that already holds.
                 biased;
-                Some(event) = self.link.hear() => self.shim_event(event).await,
-                () = super::restart::sleep_until(restart_at), if restart_at.is_some() => self.restart_now().await,
-                () = super::health::sleep_until(probe_at), if probe_at.is_some() => self.probe().await,
+                Some(event) = self.link.hear() => Box::pin(self.shim_event(event)).await,
+                () = super::restart::sleep_until(restart_at), if restart_at.is_some() => Box::pin(self.restart_now()).await,
+                () = super::health::sleep_until(probe_at), if probe_at.is_some() => Box::pin(self.probe()).await,
                 command = self.inbox.recv() => match command {
                     Some(Command::Forget { done }) => {
                         let _ = done.send(());
                         return;
                     }
-                    Some(command) => self.command(command).await,
+                    Some(command) => Box::pin(self.command(command)).await,
                     None => return,
                 },
             }
@@ -128,7 +129,7 @@ impl Task {
                 let _ = answer.send(self.reach().await);
             }
             Command::Attach { client, answer } => {
-                let _ = answer.send(self.attach(client).await);
+                let _ = answer.send(self.attach(*client).await);
             }
             Command::Resize { rows, columns, answer } => {
                 let _ = answer.send(self.resize(None, rows, columns).await);
@@ -137,7 +138,7 @@ impl Task {
                 let _ = answer.send(self.exec_create(id, *request));
             }
             Command::ExecStart { id, client, console, answer } => {
-                let _ = answer.send(self.exec_start(&id, client, console).await);
+                let _ = answer.send(self.exec_start(&id, client.map(|client| *client), console).await);
             }
             Command::ExecResize { id, rows, columns, answer } => {
                 let _ = answer.send(self.exec_resize(&id, rows, columns).await);

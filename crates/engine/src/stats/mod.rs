@@ -18,7 +18,7 @@ use crate::{Engine, blocking};
 use sample::{Host, Source};
 pub use sample::{Network, Sample};
 pub use sampler::Sampler;
-pub use sandbox::cgroup::BlockIoEntry;
+pub use sandbox::cgroup::{BlockIoEntry, MemoryStats};
 
 /// A container's samples as they come; the first is there at once or soon.
 #[derive(Debug)]

@@ -53,7 +53,7 @@ fn layers_are_unpacked_before_the_archive_has_ended() {
     };
     let ready = Box::new(move || is_there("low") && is_there("high"));
     let stream = Slow { bytes: &archive, until, ready };
-    fixture.images.archives().load(stream, &options(), &mut |_| {}).unwrap();
+    fixture.images.archives().load(Input::Stream(stream), &options(), &mut |_| {}).unwrap();
     assert_eq!((shown(&fixture, "a:1", "low"), shown(&fixture, "a:1", "high")), ("1".into(), "2".into()));
     assert_eq!(rests(&fixture), 0);
 }

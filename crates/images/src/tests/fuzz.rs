@@ -9,14 +9,16 @@ use super::*;
 fn hostile_archives_change_nothing() {
     let good = Built::new("a", &[("f", b"1"), ("g", b"2")]);
     let check = |what: &str, bytes: &[u8], expected: &str| {
-        let fixture = Fixture::new();
-        let error = fixture.load(bytes).unwrap_err();
-        assert!(error.to_string().contains(expected), "{what}: {error}");
-        let kind = if what == "lzip" { Kind::NotImplemented } else { Kind::Invalid };
-        assert_eq!(error.kind(), kind, "{what}");
-        assert!(fixture.is_empty(), "{what} left something");
-        let ingest = std::fs::read_dir(fixture.directory.path().join("content/ingest")).unwrap().count();
-        assert_eq!(ingest, 0, "{what}");
+        for in_file in [false, true] {
+            let fixture = Fixture::new();
+            let error = fixture.load_from(bytes, in_file).unwrap_err();
+            assert!(error.to_string().contains(expected), "{what}: {error}");
+            let kind = if what == "lzip" { Kind::NotImplemented } else { Kind::Invalid };
+            assert_eq!(error.kind(), kind, "{what}");
+            assert!(fixture.is_empty(), "{what} left something");
+            let ingest = std::fs::read_dir(fixture.directory.path().join("content/ingest")).unwrap().count();
+            assert_eq!(ingest, 0, "{what}");
+        }
     };
     let with = |change: &dyn Fn(&mut Members)| {
         let mut members = good.docker_members(&["a:b"]);
@@ -190,13 +192,13 @@ proptest! {
     }
 
     #[test]
-    fn damaged_indexes_leave_all_or_nothing(at in 0usize..30_000, value: u8, cut in 1usize..40_000) {
+    fn damaged_indexes_leave_all_or_nothing(at in 0usize..30_000, value: u8, cut in 1usize..40_000, in_file: bool) {
         let (mut bytes, ..) = two_platforms("docker.io/library/multi:1");
         let at = at % bytes.len();
         bytes[at] = value;
         bytes.truncate(cut);
         let fixture = Fixture::new();
-        match fixture.load(&bytes) {
+        match fixture.load_from(&bytes, in_file) {
             Ok(_) => {
                 let clean = fixture.images.checkup().run(Containers { exists: &|_| false, all: &[] }, false).unwrap();
                 prop_assert_eq!(clean.findings, vec![]);

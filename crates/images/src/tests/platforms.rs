@@ -253,7 +253,7 @@ fn a_platform_that_comes_later_joins_the_others() {
     let (archive, index, own, other) = two_platforms("docker.io/library/multi:1");
     let load = |fixture: &Fixture, platform: Platform| {
         let options = LoadOptions { platforms: vec![platform], now: now(1) };
-        fixture.images.archives().load(&archive[..], &options, &mut |_| {})
+        fixture.images.archives().load(Input::Stream(&archive[..]), &options, &mut |_| {})
     };
     load(&fixture, foreign()).unwrap();
     assert_eq!(fixture.images.all().len(), 1);

@@ -20,7 +20,7 @@ fn two_layers() -> Built {
 fn loaded(directory: &Path, driver: &str) -> Images {
     let images = open_as(directory, driver, "first");
     let archive = two_layers().docker_archive(&["one:1"]);
-    images.archives().load(&archive[..], &options(), &mut |_| {}).unwrap();
+    images.archives().load(Input::Stream(&archive[..]), &options(), &mut |_| {}).unwrap();
     assert_eq!(marks(&images).len(), 2);
     images
 }
@@ -71,7 +71,7 @@ fn what_is_settled_is_believed() {
         is_whole(&images);
         // The same image under another name brings nothing new.
         let archive = two_layers().docker_archive(&["one:2"]);
-        images.archives().load(&archive[..], &options(), &mut |_| {}).unwrap();
+        images.archives().load(Input::Stream(&archive[..]), &options(), &mut |_| {}).unwrap();
         assert_eq!(marks(&images), [""; 0]);
     }
 }
@@ -148,7 +148,7 @@ fn a_layer_whose_archive_is_bad_is_left_to_the_checkup() {
         assert!(images.all().is_empty());
         // It comes again, and the container has its layers.
         let archive = two_layers().docker_archive(&["one:1"]);
-        images.archives().load(&archive[..], &options(), &mut |_| {}).unwrap();
+        images.archives().load(Input::Stream(&archive[..]), &options(), &mut |_| {}).unwrap();
         assert_eq!(read(&images, "c", "high").as_deref(), Some("2"));
         images.settling().settle().unwrap();
         drop(images);

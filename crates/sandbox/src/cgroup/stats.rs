@@ -190,6 +190,7 @@ impl Gauge {
             memory.limit = number(self.text(5, buffer));
             pids.limit = number_or_max(self.text(9, buffer));
         }
+        let has_run = before.0 != cpu.usage_nanoseconds;
         if whole || before != (cpu.usage_nanoseconds, memory.usage) {
             let text = self.text(1, buffer);
             let ticks = |name| field(text, name).saturating_mul(TICK_NANOSECONDS);
@@ -207,6 +208,10 @@ impl Gauge {
         }
         if whole || memory.usage_max.saturating_add(CHARGE_MAX) >= memory.limit {
             memory.failures = number(self.text(6, buffer));
+        }
+        // What is written back later counts for nobody there: whoever has not run has not read or written either.
+        if !whole && !has_run {
+            return;
         }
         let text = self.text(10, buffer);
         if text != last.block_io_text {

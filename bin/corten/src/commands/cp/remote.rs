@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU64;
 
 use api_client::{Body, Client, Request, Response, Switched, segment};
 use api_types::container::PathStat;
-use archive::handover::{Inlet, Outlet};
+use archive::handover::{Inlet, Outlet, PROTOCOL};
 use bytes::{Buf, Bytes};
 use tokio::sync::mpsc;
 
@@ -18,8 +18,6 @@ use crate::fail::Fail;
 use crate::output::{self, Which};
 
 const STAT: &str = "x-docker-container-path-stat";
-/// How a daemon on this machine is asked to take part in a copy by descriptors.
-const PROTOCOL: &str = "corten-handover";
 /// Longest answer to what was handed over, in bytes.
 const ANSWER_MAX: u64 = 1 << 20;
 /// Pieces of an archive that wait to be unpacked.
