@@ -221,6 +221,19 @@ mod tests {
     }
 
     #[test]
+    fn ext4_is_asked_to_spread_what_is_unpacked() {
+        const EXT4: i64 = 0xef53;
+        let directory = tempfile::tempdir().unwrap();
+        for _ in 0..2 {
+            drop(Overlay::open(directory.path(), &[]).unwrap());
+            let rest = std::fs::File::open(directory.path().join("rest")).unwrap();
+            let is_asked = rustix::fs::ioctl_getflags(&rest)
+                .is_ok_and(|flags| flags.contains(rustix::fs::IFlags::TOPDIR));
+            assert_eq!(is_asked, rustix::fs::fstatfs(&rest).unwrap().f_type == EXT4);
+        }
+    }
+
+    #[test]
     fn broken_layers_are_put_away_at_open() {
         let directory = tempfile::tempdir().unwrap();
         let (low, high) = (Digest::of(b"low"), Digest::of(b"high"));
