@@ -86,6 +86,13 @@ pub fn parse_offset(text: &[u8]) -> Option<i64> {
 /// An optional `.digits`, as nanoseconds, and what follows it. Digits beyond the ninth are dropped.
 pub fn parse_fraction(rest: &[u8]) -> Option<(u32, &[u8])> {
     let Some((b'.', rest)) = rest.split_first() else { return Some((0, rest)) };
+    // As times mostly come.
+    if let Some((digits, rest)) = rest.split_first_chunk::<9>()
+        && digits.iter().all(u8::is_ascii_digit)
+        && !rest.first().is_some_and(u8::is_ascii_digit)
+    {
+        return Some((digits.iter().fold(0, |sum, digit| sum * 10 + u32::from(digit - b'0')), rest));
+    }
     let count = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
     if count == 0 {
         return None;

@@ -15,8 +15,10 @@ use crate::container::{Handle, View};
 use crate::shipping::Spool;
 use crate::{Engine, blocking, clock};
 
-/// Bytes of one batch. Larger ones get fresh pages from the kernel each time, which costs more than all else.
-const BATCH: usize = 64 << 10;
+/// Bytes of one batch, and room for the record that goes beyond. Larger ones get fresh pages from the kernel each time,
+/// which costs more than all else.
+const BATCH: usize = 88 << 10;
+const BATCH_ROOM: usize = 112 << 10;
 /// Batches that wait for a slow client.
 const AHEAD: usize = 4;
 /// How long after its start a command may take to end before its log is read.
@@ -202,7 +204,7 @@ fn send_batches(
     send: &mpsc::Sender<Result<Vec<u8>, Refusal>>,
 ) -> Result<(Option<Vec<u8>>, Progress), Refusal> {
     loop {
-        let mut batch = Vec::with_capacity(BATCH + BATCH / 4);
+        let mut batch = Vec::with_capacity(BATCH_ROOM);
         let progress = reader.next_batch(render, BATCH, &mut batch).map_err(failed)?;
         if batch.is_empty() {
             return Ok((None, progress));

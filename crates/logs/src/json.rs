@@ -179,9 +179,9 @@ impl Decoder {
         }
         // Nothing is changed until the rest of the record proved to be of the usual form, so that the slow path
         // still finds the text.
-        let Some(close) = closing_quote(line, HEAD.len()) else { return Fast::Unusual };
+        let Some((escape, close)) = string(line, HEAD.len()) else { return Fast::Unusual };
         let Some((stream, attributes, time)) = self.rest(line, close) else { return Fast::Unusual };
-        let Some(end) = unescape(line, HEAD.len(), close) else { return Fast::Broken };
+        let Some(end) = unescape(line, escape, close) else { return Fast::Broken };
         let log = Span { start: HEAD.len(), end };
         let partial = log.of(line).last() != Some(&b'\n');
         Fast::Found(found(time, stream, partial, log, attributes))
@@ -251,16 +251,16 @@ struct Unusual<'a> {
     attrs: Option<&'a serde_json::value::RawValue>,
 }
 
-/// The position of the quote that ends the string starting at `start`.
-fn closing_quote(line: &[u8], start: usize) -> Option<usize> {
-    let mut at = start;
-    loop {
-        at += memchr2(b'"', b'\\', line.get(at..)?)?;
-        if line[at] == b'"' {
-            return Some(at);
-        }
+/// The positions of the first escape in the string starting at `start`, and of the quote that ends it; twice that of the
+/// quote if nothing is escaped.
+fn string(line: &[u8], start: usize) -> Option<(usize, usize)> {
+    let first = start + memchr2(b'"', b'\\', line.get(start..)?)?;
+    let mut at = first;
+    while line[at] != b'"' {
         at += 2;
+        at += memchr2(b'"', b'\\', line.get(at..)?)?;
     }
+    Some((first, at))
 }
 
 /// The length of an object of strings at the front of `text`; none if it is anything else.
@@ -273,17 +273,16 @@ fn flat_object(text: &[u8]) -> Option<usize> {
         match *text.get(at)? {
             b'}' => return Some(at + 1),
             b',' | b':' => at += 1,
-            b'"' => at = closing_quote(text, at + 1)? + 1,
+            b'"' => at = string(text, at + 1)?.1 + 1,
             _ => return None,
         }
     }
 }
 
-/// Replaces the escapes of `line[start..end]` by what they stand for, and tells where the text now ends. None if
-/// an escape is malformed.
-fn unescape(line: &mut [u8], start: usize, end: usize) -> Option<usize> {
-    let Some(first) = memchr::memchr(b'\\', &line[start..end]) else { return Some(end) };
-    let (mut from, mut to) = (start + first, start + first);
+/// Replaces the escapes up to `end`, of which `first` is the position of the first, by what they stand for, and tells
+/// where the text now ends. None if an escape is malformed.
+fn unescape(line: &mut [u8], first: usize, end: usize) -> Option<usize> {
+    let (mut from, mut to) = (first, first);
     // The usual line has one escape, the newline at its end.
     if from + 2 == end && line[from + 1] == b'n' {
         line[from] = b'\n';
