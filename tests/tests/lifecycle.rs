@@ -299,6 +299,48 @@ fn lists_and_filters() {
 }
 
 #[test]
+fn long_and_brief_lists_are_whole() {
+    const MANY: usize = 300;
+    let bed = Bed::new();
+    let mut http = bed.http();
+    for number in 0..MANY {
+        let body = json!({ "Image": "busybox", "Cmd": ["true"], "Labels": { "number": number.to_string() } });
+        http.post(&format!("/containers/create?name=many{number}"), &body).expect(201);
+    }
+    let listed = |query: &str| {
+        let list = bed.http().get(&format!("/containers/json?all=1{query}")).expect(200).json();
+        list.as_array().cloned().expect("a list")
+    };
+    let all = listed("");
+    assert_eq!(all.len(), MANY);
+    for (index, one) in all.iter().enumerate() {
+        let number = MANY - 1 - index;
+        assert_eq!(one["Names"], json!([format!("/many{number}")]), "the youngest first");
+        assert_eq!(one["Labels"], json!({ "number": number.to_string() }));
+    }
+    // What a table shows is the same in both.
+    if is_corten(&bed) {
+        let brief = listed("&brief=1");
+        let shown = ["Id", "Names", "Image", "ImageID", "Command", "Created", "Ports", "State", "Status"];
+        for (one, all) in brief.iter().zip(&all) {
+            shown.iter().for_each(|name| assert_eq!(one[name], all[name]));
+            assert_eq!((&one["Labels"], &one["Mounts"]), (&json!({}), &json!([])));
+            assert_eq!(one["NetworkSettings"], json!({ "Networks": {} }));
+        }
+        assert_eq!(brief.len(), MANY);
+    }
+    each_client(&bed, |client, _| {
+        let lines = |words: &[&str]| bed.cli(client, words).ok().lines().count();
+        assert_eq!(lines(&["ps", "-a"]), MANY + 1);
+        assert_eq!(lines(&["ps", "-aq"]), MANY);
+        assert_eq!(
+            lines(&["ps", "-a", "-n", "250", "--format", "{{.Names}} {{.Labels}} {{.Networks}}"]),
+            250
+        );
+    });
+}
+
+#[test]
 fn limits_change_while_it_runs() {
     let bed = Bed::new();
     if not_yet(&bed, "POST", "/containers/probe/update") {

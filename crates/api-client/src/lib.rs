@@ -317,7 +317,7 @@ impl Client {
         let (mut items, mut all) = (api_types::Items::default(), Vec::new());
         while let Some(piece) = response.chunk().await? {
             items.push(&piece);
-            while let Some(item) = items.next()? {
+            while let Some(item) = items.take()? {
                 all.push(map(item));
             }
             body::check_length(items.waiting())?;

@@ -46,7 +46,7 @@ impl Items {
     }
 
     /// The next item; none if it has not come whole.
-    pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, serde_json::Error> {
+    pub fn take<T: DeserializeOwned>(&mut self) -> Result<Option<T>, serde_json::Error> {
         loop {
             let rest = &self.buffer[self.at..];
             let Some(space) = rest.iter().position(|byte| !byte.is_ascii_whitespace()) else {
@@ -127,7 +127,7 @@ mod tests {
         let (mut items, mut all) = (Items::default(), Vec::new());
         for piece in pieces {
             items.push(piece);
-            while let Some(item) = items.next()? {
+            while let Some(item) = items.take()? {
                 all.push(item);
             }
         }

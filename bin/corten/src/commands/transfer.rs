@@ -77,7 +77,7 @@ pub async fn load(app: &App, matches: &Matches) -> Result<(), Fail> {
     };
     let client = app.client().await?;
     if let Some(file) = &file
-        && let Some(lines) = hand_over(&client, request()?, file).await?
+        && let Some(lines) = hand_over(client, request()?, file).await?
     {
         return progress::show(lines, Show::on(Which::Stdout), Which::Stdout).await.map(drop);
     }
