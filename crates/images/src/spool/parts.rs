@@ -23,7 +23,8 @@ const WORKERS: usize = 3;
 /// Bytes that are read at once of what is not unpacked.
 const PIECE_BYTES: usize = 64 << 10;
 
-/// An archive in a regular file, which may change while it is read: each byte is read once, and that is what counts.
+/// An archive in a regular file. It may change while it is read: what has been copied is hashed and unpacked, and nothing
+/// else counts.
 #[derive(Debug)]
 pub struct ArchiveFile<'a> {
     pub file: File,
