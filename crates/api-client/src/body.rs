@@ -87,10 +87,10 @@ impl hyper::body::Body for Body {
     }
 }
 
-/// Refuses to hold more of an answer than this.
-pub(crate) fn check_length(bytes: usize) -> Result<(), Error> {
-    if bytes > MAX_ANSWER {
-        return Err(Error::Http(format!("the daemon's answer is longer than {MAX_ANSWER} bytes")));
+/// Refuses to wait for more of one message, or of one item of a list.
+pub(crate) fn check_item(bytes: usize) -> Result<(), Error> {
+    if bytes > MAX_LINE {
+        return Err(Error::Http(format!("a message of the daemon is longer than {MAX_LINE} bytes")));
     }
     Ok(())
 }
@@ -150,7 +150,9 @@ impl Response {
         let told = self.header("content-length").and_then(|text| text.parse::<usize>().ok());
         let mut whole = BytesMut::with_capacity(told.unwrap_or(0).min(AHEAD_MAX));
         while let Some(chunk) = self.chunk().await? {
-            check_length(whole.len() + chunk.len())?;
+            if whole.len() + chunk.len() > MAX_ANSWER {
+                return Err(Error::Http(format!("the daemon's answer is longer than {MAX_ANSWER} bytes")));
+            }
             whole.extend_from_slice(&chunk);
         }
         Ok((whole.freeze(), self.sender))
@@ -228,9 +230,7 @@ impl Lines {
                 Some(Err(error)) if !error.is_eof() => return Err(error.into()),
                 _ => {}
             }
-            if self.buffer.len() > MAX_LINE {
-                return Err(Error::Http(format!("a message of the daemon is longer than {MAX_LINE} bytes")));
-            }
+            check_item(self.buffer.len())?;
             match self.source.chunk().await? {
                 Some(chunk) => self.buffer.extend_from_slice(&chunk),
                 None if self.buffer.iter().all(u8::is_ascii_whitespace) => return Ok(None),

@@ -320,7 +320,7 @@ impl Client {
             while let Some(item) = items.take()? {
                 all.push(map(item));
             }
-            body::check_length(items.waiting())?;
+            body::check_item(items.waiting())?;
         }
         items.end()?;
         self.keep(response.into_sender());
