@@ -1,8 +1,9 @@
 //! Copies to and from programs of this machine, with files as descriptors ([`archive::handover`]).
 //!
 //! A client on a Unix socket asks for it with `Upgrade: corten-handover` on the request for an archive, or the one that
-//! would have it as its body, which is the same otherwise: path, query and refusals. Who does not get it has an ordinary archive. It is not for clients whose requests
-//! authorization plugins decide on: who owns a file can do more with its descriptor than to read it.
+//! would have it as its body, which is the same otherwise: path, query and refusals. Who does not get it has an ordinary
+//! archive. It is not for clients whose requests authorization plugins decide on: who owns a file can do more with its
+//! descriptor than to read it.
 
 use std::io;
 use std::os::unix::net::UnixStream;

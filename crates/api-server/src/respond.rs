@@ -1,6 +1,6 @@
 //! Answers: bodies, headers, and the one place where an error becomes a status.
 
-use std::io::{self, Write};
+use std::io;
 
 use api_types::ErrorResponse;
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use hyper::body::Frame;
 use model::{Kind, Refusal};
 use serde::Serialize;
 
-use crate::stream::pipe;
+use crate::stream::PIECE;
 
 pub type Body = UnsyncBoxBody<Bytes, io::Error>;
 pub type Answer = Response<Body>;
@@ -59,28 +59,36 @@ pub fn created<T: Serialize>(value: &T) -> Outcome {
 /// Items of a list that are sent together.
 const TOGETHER_MAX: usize = 200;
 
-/// A list. Of a long one the client has the first items while the others are made.
-pub fn json_list<T: Serialize>(mut items: impl ExactSizeIterator<Item = T> + Send + 'static) -> Outcome {
+/// A list. Of a long one the client has the first items while the others are made, as fast as it takes them.
+pub fn json_list<T: Serialize>(items: impl ExactSizeIterator<Item = T> + Send + 'static) -> Outcome {
     if items.len() <= TOGETHER_MAX {
         return json(&items.collect::<Vec<T>>());
     }
-    let (mut out, pieces) = pipe();
-    tokio::task::spawn_blocking(move || {
-        let mut text = vec![b'['];
-        let written = items.try_for_each(|item| {
-            serde_json::to_writer(&mut text, &item)?;
-            out.write_all(&text)?;
-            text.clear();
-            text.push(b',');
-            Ok::<(), io::Error>(())
-        });
-        match written.and_then(|()| out.write_all(b"]\n")).and_then(|()| out.flush()) {
-            Ok(()) => {}
-            // A list that ends in its middle must not look whole, if anybody still reads it.
-            Err(error) => out.abort(&Refusal::from_error("cannot write the answer", &error)),
-        }
+    let pieces = futures_util::stream::unfold((items, true), |(mut items, is_first)| async move {
+        (is_first || items.len() > 0).then(|| (list_piece(&mut items, is_first), (items, false)))
     });
     Ok(streamed("application/json", pieces))
+}
+
+/// The next items of a list, and the bracket behind the last.
+fn list_piece<T: Serialize>(
+    items: &mut impl ExactSizeIterator<Item = T>,
+    is_first: bool,
+) -> io::Result<Bytes> {
+    let mut text = Vec::with_capacity(PIECE);
+    let mut separator = if is_first { b'[' } else { b',' };
+    // Half of it is room for the last.
+    while text.len() < PIECE / 2
+        && let Some(item) = items.next()
+    {
+        text.push(separator);
+        separator = b',';
+        serde_json::to_writer(&mut text, &item)?;
+    }
+    if items.len() == 0 {
+        text.extend_from_slice(b"]\n");
+    }
+    Ok(text.into())
 }
 
 fn json_with<T: Serialize>(status: StatusCode, value: &T) -> Outcome {
