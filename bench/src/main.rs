@@ -39,8 +39,39 @@ pub struct Plan {
     pub crowd: usize,
     /// Size of the log that is written and read, in units of [`measure::LINES_FILE_BYTES`].
     pub log_files: usize,
-    /// Nothing but pulls, loads, saves and pushes.
-    pub only_images: bool,
+    /// What is measured.
+    pub parts: Vec<Part>,
+}
+
+/// A part of the measurements that can be taken alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Pulls, loads, saves and pushes.
+    Images,
+    /// One container, and one command in it.
+    Short,
+    /// Hundreds and thousands of containers.
+    Many,
+    Logs,
+    Copies,
+}
+
+impl Part {
+    const ALL: [(&str, Self); 5] = [
+        ("images", Self::Images),
+        ("short", Self::Short),
+        ("many", Self::Many),
+        ("logs", Self::Logs),
+        ("copies", Self::Copies),
+    ];
+
+    fn named(name: &str) -> anyhow::Result<Self> {
+        let found = Self::ALL.into_iter().find(|(known, _)| *known == name);
+        found.map(|(_, part)| part).with_context(|| {
+            let known: Vec<_> = Self::ALL.iter().map(|(name, _)| *name).collect();
+            format!("no part named {name}: there are {}", known.join(", "))
+        })
+    }
 }
 
 impl Plan {
@@ -55,14 +86,14 @@ impl Plan {
             many: 200,
             crowd: 500,
             log_files: 4,
-            only_images: false,
+            parts: Part::ALL.into_iter().map(|(_, part)| part).collect(),
         };
         let mut arguments = arguments.skip(1);
         while let Some(flag) = arguments.next() {
             let mut value = || arguments.next().with_context(|| format!("{flag} needs a value"));
             match flag.as_str() {
                 "--quick" => (plan.rounds, plan.samples, plan.repeats, plan.crowd) = (3, 3, 1, plan.many),
-                "--images" => plan.only_images = true,
+                "--only" => plan.parts = value()?.split(',').map(Part::named).collect::<Result<_, _>>()?,
                 "--engines" => {
                     plan.engines = value()?.split(',').map(engine_named).collect::<Result<_, _>>()?
                 }

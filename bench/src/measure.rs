@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use testkit::image::{Entry, Image};
 use testkit::{Bed, BedOptions, Client, Engine, Http, image};
 
-use crate::Plan;
 use crate::floor::Floor;
 use crate::memory;
 use crate::samples::{Kind, Samples, Who};
+use crate::{Part, Plan};
 
 /// Size of the file that a container copies to its log, in bytes.
 pub const LINES_FILE_BYTES: usize = 64 << 20;
@@ -51,16 +51,17 @@ pub fn everything(plan: &Plan) -> anyhow::Result<Samples> {
     for subject in &mut subjects {
         samples.versions.insert(subject.who, subject.version());
     }
+    let wanted = |part| plan.parts.contains(&part);
     // First: filesystems remember for minutes what was removed, and make new files slowly meanwhile.
-    crate::images::measure(&mut subjects, &mut samples)?;
-    if plan.only_images {
-        return Ok(samples);
+    if wanted(Part::Images) {
+        crate::images::measure(&mut subjects, &mut samples)?;
     }
-    for round in 0..plan.rounds {
+    for round in 0..if wanted(Part::Short) { plan.rounds } else { 0 } {
         say(&format!("short measurements, round {} of {}", round + 1, plan.rounds));
         short(plan, &floor, &mut subjects, &mut samples)?;
     }
-    for repeat in 0..plan.repeats {
+    let repeats = |part| if wanted(part) { plan.repeats } else { 0 };
+    for repeat in 0..repeats(Part::Many) {
         // Once for the peers: a pass with hundreds of containers takes them minutes.
         let turns = subjects.iter_mut().filter(|subject| repeat == 0 || subject.who == Who::Corten);
         for subject in turns {
@@ -68,13 +69,13 @@ pub fn everything(plan: &Plan) -> anyhow::Result<Samples> {
             subject.many(plan, &floor, &mut samples)?;
         }
     }
-    for repeat in 0..plan.repeats {
+    for repeat in 0..repeats(Part::Logs) {
         for subject in &mut subjects {
             say(&format!("logs, {} of {}: {}", repeat + 1, plan.repeats, subject.who.name()));
             subject.logs(plan, &mut samples)?;
         }
     }
-    for repeat in 0..plan.repeats {
+    for repeat in 0..repeats(Part::Copies) {
         for subject in &mut subjects {
             say(&format!("copies, {} of {}: {}", repeat + 1, plan.repeats, subject.who.name()));
             subject.copies(&mut samples)?;
@@ -509,9 +510,7 @@ fn count_lines(listener: &std::net::TcpListener, lines: usize) -> anyhow::Result
 }
 
 /// Bytes of output in a multiplexed stream. Frames are counted where they lie: it is not this client that is measured.
-fn payload(stream: &mut impl std::io::Read) -> anyhow::Result<usize> {
-    use std::io::BufRead;
-    let mut stream = std::io::BufReader::with_capacity(1 << 18, stream);
+fn payload(stream: &mut impl std::io::BufRead) -> anyhow::Result<usize> {
     let (mut total, mut left) = (0, 0);
     let (mut head, mut have) = ([0; 8], 0);
     loop {

@@ -14,6 +14,8 @@ use serde_json::Value;
 
 /// The API version that requests ask for; newer than every peer's is never needed.
 pub const API: &str = "/v1.41";
+/// Bytes that are taken from the socket at once, so that a long answer is not slowed down by who reads it.
+const PIECE: usize = 256 << 10;
 
 /// A connection that is kept alive between requests.
 pub struct Http {
@@ -98,7 +100,7 @@ impl Http {
         let (status, headers) = read_head(&mut connection)?;
         let framing = Framing::of(method, status, &headers)?;
         let left = if let Framing::Length(length) = framing { length } else { 0 };
-        Ok(Stream { status, headers, body: BufReader::new(Body { connection, framing, left, ended: false }) })
+        Ok(Stream { status, headers, body: Body { connection, framing, left, in_chunk: false, ended: false } })
     }
 
     /// Takes the connection over, as attach and exec start do.
@@ -140,7 +142,7 @@ impl Http {
         }
         let stream = UnixStream::connect(&self.socket)?;
         stream.set_read_timeout(Some(self.timeout * crate::process::slowness()))?;
-        let mut connection = BufReader::new(stream);
+        let mut connection = BufReader::with_capacity(PIECE, stream);
         connection.get_mut().write_all(&head)?;
         Ok(connection)
     }
@@ -193,14 +195,14 @@ impl fmt::Debug for Response {
 pub struct Stream {
     pub status: u16,
     pub headers: Vec<(String, String)>,
-    body: BufReader<Body>,
+    body: Body,
 }
 
 impl Stream {
     /// The next line without its end; none when the answer ended.
     pub fn line(&mut self) -> io::Result<Option<String>> {
         let mut line = String::new();
-        let count = self.body.read_line(&mut line)?;
+        let count = self.read_line(&mut line)?;
         Ok((count > 0).then(|| line.trim_end_matches(['\r', '\n']).to_owned()))
     }
 
@@ -217,7 +219,21 @@ impl Stream {
 
 impl Read for Stream {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        self.body.read(into)
+        let piece = self.fill_buf()?;
+        let count = piece.len().min(into.len());
+        into[..count].copy_from_slice(&piece[..count]);
+        self.consume(count);
+        Ok(count)
+    }
+}
+
+impl BufRead for Stream {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.body.fill_buf()
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.body.consume(count);
     }
 }
 
@@ -335,24 +351,41 @@ struct Body {
     framing: Framing,
     /// Bytes left of the whole, or of the chunk.
     left: u64,
+    /// The end of a chunk is still to be read.
+    in_chunk: bool,
     ended: bool,
 }
 
-impl Read for Body {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        if self.framing == Framing::Chunked && self.left == 0 && !self.ended {
+impl Body {
+    /// What is there of the body; nothing at its end.
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.framing == Framing::UntilClosed {
+            return self.connection.fill_buf();
+        }
+        while self.framing == Framing::Chunked && self.left == 0 && !self.ended {
+            if self.in_chunk {
+                chunk_end(&mut self.connection)?;
+            }
             self.left = chunk_head(&mut self.connection)?;
-            self.ended = self.left == 0;
+            self.in_chunk = true;
+            if self.left == 0 {
+                chunk_end(&mut self.connection)?;
+                self.ended = true;
+            }
         }
-        let count = match self.framing {
-            Framing::UntilClosed => return self.connection.read(into),
-            _ => (&mut self.connection).take(self.left).read(into)?,
-        };
-        self.left -= count as u64;
-        if self.framing == Framing::Chunked && self.left == 0 && !self.ended {
-            chunk_end(&mut self.connection)?;
+        if self.left == 0 {
+            return Ok(&[]);
         }
-        Ok(count)
+        let piece = self.connection.fill_buf()?;
+        let count = usize::try_from(self.left).map_or(piece.len(), |left| left.min(piece.len()));
+        Ok(&piece[..count])
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.connection.consume(count);
+        if self.framing != Framing::UntilClosed {
+            self.left -= count as u64;
+        }
     }
 }
 

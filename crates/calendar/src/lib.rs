@@ -84,14 +84,15 @@ pub fn parse_offset(text: &[u8]) -> Option<i64> {
 }
 
 /// An optional `.digits`, as nanoseconds, and what follows it. Digits beyond the ninth are dropped.
+#[inline]
 pub fn parse_fraction(rest: &[u8]) -> Option<(u32, &[u8])> {
     let Some((b'.', rest)) = rest.split_first() else { return Some((0, rest)) };
     // As times mostly come.
-    if let Some((digits, rest)) = rest.split_first_chunk::<9>()
-        && digits.iter().all(u8::is_ascii_digit)
+    if let Some((eight, [last @ b'0'..=b'9', rest @ ..])) = rest.split_first_chunk::<8>()
+        && let Some(number) = eight_digits(*eight)
         && !rest.first().is_some_and(u8::is_ascii_digit)
     {
-        return Some((digits.iter().fold(0, |sum, digit| sum * 10 + u32::from(digit - b'0')), rest));
+        return Some((number * 10 + u32::from(last - b'0'), rest));
     }
     let count = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
     if count == 0 {
@@ -99,6 +100,21 @@ pub fn parse_fraction(rest: &[u8]) -> Option<(u32, &[u8])> {
     }
     let digit = |index: usize| if index < count { u32::from(rest[index] - b'0') } else { 0 };
     Some(((0..9).fold(0, |sum, index| sum * 10 + digit(index)), &rest[count..]))
+}
+
+/// The number that eight ASCII digits stand for: neighbours are joined, to pairs, fours, and all of them.
+#[inline]
+fn eight_digits(text: [u8; 8]) -> Option<u32> {
+    const ZEROS: u64 = 0x3030_3030_3030_3030;
+    const HIGH: u64 = 0xf0f0_f0f0_f0f0_f0f0;
+    let word = u64::from_le_bytes(text);
+    // A digit's high half is 3, and still is with 6 added.
+    if word & HIGH != ZEROS || word.wrapping_add(0x0606_0606_0606_0606) & HIGH != ZEROS {
+        return None;
+    }
+    let pairs = (word - ZEROS).wrapping_mul(10 << 8 | 1) >> 8 & 0x00ff_00ff_00ff_00ff;
+    let fours = pairs.wrapping_mul(100 << 16 | 1) >> 16 & 0x0000_ffff_0000_ffff;
+    Some((fours.wrapping_mul(10_000 << 32 | 1) >> 32) as u32)
 }
 
 /// `2006-01-02T15:04:05` in Greenwich; years beyond four digits come out as the nearest of four.

@@ -5,12 +5,13 @@
 //! and `\ufffd` for each byte that is not UTF-8.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
-use memchr::memchr2;
+use memchr::memchr3;
 use serde::Deserialize;
 
 use crate::record::{AttributeForm, Found, Span, Stream};
-use crate::time;
+use crate::time::{self, NANOSECONDS};
 
 // --- writing
 
@@ -156,11 +157,48 @@ impl Encoder {
 #[derive(Debug)]
 pub(crate) struct Decoder {
     times: time::Parser,
+    last: Tail,
 }
+
+/// What followed the text of the last record, from its closing quote to the second of its time: that of the next is
+/// mostly the same.
+#[derive(Debug)]
+struct Tail {
+    /// Empty if there is none.
+    bytes: Vec<u8>,
+    stream: Stream,
+    /// Where the attributes lie in these bytes.
+    attributes: Span,
+    /// Unix nanoseconds of the second.
+    second: i64,
+}
+
+/// Longest tail that is remembered, in bytes. One without attributes has 50.
+const TAIL_MAX: usize = 1024;
+const HEAD: &[u8] = b"{\"log\":\"";
 
 impl Decoder {
     pub fn new() -> Decoder {
-        Decoder { times: time::Parser::new() }
+        let last = Tail { bytes: Vec::new(), stream: Stream::Stdout, attributes: Span::EMPTY, second: 0 };
+        Decoder { times: time::Parser::new(), last }
+    }
+
+    /// Decodes the record at the front of `bytes` if it ends like the last one, which is told without looking for its
+    /// end; then also its length, with the newline. None leaves the bytes as they are.
+    #[inline]
+    pub fn again(&mut self, bytes: &mut [u8]) -> Option<(Found, usize)> {
+        if self.last.bytes.is_empty() || !bytes.starts_with(HEAD) {
+            return None;
+        }
+        let (escape, close) = string(bytes, HEAD.len())?;
+        let rest = bytes[close..].strip_prefix(self.last.bytes.as_slice())?;
+        let (nanoseconds, rest) = calendar::parse_fraction(rest)?;
+        let length = bytes.len() - rest.strip_prefix(b"Z\"}\n")?.len();
+        // With a malformed escape it is no record, whoever decodes it.
+        let end = unescape(bytes, escape, close)?;
+        let Tail { stream, attributes, second, .. } = self.last;
+        let time = second + i64::from(nanoseconds);
+        Some((found(time, stream, HEAD.len()..end, attributes.after(close), bytes), length))
     }
 
     /// Decodes the record `line` (without its newline), which may be changed; none if it is not one.
@@ -173,34 +211,43 @@ impl Decoder {
     }
 
     fn fast(&mut self, line: &mut [u8]) -> Fast {
-        const HEAD: &[u8] = b"{\"log\":\"";
         if !line.starts_with(HEAD) {
             return Fast::Unusual;
         }
         // Nothing is changed until the rest of the record proved to be of the usual form, so that the slow path
         // still finds the text.
         let Some((escape, close)) = string(line, HEAD.len()) else { return Fast::Unusual };
-        let Some((stream, attributes, time)) = self.rest(line, close) else { return Fast::Unusual };
+        let Some(Rest { stream, attributes, time, fraction }) = self.rest(line, close) else {
+            return Fast::Unusual;
+        };
+        let tail = &line[close..];
+        self.last.bytes.clear();
+        if tail.ends_with(b"Z\"}") && fraction < TAIL_MAX {
+            self.last.bytes.extend_from_slice(&tail[..fraction]);
+            let second = time - time.rem_euclid(NANOSECONDS);
+            (self.last.stream, self.last.attributes, self.last.second) = (stream, attributes, second);
+        }
         let Some(end) = unescape(line, escape, close) else { return Fast::Broken };
-        let log = Span { start: HEAD.len(), end };
-        let partial = log.of(line).last() != Some(&b'\n');
-        Fast::Found(found(time, stream, partial, log, attributes))
+        Fast::Found(found(time, stream, HEAD.len()..end, attributes.after(close), line))
     }
 
     /// What follows the line's closing quote at `close`.
-    fn rest(&mut self, line: &[u8], close: usize) -> Option<(Stream, Span, i64)> {
-        let (stream, rest) = line.get(close..)?.strip_prefix(b"\",\"stream\":\"")?.split_at_checked(6)?;
+    fn rest(&mut self, line: &[u8], close: usize) -> Option<Rest> {
+        let tail = line.get(close..)?;
+        let (stream, rest) = tail.strip_prefix(b"\",\"stream\":\"")?.split_at_checked(6)?;
         let stream = Stream::parse(stream)?;
         let mut rest = rest.strip_prefix(b"\",\"")?;
         let mut attributes = Span::EMPTY;
         if let Some(object) = rest.strip_prefix(b"attrs\":") {
-            let start = line.len() - object.len();
+            let start = tail.len() - object.len();
             let end = start + flat_object(object)?;
             attributes = Span { start, end };
-            rest = line[end..].strip_prefix(b",\"")?;
+            rest = tail[end..].strip_prefix(b",\"")?;
         }
-        let time = rest.strip_prefix(b"time\":\"")?.strip_suffix(b"\"}")?;
-        Some((stream, attributes, self.times.parse(time)?))
+        let text = rest.strip_prefix(b"time\":\"")?.strip_suffix(b"\"}")?;
+        let time = self.times.parse(text)?;
+        let fraction = tail.len() - b"\"}".len() - text.len() + time::TO_SECOND;
+        Some(Rest { stream, attributes, time, fraction })
     }
 
     fn slow(&mut self, line: &[u8]) -> Option<Decoded> {
@@ -208,18 +255,36 @@ impl Decoder {
         let stream = Stream::parse(parsed.stream.as_bytes())?;
         let time = self.times.parse(parsed.time.as_bytes())?;
         let mut bytes = parsed.log.into_owned().into_bytes();
-        let log = Span { start: 0, end: bytes.len() };
-        let partial = bytes.last() != Some(&b'\n');
+        let end = bytes.len();
         if let Some(attributes) = parsed.attrs {
             bytes.extend_from_slice(attributes.get().as_bytes());
         }
-        let attributes = Span { start: log.end, end: bytes.len() };
-        Some(Decoded::Apart(found(time, stream, partial, log, attributes), bytes))
+        let attributes = Span { start: end, end: bytes.len() };
+        Some(Decoded::Apart(found(time, stream, 0..end, attributes, &bytes), bytes))
     }
 }
 
-fn found(time: i64, stream: Stream, partial: bool, line: Span, attributes: Span) -> Found {
-    Found { time, stream, partial, line, part: Span::EMPTY, number: 0, attributes, form: AttributeForm::Json }
+/// A record whose text and attributes lie in `bytes`.
+fn found(time: i64, stream: Stream, text: Range<usize>, attributes: Span, bytes: &[u8]) -> Found {
+    Found {
+        time,
+        stream,
+        partial: text.is_empty() || bytes[text.end - 1] != b'\n',
+        line: Span { start: text.start, end: text.end },
+        part: Span::EMPTY,
+        number: 0,
+        attributes,
+        form: AttributeForm::Json,
+    }
+}
+
+/// What follows a record's text. Places count from the text's closing quote.
+struct Rest {
+    stream: Stream,
+    attributes: Span,
+    time: i64,
+    /// Where the time's second ends.
+    fraction: usize,
 }
 
 enum Fast {
@@ -252,15 +317,22 @@ struct Unusual<'a> {
 }
 
 /// The positions of the first escape in the string starting at `start`, and of the quote that ends it; twice that of the
-/// quote if nothing is escaped.
+/// quote if nothing is escaped. None if it does not end, or has a newline within.
+#[inline]
 fn string(line: &[u8], start: usize) -> Option<(usize, usize)> {
-    let first = start + memchr2(b'"', b'\\', line.get(start..)?)?;
+    let first = start + memchr3(b'"', b'\\', b'\n', line.get(start..)?)?;
     let mut at = first;
-    while line[at] != b'"' {
-        at += 2;
-        at += memchr2(b'"', b'\\', line.get(at..)?)?;
+    loop {
+        match line[at] {
+            b'"' => return Some((first, at)),
+            b'\n' => return None,
+            _ => at += 2,
+        }
+        // The usual escape is the last one.
+        if line.get(at) != Some(&b'"') {
+            at += memchr3(b'"', b'\\', b'\n', line.get(at..)?)?;
+        }
     }
-    Some((first, at))
 }
 
 /// The length of an object of strings at the front of `text`; none if it is anything else.
@@ -281,13 +353,21 @@ fn flat_object(text: &[u8]) -> Option<usize> {
 
 /// Replaces the escapes up to `end`, of which `first` is the position of the first, by what they stand for, and tells
 /// where the text now ends. None if an escape is malformed.
+#[inline]
 fn unescape(line: &mut [u8], first: usize, end: usize) -> Option<usize> {
-    let (mut from, mut to) = (first, first);
-    // The usual line has one escape, the newline at its end.
-    if from + 2 == end && line[from + 1] == b'n' {
-        line[from] = b'\n';
-        return Some(from + 1);
+    if first == end {
+        return Some(end);
     }
+    // The usual line has one escape, the newline at its end.
+    if first + 2 == end && line[first + 1] == b'n' {
+        line[first] = b'\n';
+        return Some(first + 1);
+    }
+    unescape_all(line, first, end)
+}
+
+fn unescape_all(line: &mut [u8], first: usize, end: usize) -> Option<usize> {
+    let (mut from, mut to) = (first, first);
     while from < end {
         let plain = memchr::memchr(b'\\', &line[from..end]).unwrap_or(end - from);
         line.copy_within(from..from + plain, to);

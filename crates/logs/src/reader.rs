@@ -47,6 +47,32 @@ impl Default for Query {
     }
 }
 
+/// What a query says of a record.
+enum Verdict {
+    Wanted,
+    Unwanted,
+    /// Neither this one nor any after it.
+    Beyond,
+}
+
+impl Query {
+    fn judge(&self, found: &Found) -> Verdict {
+        let stream = match found.stream {
+            Stream::Stdout => self.stdout,
+            Stream::Stderr => self.stderr,
+        };
+        if self.after.is_some_and(|after| found.number <= after) {
+            Verdict::Unwanted
+        } else if self.until.is_some_and(|until| found.time > until) {
+            Verdict::Beyond
+        } else if stream && self.since.is_none_or(|since| found.time >= since) {
+            Verdict::Wanted
+        } else {
+            Verdict::Unwanted
+        }
+    }
+}
+
 /// What [`Reader::next_batch`] came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
@@ -145,19 +171,10 @@ impl Reader {
                 self.ended = !self.query.follow;
                 break;
             };
-            if self.query.after.is_some_and(|after| found.number <= after) {
-                continue;
-            }
-            if self.query.until.is_some_and(|until| found.time > until) {
-                self.ended = true;
-                break;
-            }
-            let stream = match found.stream {
-                Stream::Stdout => self.query.stdout,
-                Stream::Stderr => self.query.stderr,
-            };
-            if stream && self.query.since.is_none_or(|since| found.time >= since) {
-                return Ok(Some((found, apart)));
+            match self.query.judge(&found) {
+                Verdict::Wanted => return Ok(Some((found, apart))),
+                Verdict::Unwanted => {}
+                Verdict::Beyond => self.ended = true,
             }
         }
         Ok(None)
@@ -177,6 +194,10 @@ impl Reader {
         out: &mut Vec<u8>,
     ) -> Result<Progress, Error> {
         while out.len() < limit {
+            self.append_alike(render, limit, out);
+            if out.len() >= limit {
+                break;
+            }
             match self.wanted()? {
                 Some((found, apart)) => render.append(&self.record(found, apart), out),
                 None if self.ended => return Ok(Progress::End),
@@ -187,6 +208,33 @@ impl Reader {
             }
         }
         Ok(Progress::More)
+    }
+
+    /// The records that are told by the one before them, which most of a JSON log are: without a look for their ends,
+    /// and without a way through all the functions for others.
+    fn append_alike(&mut self, render: &mut Render, limit: usize, out: &mut Vec<u8>) {
+        let is_plain = self.current.as_ref().is_some_and(|source| source.skip == 0) && !self.ended;
+        if !is_plain || self.options.driver != Driver::JsonFile {
+            return;
+        }
+        let Some(mut rest) = self.buffer.records() else { return };
+        let length = rest.len();
+        while out.len() < limit
+            && let Some((found, length)) = self.decoder.again(rest)
+        {
+            let (record, after) = rest.split_at_mut(length);
+            rest = after;
+            match self.query.judge(&found) {
+                Verdict::Wanted => render.append(&found.record(record), out),
+                Verdict::Unwanted => {}
+                Verdict::Beyond => {
+                    self.ended = true;
+                    break;
+                }
+            }
+        }
+        let taken = length - rest.len();
+        self.buffer.take(taken);
     }
 
     /// The next record that can be decoded, and whether it is in [`Reader::apart`].
@@ -234,10 +282,7 @@ impl Reader {
             },
         };
         if !apart {
-            for span in [&mut found.line, &mut found.part, &mut found.attributes] {
-                span.start += range.start;
-                span.end += range.start;
-            }
+            found.move_by(range.start);
         }
         Some((found, apart))
     }
@@ -365,6 +410,18 @@ impl Buffer {
             Driver::JsonFile => self.line(),
             Driver::Local => self.message(),
         }
+    }
+
+    /// What is there, if it begins with a record.
+    fn records(&mut self) -> Option<&mut [u8]> {
+        let begins = self.searched == self.start && !self.skipping;
+        begins.then(|| &mut self.bytes[self.start..self.end])
+    }
+
+    /// Takes whole records.
+    fn take(&mut self, length: usize) {
+        self.start += length;
+        self.searched = self.searched.max(self.start);
     }
 
     fn line(&mut self) -> Frame {

@@ -108,6 +108,11 @@ pub(crate) struct Span {
 impl Span {
     pub const EMPTY: Span = Span { start: 0, end: 0 };
 
+    /// The same place in bytes that start so much earlier.
+    pub fn after(self, offset: usize) -> Span {
+        if self == Span::EMPTY { self } else { Span { start: self.start + offset, end: self.end + offset } }
+    }
+
     pub fn of(self, buffer: &[u8]) -> &[u8] {
         buffer.get(self.start..self.end).unwrap_or_default()
     }
@@ -127,6 +132,13 @@ pub(crate) struct Found {
 }
 
 impl Found {
+    /// Makes the places count from so much earlier.
+    pub fn move_by(&mut self, offset: usize) {
+        for span in [&mut self.line, &mut self.part, &mut self.attributes] {
+            *span = span.after(offset);
+        }
+    }
+
     pub fn record(self, buffer: &[u8]) -> Record<'_> {
         Record {
             time: self.time,

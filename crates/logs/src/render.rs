@@ -19,7 +19,19 @@ impl Render {
         Render { timestamps, details, multiplexed, times: Formatter::new() }
     }
 
+    #[inline]
     pub fn append(&mut self, record: &Record<'_>, out: &mut Vec<u8>) {
+        if self.timestamps || self.details {
+            return self.append_more(record, out);
+        }
+        if self.multiplexed {
+            let [a, b, c, d] = (record.line.len() as u32).to_be_bytes();
+            out.extend_from_slice(&[record.stream.frame_type(), 0, 0, 0, a, b, c, d]);
+        }
+        out.extend_from_slice(record.line);
+    }
+
+    fn append_more(&mut self, record: &Record<'_>, out: &mut Vec<u8>) {
         let start = out.len();
         if self.multiplexed {
             out.extend_from_slice(&[record.stream.frame_type(), 0, 0, 0, 0, 0, 0, 0]);

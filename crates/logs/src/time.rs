@@ -1,13 +1,15 @@
 //! RFC 3339 in UTC, without allocation, with the day's part cached.
 
-const NANOSECONDS: i64 = 1_000_000_000;
+pub(crate) const NANOSECONDS: i64 = 1_000_000_000;
+/// Bytes of `2006-01-02T15:04:05`.
+pub(crate) const TO_SECOND: usize = 19;
 
 /// Formats times; consecutive ones mostly share their second.
 #[derive(Debug, Clone)]
 pub(crate) struct Formatter {
     second: i64,
     /// `2006-01-02T15:04:05.` of `second`.
-    prefix: [u8; 20],
+    prefix: [u8; TO_SECOND + 1],
 }
 
 impl Formatter {
@@ -36,7 +38,7 @@ impl Formatter {
             }
         }
         if length == 0 {
-            out.extend_from_slice(&self.prefix[..19]);
+            out.extend_from_slice(&self.prefix[..TO_SECOND]);
         } else {
             out.extend_from_slice(&self.prefix);
             out.extend_from_slice(&digits[..length]);
@@ -52,16 +54,16 @@ pub fn format_nanoseconds(time: i64) -> String {
     String::from_utf8(text).expect("digits and punctuation are ASCII")
 }
 
-pub(crate) fn prefix(second: i64) -> [u8; 20] {
-    let mut text = [b'.'; 20];
-    text[..19].copy_from_slice(&calendar::format_seconds(second));
+pub(crate) fn prefix(second: i64) -> [u8; TO_SECOND + 1] {
+    let mut text = [b'.'; TO_SECOND + 1];
+    text[..TO_SECOND].copy_from_slice(&calendar::format_seconds(second));
     text
 }
 
 /// Parses times; consecutive ones mostly share their second.
 #[derive(Debug, Clone)]
 pub(crate) struct Parser {
-    text: [u8; 19],
+    text: [u8; TO_SECOND],
     second: i64,
 }
 
@@ -72,12 +74,12 @@ impl Parser {
 
     /// A Unix time in nanoseconds, from any RFC 3339 text; none if it is not one, or beyond the years 1678 to 2262.
     pub fn parse(&mut self, text: &[u8]) -> Option<i64> {
-        let head: &[u8; 19] = text.first_chunk()?;
+        let head: &[u8; TO_SECOND] = text.first_chunk()?;
         if *head != self.text {
             self.second = calendar::parse_seconds(head)?;
             self.text = *head;
         }
-        let (fraction, rest) = calendar::parse_fraction(&text[19..])?;
+        let (fraction, rest) = calendar::parse_fraction(&text[TO_SECOND..])?;
         let second = if rest == b"Z" { self.second } else { self.second - calendar::parse_offset(rest)? };
         second.checked_mul(NANOSECONDS)?.checked_add(i64::from(fraction))
     }
