@@ -100,7 +100,11 @@ impl Http {
         let (status, headers) = read_head(&mut connection)?;
         let framing = Framing::of(method, status, &headers)?;
         let left = if let Framing::Length(length) = framing { length } else { 0 };
-        Ok(Stream { status, headers, body: Body { connection, framing, left, in_chunk: false, ended: false } })
+        Ok(Stream {
+            status,
+            headers,
+            body: Body { connection, framing, left, in_chunk: false, ended: false },
+        })
     }
 
     /// Takes the connection over, as attach and exec start do.

@@ -4,46 +4,54 @@ pub(crate) const NANOSECONDS: i64 = 1_000_000_000;
 /// Bytes of `2006-01-02T15:04:05`.
 pub(crate) const TO_SECOND: usize = 19;
 
-/// Formats times; consecutive ones mostly share their second.
+/// Formats times; consecutive ones mostly share their second, and are often a nanosecond apart.
 #[derive(Debug, Clone)]
 pub(crate) struct Formatter {
-    second: i64,
-    /// `2006-01-02T15:04:05.` of `second`.
-    prefix: [u8; TO_SECOND + 1],
+    time: i64,
+    /// `2006-01-02T15:04:05.999999999` of `time`.
+    text: [u8; LENGTH],
 }
+
+/// Bytes of a time with all its digits, without the zone.
+const LENGTH: usize = TO_SECOND + 1 + 9;
 
 impl Formatter {
     pub fn new() -> Formatter {
-        Formatter { second: 0, prefix: *b"1970-01-01T00:00:00." }
+        Formatter { time: 0, text: *b"1970-01-01T00:00:00.000000000" }
     }
 
     /// Appends `2006-01-02T15:04:05.999999999Z`: all nine digits if `fixed`, else without trailing zeros, as Go
     /// does with the layouts `RFC3339NanoFixed` and `RFC3339Nano`. Years beyond 9999 come out as 9999.
     pub fn append(&mut self, time: i64, fixed: bool, out: &mut Vec<u8>) {
-        let second = time.div_euclid(NANOSECONDS);
-        let mut fraction = time.rem_euclid(NANOSECONDS) as u32;
-        if second != self.second {
-            self.second = second;
-            self.prefix = prefix(second);
+        // A digit below nine is counted up where it stands.
+        match time.checked_sub(self.time) {
+            Some(0) => {}
+            Some(1) if self.text[LENGTH - 1] < b'9' => self.text[LENGTH - 1] += 1,
+            _ => self.set(time),
         }
-        let mut digits = [0u8; 9];
-        for digit in digits.iter_mut().rev() {
+        self.time = time;
+        let mut length = LENGTH;
+        if !fixed {
+            while self.text[length - 1] == b'0' && length > TO_SECOND + 1 {
+                length -= 1;
+            }
+            // Without digits, without the point.
+            length -= usize::from(length == TO_SECOND + 1);
+        }
+        out.extend_from_slice(&self.text[..length]);
+        out.push(b'Z');
+    }
+
+    fn set(&mut self, time: i64) {
+        let second = time.div_euclid(NANOSECONDS);
+        if second != self.time.div_euclid(NANOSECONDS) {
+            self.text[..=TO_SECOND].copy_from_slice(&prefix(second));
+        }
+        let mut fraction = time.rem_euclid(NANOSECONDS) as u32;
+        for digit in self.text[TO_SECOND + 1..].iter_mut().rev() {
             *digit = b'0' + (fraction % 10) as u8;
             fraction /= 10;
         }
-        let mut length = 9;
-        if !fixed {
-            while length > 0 && digits[length - 1] == b'0' {
-                length -= 1;
-            }
-        }
-        if length == 0 {
-            out.extend_from_slice(&self.prefix[..TO_SECOND]);
-        } else {
-            out.extend_from_slice(&self.prefix);
-            out.extend_from_slice(&digits[..length]);
-        }
-        out.push(b'Z');
     }
 }
 
@@ -119,7 +127,7 @@ mod tests {
         #[test]
         fn formatting_and_parsing_are_inverse(times in proptest::collection::vec(0..i64::MAX, 1..5)) {
             let (mut formatter, mut parser) = (Formatter::new(), Parser::new());
-            for time in times {
+            for time in times.into_iter().flat_map(|time| [time, time.saturating_add(1)]) {
                 for fixed in [true, false] {
                     let mut text = Vec::new();
                     formatter.append(time, fixed, &mut text);
