@@ -8,7 +8,7 @@ use model::Phase;
 use model::create::Record;
 use tokio::sync::watch;
 
-use super::sample::{Host, Sample, Source};
+use super::sample::{Cables, Host, Sample, Source};
 use crate::container::Handle;
 
 /// Between two samples of a container.
@@ -85,8 +85,10 @@ impl Sampler {
 fn run(shared: &Shared) {
     let mut sources = Sources::new();
     let mut next = Instant::now() + INTERVAL;
+    let mut text = Vec::new();
     loop {
         let now = Instant::now();
+        let is_round = now >= next;
         let due: Vec<(String, Handle, watch::Sender<_>)> = {
             let mut state = shared.lock();
             state.watched.retain(|_, watched| watched.samples.receiver_count() > 0);
@@ -97,7 +99,7 @@ fn run(shared: &Shared) {
             let entry = |id: &String, watched: &Watched| {
                 (id.clone(), watched.handle.clone(), watched.samples.clone())
             };
-            if now >= next {
+            if is_round {
                 // A machine that slept or was busy is not caught up with.
                 next = (next + INTERVAL).max(now + INTERVAL / 2);
                 state.fresh.clear();
@@ -110,10 +112,11 @@ fn run(shared: &Shared) {
         };
         if !due.is_empty() {
             let host = Host::read();
+            let cables = if is_round { sources.cables(&mut text) } else { Cables::default() };
             let mut removed = Vec::new();
             let mut done = Vec::with_capacity(due.len());
             for (id, handle, samples) in due {
-                match sources.sample(&id, &handle, &host) {
+                match sources.sample(&id, &handle, &host, &cables) {
                     Some(sample) => done.push((samples, Arc::new(sample))),
                     None => removed.push(id),
                 }
@@ -139,8 +142,15 @@ struct Sources {
     open: HashMap<String, Open>,
     /// How many may be open.
     open_max: usize,
+    /// Samplings until it is found out again whether the host's interfaces are worth a look.
+    cables_after: u32,
     buffer: Vec<u8>,
 }
+
+/// The host's interfaces are not looked at if there are more than so many for each container that is watched.
+const INTERFACES_EACH: usize = 4;
+/// Samplings until it is found out again whether they are.
+const CABLES_AGAIN: u32 = 60;
 
 struct Open {
     source: Source,
@@ -153,7 +163,7 @@ impl Sources {
         // Half of what the daemon may open: the rest is for its clients and their containers.
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(1 << 20);
         let open_max = usize::try_from(limit / 2).unwrap_or(usize::MAX) / Source::FILES_MAX;
-        Sources { open: HashMap::new(), open_max, buffer: Vec::new() }
+        Sources { open: HashMap::new(), open_max, cables_after: 0, buffer: Vec::new() }
     }
 
     /// Closes the files of containers that nobody watches.
@@ -161,8 +171,22 @@ impl Sources {
         self.open.retain(|id, _| watched.contains_key(id));
     }
 
+    /// What has passed on the host's interfaces; nothing if that would cost more than it saves.
+    fn cables<'t>(&mut self, text: &'t mut Vec<u8>) -> Cables<'t> {
+        let with_cable = self.open.values().filter(|open| open.source.has_cable()).count();
+        self.cables_after = self.cables_after.saturating_sub(1);
+        if self.cables_after > 0 || with_cable == 0 {
+            return Cables::default();
+        }
+        let cables = Cables::read(text);
+        if cables.len() > with_cable * INTERFACES_EACH {
+            self.cables_after = CABLES_AGAIN;
+        }
+        cables
+    }
+
     /// None if the container is removed.
-    fn sample(&mut self, id: &str, handle: &Handle, host: &Host) -> Option<Sample> {
+    fn sample(&mut self, id: &str, handle: &Handle, host: &Host, cables: &Cables<'_>) -> Option<Sample> {
         let view = handle.view();
         if view.removed {
             return None;
@@ -178,12 +202,12 @@ impl Sources {
                 open.record = view.record.clone();
                 open.source.gauge.refresh();
             }
-            return Some(Sample::read(&mut open.source, host, &mut self.buffer));
+            return Some(Sample::read(&mut open.source, host, cables, &mut self.buffer));
         }
         self.open.remove(id);
         // It may have ended since.
         let Some(mut source) = super::source(&view, host) else { return Some(Sample::empty()) };
-        let sample = Sample::read(&mut source, host, &mut self.buffer);
+        let sample = Sample::read(&mut source, host, cables, &mut self.buffer);
         if self.open.len() < self.open_max {
             self.open.insert(id.to_owned(), Open { source, record: view.record.clone() });
         }
