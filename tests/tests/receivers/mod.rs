@@ -92,16 +92,19 @@ impl Receiver {
         let heard = Arc::new(Mutex::new(Heard::default()));
         let hearing = heard.clone();
         let accepting = thread::spawn(move || {
+            let mut listeners = Vec::new();
             while let Ok(connection) = accept() {
                 let mut heard = hearing.lock().expect("lock");
                 if heard.gone {
-                    return;
+                    break;
                 }
                 heard.connections.push(connection.twin());
                 drop(heard);
                 let hearing = hearing.clone();
-                thread::spawn(move || hear(connection, &hearing, answer));
+                listeners.push(thread::spawn(move || hear(connection, &hearing, answer)));
             }
+            // Their connections are closed: they hear what came before.
+            listeners.into_iter().for_each(|listener| listener.join().expect("a listener does not panic"));
         });
         Receiver { heard, wake: Some(wake), accepting: Some(accepting) }
     }
@@ -184,8 +187,14 @@ impl Receiver {
     }
 }
 
-impl Drop for Receiver {
-    fn drop(&mut self) {
+impl Receiver {
+    /// Hears no more, and tells all that was heard.
+    pub fn end(mut self) -> String {
+        self.stop();
+        self.text()
+    }
+
+    fn stop(&mut self) {
         {
             let mut heard = self.heard.lock().expect("lock");
             heard.gone = true;
@@ -194,7 +203,15 @@ impl Drop for Receiver {
         if let Some(wake) = self.wake.take() {
             wake();
         }
-        let _ = self.accepting.take().expect("once").join();
+        if let Some(accepting) = self.accepting.take() {
+            let _ = accepting.join();
+        }
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
