@@ -10,7 +10,8 @@ use tokio::sync::mpsc;
 
 /// Pieces that may wait for a slow client.
 const AHEAD: usize = 8;
-/// Bytes of a body that are gathered before they are sent on; a larger block would be asked of the kernel, cleared and given back each time.
+/// Bytes of a body that are gathered before they are sent on; a larger block would be asked of the kernel, cleared and
+/// given back each time.
 pub const PIECE: usize = 112 << 10;
 
 /// The writing end of a body, for blocking code. What is written after the client left is an error.

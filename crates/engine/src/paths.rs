@@ -75,12 +75,12 @@ pub fn replace(path: &Path, contents: &[u8]) -> std::io::Result<()> {
 /// Removes a directory with all that is in it, also what somebody who was still at work makes in it meanwhile: a shim
 /// that compresses a last part of the log.
 pub fn remove_tree(path: &Path) {
-    let remove = || std::fs::remove_dir_all(path);
     let again = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::DirectoryNotEmpty => remove(),
+        std::io::ErrorKind::DirectoryNotEmpty => std::fs::remove_dir_all(path),
         _ => Err(error),
     };
-    if let Err(error) = remove().or_else(again).or_else(again)
+    // Once is enough: without the rotated files that went first there is nothing more to compress.
+    if let Err(error) = std::fs::remove_dir_all(path).or_else(again)
         && error.kind() != std::io::ErrorKind::NotFound
     {
         tracing::warn!(path = %path.display(), %error, "cannot remove a directory");
