@@ -167,6 +167,7 @@ impl Place {
         samples.add(Kind::ImageLoad, Who::Floor, took);
         let folder = self.folder.display();
         let copy = format!("cd {folder}; cp load-0.tar copy; sync -f copy");
+        memory::touch();
         let copied = shell(&format!("cd {folder}; rm -f copy; sync"), &copy)?;
         samples.add(Kind::ImageSave, Who::Floor, copied);
         let fresh = self.at("fresh");
@@ -204,7 +205,10 @@ impl Subject {
             words.map(str::to_owned).collect()
         };
         let run = |words: &[String]| self.cli(&words.iter().map(String::as_str).collect::<Vec<_>>());
-        let settle = || shell("true", "sync");
+        let settle = || {
+            memory::touch();
+            shell("true", "sync")
+        };
 
         let pulled = image(&format!("pull-{repeat}"));
         settle()?;

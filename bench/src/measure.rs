@@ -432,6 +432,7 @@ impl Subject {
         let body = self.body("lines", &command, "none");
         let bytes = LINES_FILE_BYTES / LINE.len() * LINE.len() * plan.log_files;
         let id = self.create(&body)?;
+        memory::touch();
         let start = Instant::now();
         self.act("POST", &format!("/containers/{id}/start"))?;
         self.act("POST", &format!("/containers/{id}/wait"))?;

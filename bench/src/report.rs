@@ -260,6 +260,8 @@ const NOTES: &str = "\
 - *kernel* is `bench/floor.c`: a static program that does what the kernel has to do for one container and nothing
   else (control groups, clone into the namespaces, overlay, mounts, masks, a veth pair into a bridge with address and
   route, fewer capabilities, `pivot_root`, exec of `true`, wait, removal). No engine can be faster by much.
+- Before logs and images are measured, a gigabyte of memory is touched and given back: a virtual machine may have to ask
+  its host for each page that a file is written to, which is no engine's doing.
 - The command line of Podman is started through `nsenter`, which adds about a millisecond.
 - A container's keeper is `corten-shim`, `containerd-shim-runc-v2` or `conmon`. The daemon's number holds its helpers
   too: `dockerd` and `containerd`. Podman has no daemon.

@@ -283,9 +283,11 @@ impl Writer {
         let Some(Compressing { index }) = self.compressing.take() else { return Ok(()) };
         let path = &self.options.path;
         let copy = files::unfinished(path);
-        if !success || index >= self.options.files_max {
+        // Off the end: its source is gone, so success or not, nothing is wrong.
+        let unwanted = index >= self.options.files_max;
+        if !success || unwanted {
             // Not tried again before the next rotation.
-            self.compression_due &= success;
+            self.compression_due &= success || unwanted;
             let _ = std::fs::remove_file(copy);
             return Ok(());
         }

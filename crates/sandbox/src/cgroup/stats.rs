@@ -109,7 +109,8 @@ const FILE_MAX: usize = 256 << 10;
 ///
 /// Open files do not hold the cgroup: once it is removed, they read as if it had never been used. Some numbers change
 /// only for reasons that can be seen elsewhere; they are read again when there is one, and every [`WHOLE_EVERY`] times
-/// in any case. A container that has had no processor time and has as much memory as before has done nothing.
+/// in any case. A container that has had no processor time and has as much memory as before has done nothing; how much
+/// memory it has can change without it (the host takes some back), which is looked at every [`MEMORY_EVERY`] times.
 #[derive(Debug)]
 pub struct Gauge {
     unified: bool,
@@ -120,9 +121,18 @@ pub struct Gauge {
     until_whole: u32,
 }
 
-const WHOLE_EVERY: u32 = 10;
+const WHOLE_EVERY: u32 = 60;
+/// A divisor of [`WHOLE_EVERY`].
+const MEMORY_EVERY: u32 = 5;
 /// A charge that fails is never larger than this, in bytes: a huge page and what is charged ahead.
 const CHARGE_MAX: u64 = 4 << 20;
+
+/// What is read whether or not there is a reason.
+#[derive(Debug, Clone, Copy)]
+struct Due {
+    whole: bool,
+    memory: bool,
+}
 
 /// What was read last.
 #[derive(Debug, Default)]
@@ -158,13 +168,13 @@ impl Gauge {
 
     /// Reads what has been used. `buffer` is for keeping between calls. What cannot be read counts as nothing.
     pub fn read(&mut self, buffer: &mut Vec<u8>) -> Stats {
-        let whole = self.until_whole == 0;
-        self.until_whole = if whole { WHOLE_EVERY - 1 } else { self.until_whole - 1 };
+        let due = Due { whole: self.until_whole == 0, memory: self.until_whole.is_multiple_of(MEMORY_EVERY) };
+        self.until_whole = if due.whole { WHOLE_EVERY - 1 } else { self.until_whole - 1 };
         let mut last = std::mem::take(&mut self.last);
         if self.unified {
-            self.version2(&mut last, whole, buffer);
+            self.version2(&mut last, due, buffer);
         } else {
-            self.version1(&mut last, whole, buffer);
+            self.version1(&mut last, due, buffer);
         }
         self.last = last;
         self.last.stats.clone()
@@ -178,19 +188,21 @@ impl Gauge {
         std::str::from_utf8(buffer).unwrap_or_default()
     }
 
-    fn version1(&self, last: &mut Last, whole: bool, buffer: &mut Vec<u8>) {
+    fn version1(&self, last: &mut Last, Due { whole, memory: memory_due }: Due, buffer: &mut Vec<u8>) {
         let Stats { cpu, memory, pids, block_io } = &mut last.stats;
         let before = (cpu.usage_nanoseconds, memory.usage);
         cpu.per_cpu_nanoseconds.clear();
         let text = self.text(0, buffer);
         cpu.per_cpu_nanoseconds.extend(text.split_ascii_whitespace().map(number));
         cpu.usage_nanoseconds = cpu.per_cpu_nanoseconds.iter().sum();
-        memory.usage = number(self.text(3, buffer));
+        let has_run = before.0 != cpu.usage_nanoseconds;
+        if has_run || memory_due {
+            memory.usage = number(self.text(3, buffer));
+        }
         if whole {
             memory.limit = number(self.text(5, buffer));
             pids.limit = number_or_max(self.text(9, buffer));
         }
-        let has_run = before.0 != cpu.usage_nanoseconds;
         if whole || before != (cpu.usage_nanoseconds, memory.usage) {
             let text = self.text(1, buffer);
             let ticks = |name| field(text, name).saturating_mul(TICK_NANOSECONDS);
@@ -222,7 +234,7 @@ impl Gauge {
         }
     }
 
-    fn version2(&self, last: &mut Last, whole: bool, buffer: &mut Vec<u8>) {
+    fn version2(&self, last: &mut Last, Due { whole, memory: memory_due }: Due, buffer: &mut Vec<u8>) {
         let Stats { cpu, memory, pids, block_io } = &mut last.stats;
         let before = (cpu.usage_nanoseconds, memory.usage);
         let text = self.text(0, buffer);
@@ -236,7 +248,10 @@ impl Gauge {
             throttled_periods: field(text, "nr_throttled"),
             throttled_nanoseconds: microseconds("throttled_usec"),
         };
-        memory.usage = number(self.text(1, buffer));
+        let has_run = before.0 != cpu.usage_nanoseconds;
+        if has_run || memory_due {
+            memory.usage = number(self.text(1, buffer));
+        }
         if whole {
             memory.limit = number_or_max(self.text(2, buffer));
             pids.limit = number_or_max(self.text(6, buffer));
@@ -247,6 +262,10 @@ impl Gauge {
         }
         if whole || memory.usage.saturating_add(CHARGE_MAX) >= memory.limit {
             memory.failures = field(self.text(3, buffer), "oom");
+        }
+        // What is written back later counts for who wrote it, on v2.
+        if !has_run && !memory_due {
+            return;
         }
         let text = self.text(7, buffer);
         if text != last.block_io_text {
@@ -346,6 +365,30 @@ mod tests {
             (number_or_max("max\n"), number_or_max("7\n"), number_or_max("")),
             (u64::MAX, 7, u64::MAX)
         );
+    }
+
+    #[test]
+    fn who_has_not_run_is_looked_at_less_often() {
+        use std::os::unix::fs::FileExt;
+        let (processor, memory) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+        let mut files: Vec<Option<OwnedFd>> = FILES_1.iter().map(|_| None).collect();
+        files[0] = Some(processor.try_clone().unwrap().into());
+        files[3] = Some(memory.try_clone().unwrap().into());
+        let mut gauge = Gauge { unified: false, files, last: Last::default(), until_whole: 0 };
+        let mut buffer = Vec::new();
+        let mut read = |processor_now: u64, memory_now: u64| {
+            processor.write_all_at(format!("{processor_now:5} 1\n").as_bytes(), 0).unwrap();
+            memory.write_all_at(format!("{memory_now:5}\n").as_bytes(), 0).unwrap();
+            let stats = gauge.read(&mut buffer);
+            (stats.cpu.usage_nanoseconds, stats.memory.usage)
+        };
+        assert_eq!(read(1, 10), (2, 10));
+        assert_eq!(read(2, 20), (3, 20));
+        for _ in 2..MEMORY_EVERY {
+            assert_eq!(read(2, 30), (3, 20));
+        }
+        assert_eq!(read(2, 30), (3, 30));
+        assert_eq!(read(3, 40), (4, 40));
     }
 
     #[test]
