@@ -109,7 +109,7 @@ pub fn events(global: &Global, arguments: Arguments) -> Result<(), Failure> {
         "type": "stats", "id": container.record.id,
         "data": {
             "cpu": {
-                "usage": {"total": stats.cpu.usage_nanoseconds, "percpu": stats.cpu.per_cpu_nanoseconds,
+                "usage": {"total": stats.cpu.usage_nanoseconds, "percpu": *stats.cpu.per_cpu_nanoseconds,
                     "kernel": stats.cpu.system_nanoseconds, "user": stats.cpu.user_nanoseconds},
                 "throttling": {"periods": stats.cpu.periods, "throttledPeriods": stats.cpu.throttled_periods,
                     "throttledTime": stats.cpu.throttled_nanoseconds},

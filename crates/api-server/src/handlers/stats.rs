@@ -158,7 +158,7 @@ fn processor(sample: &Sample) -> CpuStats {
     CpuStats {
         cpu_usage: CpuUsage {
             total_usage: cpu.usage_nanoseconds,
-            percpu_usage: cpu.per_cpu_nanoseconds.clone(),
+            percpu_usage: cpu.per_cpu_nanoseconds.to_vec(),
             usage_in_kernelmode: cpu.system_nanoseconds,
             usage_in_usermode: cpu.user_nanoseconds,
         },

@@ -1,6 +1,5 @@
 //! One look at a container.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
@@ -119,6 +118,7 @@ impl Source {
         let network = network.map(|file| Interfaces {
             file,
             cable: cable.map(str::to_owned),
+            line: 0,
             seen: None,
             last: Arc::default(),
         });
@@ -137,6 +137,8 @@ impl Source {
 struct Interfaces {
     file: File,
     cable: Option<String>,
+    /// Where the cable was found in [`Cables`].
+    line: usize,
     /// The container's processor time when the file was read last, and the counters of the cable's end on the host.
     seen: Option<(u64, String)>,
     last: Arc<[Network]>,
@@ -145,7 +147,7 @@ struct Interfaces {
 impl Interfaces {
     /// `processor`: the container's time until now.
     fn read(&mut self, processor: u64, cables: &Cables<'_>, buffer: &mut Vec<u8>) -> Arc<[Network]> {
-        let counters = self.cable.as_deref().and_then(|name| cables.0.get(name).copied());
+        let counters = self.cable.as_deref().and_then(|name| cables.find(name, &mut self.line));
         // What comes in through the cable has gone out at its other end; for all else the container has to do something.
         let unchanged = |seen: &(u64, String)| seen.0 == processor && counters == Some(seen.1.as_str());
         if !self.seen.as_ref().is_some_and(unchanged) {
@@ -156,10 +158,10 @@ impl Interfaces {
     }
 }
 
-/// The counters of the host's interfaces by name, as text: one look tells for all containers which of them sent or got
-/// something, at a sixth of the price of a look into each.
+/// The names of the host's interfaces with their counters, as text: one look tells for all containers which of them sent
+/// or got something, at a sixth of the price of a look into each.
 #[derive(Debug, Default)]
-pub struct Cables<'t>(HashMap<&'t str, &'t str>);
+pub struct Cables<'t>(Vec<(&'t str, &'t str)>);
 
 impl<'t> Cables<'t> {
     pub fn read(text: &'t mut Vec<u8>) -> Cables<'t> {
@@ -169,6 +171,17 @@ impl<'t> Cables<'t> {
 
     pub fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// The counters of an interface. `line` is where it was before: it moves only when others come and go.
+    fn find(&self, name: &str, line: &mut usize) -> Option<&'t str> {
+        let at = |line: usize| self.0.get(line).filter(|one| one.0 == name);
+        if at(*line).is_none() {
+            // Most likely by a few lines, and to the front.
+            let near = (0..(*line).min(self.0.len())).rev();
+            *line = near.chain(*line..self.0.len()).find(|line| at(*line).is_some())?;
+        }
+        at(*line).map(|one| one.1)
     }
 }
 
@@ -251,14 +264,15 @@ mod tests {
         let mut network = Interfaces {
             file: file.try_clone().unwrap(),
             cable: Some("veth1".into()),
+            line: 0,
             seen: None,
             last: Arc::default(),
         };
         let mut buffer = Vec::new();
         let mut received =
             |processor, cables: &Cables<'_>| network.read(processor, cables, &mut buffer)[0].received.bytes;
-        let quiet = Cables(HashMap::from([("veth1", "0 0")]));
-        let busy = Cables(HashMap::from([("veth1", "0 9")]));
+        let quiet = Cables(vec![("veth0", "0 5"), ("veth1", "0 0")]);
+        let busy = Cables(vec![("veth1", "0 9")]);
         assert_eq!(received(5, &quiet), 1);
         write(&mut file, 2);
         assert_eq!(received(5, &quiet), 1);
@@ -268,6 +282,20 @@ mod tests {
         write(&mut file, 4);
         assert_eq!(received(6, &busy), 3);
         assert_eq!(received(6, &Cables::default()), 4);
+    }
+
+    #[test]
+    fn cables_are_found_wherever_they_move() {
+        let cables = |names: &[&'static str]| Cables(names.iter().map(|name| (*name, *name)).collect());
+        let mut line = 0;
+        for names in [&["a", "b", "c"][..], &["b", "c"], &["c"], &["a", "b", "d", "c"], &["c", "a"]] {
+            assert_eq!(cables(names).find("c", &mut line), Some("c"));
+            assert_eq!(names[line], "c");
+        }
+        line = 9;
+        assert_eq!(cables(&["a", "b"]).find("c", &mut line), None);
+        assert_eq!(cables(&[]).find("c", &mut line), None);
+        assert_eq!(cables(&["a", "c"]).find("c", &mut line), Some("c"));
     }
 
     #[test]

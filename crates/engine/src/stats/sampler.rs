@@ -28,14 +28,15 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     /// By ID.
-    watched: HashMap<String, Watched>,
-    /// Not sampled yet.
-    fresh: Vec<String>,
+    watched: HashMap<String, Arc<Watched>>,
+    /// Those that the thread has not seen yet.
+    fresh: Vec<Arc<Watched>>,
     has_thread: bool,
 }
 
 #[derive(Debug)]
 struct Watched {
+    id: String,
     handle: Handle,
     samples: watch::Sender<Option<Arc<Sample>>>,
 }
@@ -57,8 +58,9 @@ impl Sampler {
             return samples;
         }
         let (samples, receiver) = watch::channel(None);
-        state.fresh.push(id.clone());
-        state.watched.insert(id, Watched { handle, samples });
+        let watched = Arc::new(Watched { id: id.clone(), handle, samples });
+        state.fresh.push(watched.clone());
+        state.watched.insert(id, watched);
         if !std::mem::replace(&mut state.has_thread, true) {
             let shared = self.0.clone();
             let started = std::thread::Builder::new()
@@ -83,53 +85,43 @@ impl Sampler {
 
 /// Samples until nobody watches.
 fn run(shared: &Shared) {
-    let mut sources = Sources::new();
+    let mut rounds = Rounds::new();
     let mut next = Instant::now() + INTERVAL;
     let mut text = Vec::new();
     loop {
         let now = Instant::now();
         let is_round = now >= next;
-        let due: Vec<(String, Handle, watch::Sender<_>)> = {
+        let known = {
             let mut state = shared.lock();
-            state.watched.retain(|_, watched| watched.samples.receiver_count() > 0);
-            if state.watched.is_empty() {
+            rounds.all.retain(|one| {
+                let stays = one.watched.samples.receiver_count() > 0;
+                if !stays {
+                    state.watched.remove(&one.watched.id);
+                }
+                stays
+            });
+            let known = rounds.all.len();
+            rounds.all.extend(state.fresh.drain(..).map(|watched| Followed { watched, open: None }));
+            if rounds.all.is_empty() {
                 state.has_thread = false;
                 return;
             }
-            let entry = |id: &String, watched: &Watched| {
-                (id.clone(), watched.handle.clone(), watched.samples.clone())
-            };
-            if is_round {
-                // A machine that slept or was busy is not caught up with.
-                next = (next + INTERVAL).max(now + INTERVAL / 2);
-                state.fresh.clear();
-                sources.retain(&state.watched);
-                state.watched.iter().map(|(id, watched)| entry(id, watched)).collect()
-            } else {
-                let fresh = std::mem::take(&mut state.fresh);
-                fresh.iter().filter_map(|id| Some(entry(id, state.watched.get(id)?))).collect()
-            }
+            known
         };
-        if !due.is_empty() {
-            let host = Host::read();
-            let cables = if is_round { sources.cables(&mut text) } else { Cables::default() };
-            let mut removed = Vec::new();
-            let mut done = Vec::with_capacity(due.len());
-            for (id, handle, samples) in due {
-                match sources.sample(&id, &handle, &host, &cables) {
-                    Some(sample) => done.push((samples, Arc::new(sample))),
-                    None => removed.push(id),
-                }
-            }
-            // All at once: who is woken finds the next one's work waiting, and need not be woken again.
-            for (samples, sample) in done {
-                samples.send_replace(Some(sample));
-            }
-            // With the last sender the streams of a removed container end.
-            let mut state = shared.lock();
-            removed.iter().for_each(|id| drop(state.watched.remove(id)));
+        if is_round {
+            // A machine that slept or was busy is not caught up with.
+            next = (next + INTERVAL).max(now + INTERVAL / 2);
         }
-        let state = shared.lock();
+        rounds.sample(if is_round { 0 } else { known }, &mut text);
+        let mut state = shared.lock();
+        // With the last sender the streams of a removed container end.
+        rounds.all.retain(|one| {
+            let stays = !one.watched.handle.view().removed;
+            if !stays {
+                state.watched.remove(&one.watched.id);
+            }
+            stays
+        });
         if state.fresh.is_empty() {
             let left = next.saturating_duration_since(Instant::now());
             drop(shared.more.wait_timeout(state, left));
@@ -137,14 +129,19 @@ fn run(shared: &Shared) {
     }
 }
 
-/// Open files of containers, by ID.
-struct Sources {
-    open: HashMap<String, Open>,
-    /// How many may be open.
+/// Everything that the thread has.
+struct Rounds {
+    all: Vec<Followed>,
+    /// How many may have their files open.
     open_max: usize,
     /// Samplings until it is found out again whether the host's interfaces are worth a look.
     cables_after: u32,
     buffer: Vec<u8>,
+}
+
+struct Followed {
+    watched: Arc<Watched>,
+    open: Option<Open>,
 }
 
 /// The host's interfaces are not looked at if there are more than so many for each container that is watched.
@@ -152,28 +149,44 @@ const INTERFACES_EACH: usize = 4;
 /// Samplings until it is found out again whether they are.
 const CABLES_AGAIN: u32 = 60;
 
+/// Open files of a container.
 struct Open {
     source: Source,
     /// As it was when its limits were read; an update makes a new one.
     record: Arc<Record>,
 }
 
-impl Sources {
-    fn new() -> Sources {
+impl Rounds {
+    fn new() -> Rounds {
         // Half of what the daemon may open: the rest is for its clients and their containers.
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(1 << 20);
         let open_max = usize::try_from(limit / 2).unwrap_or(usize::MAX) / Source::FILES_MAX;
-        Sources { open: HashMap::new(), open_max, cables_after: 0, buffer: Vec::new() }
+        Rounds { all: Vec::new(), open_max, cables_after: 0, buffer: Vec::new() }
     }
 
-    /// Closes the files of containers that nobody watches.
-    fn retain(&mut self, watched: &HashMap<String, Watched>) {
-        self.open.retain(|id, _| watched.contains_key(id));
+    /// Samples all from one on, and sends the samples.
+    fn sample(&mut self, from: usize, text: &mut Vec<u8>) {
+        if from == self.all.len() {
+            return;
+        }
+        let host = Host::read();
+        let cables = if from == 0 { self.cables(text) } else { Cables::default() };
+        let mut room = self.open_max.saturating_sub(self.all.iter().filter(|one| one.open.is_some()).count());
+        let all = &mut self.all[from..];
+        let samples: Vec<_> =
+            all.iter_mut().map(|one| one.sample(&host, &cables, &mut room, &mut self.buffer)).collect();
+        // All at once: who is woken finds the next one's work waiting, and need not be woken again.
+        for (one, sample) in all.iter().zip(samples) {
+            if let Some(sample) = sample {
+                one.watched.samples.send_replace(Some(Arc::new(sample)));
+            }
+        }
     }
 
     /// What has passed on the host's interfaces; nothing if that would cost more than it saves.
     fn cables<'t>(&mut self, text: &'t mut Vec<u8>) -> Cables<'t> {
-        let with_cable = self.open.values().filter(|open| open.source.has_cable()).count();
+        let has_cable = |one: &&Followed| one.open.as_ref().is_some_and(|open| open.source.has_cable());
+        let with_cable = self.all.iter().filter(has_cable).count();
         self.cables_after = self.cables_after.saturating_sub(1);
         if self.cables_after > 0 || with_cable == 0 {
             return Cables::default();
@@ -184,33 +197,46 @@ impl Sources {
         }
         cables
     }
+}
 
-    /// None if the container is removed.
-    fn sample(&mut self, id: &str, handle: &Handle, host: &Host, cables: &Cables<'_>) -> Option<Sample> {
-        let view = handle.view();
+impl Followed {
+    /// None if the container is removed. `room`: how many may still open their files.
+    fn sample(
+        &mut self,
+        host: &Host,
+        cables: &Cables<'_>,
+        room: &mut usize,
+        buffer: &mut Vec<u8>,
+    ) -> Option<Sample> {
+        let view = self.watched.handle.view();
         if view.removed {
             return None;
         }
         let Phase::Running { pid, .. } = view.phase else {
-            self.open.remove(id);
+            self.close(room);
             return Some(Sample::empty());
         };
-        if let Some(open) = self.open.get_mut(id)
+        if let Some(open) = &mut self.open
             && open.source.pid == pid
         {
             if !Arc::ptr_eq(&open.record, &view.record) {
                 open.record = view.record.clone();
                 open.source.gauge.refresh();
             }
-            return Some(Sample::read(&mut open.source, host, cables, &mut self.buffer));
+            return Some(Sample::read(&mut open.source, host, cables, buffer));
         }
-        self.open.remove(id);
+        self.close(room);
         // It may have ended since.
         let Some(mut source) = super::source(&view, host) else { return Some(Sample::empty()) };
-        let sample = Sample::read(&mut source, host, cables, &mut self.buffer);
-        if self.open.len() < self.open_max {
-            self.open.insert(id.to_owned(), Open { source, record: view.record.clone() });
+        let sample = Sample::read(&mut source, host, cables, buffer);
+        if *room > 0 {
+            *room -= 1;
+            self.open = Some(Open { source, record: view.record.clone() });
         }
         Some(sample)
+    }
+
+    fn close(&mut self, room: &mut usize) {
+        *room += usize::from(self.open.take().is_some());
     }
 }

@@ -23,7 +23,7 @@ pub struct CpuStats {
     pub user_nanoseconds: u64,
     pub system_nanoseconds: u64,
     /// By processor; empty on cgroup v2.
-    pub per_cpu_nanoseconds: Vec<u64>,
+    pub per_cpu_nanoseconds: Arc<[u64]>,
     pub periods: u64,
     pub throttled_periods: u64,
     pub throttled_nanoseconds: u64,
@@ -59,8 +59,8 @@ pub struct PidsStats {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BlockIoStats {
-    pub service_bytes: Vec<BlockIoEntry>,
-    pub serviced: Vec<BlockIoEntry>,
+    pub service_bytes: Arc<[BlockIoEntry]>,
+    pub serviced: Arc<[BlockIoEntry]>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -191,10 +191,11 @@ impl Gauge {
     fn version1(&self, last: &mut Last, Due { whole, memory: memory_due }: Due, buffer: &mut Vec<u8>) {
         let Stats { cpu, memory, pids, block_io } = &mut last.stats;
         let before = (cpu.usage_nanoseconds, memory.usage);
-        cpu.per_cpu_nanoseconds.clear();
-        let text = self.text(0, buffer);
-        cpu.per_cpu_nanoseconds.extend(text.split_ascii_whitespace().map(number));
-        cpu.usage_nanoseconds = cpu.per_cpu_nanoseconds.iter().sum();
+        let now = self.text(0, buffer).split_ascii_whitespace().map(number);
+        if !now.clone().eq(cpu.per_cpu_nanoseconds.iter().copied()) {
+            cpu.per_cpu_nanoseconds = now.collect();
+            cpu.usage_nanoseconds = cpu.per_cpu_nanoseconds.iter().sum();
+        }
         let has_run = before.0 != cpu.usage_nanoseconds;
         if has_run || memory_due {
             memory.usage = number(self.text(3, buffer));
@@ -243,7 +244,7 @@ impl Gauge {
             usage_nanoseconds: microseconds("usage_usec"),
             user_nanoseconds: microseconds("user_usec"),
             system_nanoseconds: microseconds("system_usec"),
-            per_cpu_nanoseconds: Vec::new(),
+            per_cpu_nanoseconds: Arc::default(),
             periods: field(text, "nr_periods"),
             throttled_periods: field(text, "nr_throttled"),
             throttled_nanoseconds: microseconds("throttled_usec"),
@@ -295,24 +296,24 @@ fn read_all(file: &OwnedFd, buffer: &mut Vec<u8>) {
 
 /// `8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6`, a line for each device.
 fn io_stat(text: &str) -> BlockIoStats {
-    let mut stats = BlockIoStats::default();
+    let (mut service_bytes, mut serviced) = (Vec::new(), Vec::new());
     for line in text.lines() {
         let mut words = line.split_ascii_whitespace();
         let Some((major, minor)) = words.next().and_then(device) else { continue };
         for (key, value) in words.filter_map(|word| word.split_once('=')) {
             let (list, operation) = match key {
-                "rbytes" => (&mut stats.service_bytes, "read"),
-                "wbytes" => (&mut stats.service_bytes, "write"),
-                "dbytes" => (&mut stats.service_bytes, "discard"),
-                "rios" => (&mut stats.serviced, "read"),
-                "wios" => (&mut stats.serviced, "write"),
-                "dios" => (&mut stats.serviced, "discard"),
+                "rbytes" => (&mut service_bytes, "read"),
+                "wbytes" => (&mut service_bytes, "write"),
+                "dbytes" => (&mut service_bytes, "discard"),
+                "rios" => (&mut serviced, "read"),
+                "wios" => (&mut serviced, "write"),
+                "dios" => (&mut serviced, "discard"),
                 _ => continue,
             };
             list.push(BlockIoEntry { major, minor, operation, value: number(value) });
         }
     }
-    stats
+    BlockIoStats { service_bytes: service_bytes.into(), serviced: serviced.into() }
 }
 
 /// `8:0 Read 4096`
@@ -359,8 +360,8 @@ mod tests {
         assert_eq!(block_io_line("8:16 Read 4096"), Some(entry("Read", 4096)));
         assert_eq!(block_io_line("Total 8192"), None);
         let stats = io_stat("8:16 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0\n7:0 \n");
-        assert_eq!(stats.service_bytes, [entry("read", 1), entry("write", 2), entry("discard", 0)]);
-        assert_eq!(stats.serviced, [entry("read", 3), entry("write", 4), entry("discard", 0)]);
+        assert_eq!(*stats.service_bytes, [entry("read", 1), entry("write", 2), entry("discard", 0)]);
+        assert_eq!(*stats.serviced, [entry("read", 3), entry("write", 4), entry("discard", 0)]);
         assert_eq!(
             (number_or_max("max\n"), number_or_max("7\n"), number_or_max("")),
             (u64::MAX, 7, u64::MAX)
