@@ -6,6 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::json;
+use testkit::http::{API, demultiplex};
 use testkit::process::{PATIENCE, eventually, run_with};
 use testkit::{Bed, Client};
 use tests::{each_client, has};
@@ -43,6 +44,22 @@ fn the_connection_is_taken_over() {
         "output goes on after the input's end"
     );
     eventually("it has ended", || bed.inspect("shell")["State"]["ExitCode"] == json!(0));
+}
+
+/// As dockerode does unless it is told to take the connection over.
+#[test]
+fn the_body_of_a_request_is_the_input_of_who_leaves_the_connection_alone() {
+    let bed = Bed::new();
+    once(&bed, "shell", "wc -c; echo ended >&2");
+    bed.http().act("/containers/shell/start").expect(204);
+    let path = format!("{API}/containers/shell/attach?{ALL}");
+    let answer = bed.http().exchange("POST", &path, "", &[b'x'; 100_000]).expect("an answer").expect(200);
+    assert_eq!(demultiplex(&answer.body), ("100000\n".to_owned(), "ended\n".to_owned()));
+    // Without a body there is no input.
+    once(&bed, "other", "wc -c");
+    bed.http().act("/containers/other/start").expect(204);
+    let answer = bed.http().act(&format!("/containers/other/attach?{ALL}")).expect(200);
+    assert_eq!(demultiplex(&answer.body).0, "0\n");
 }
 
 #[test]

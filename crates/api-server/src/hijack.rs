@@ -8,14 +8,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use engine::container::Stream;
 use http::{HeaderValue, Response, StatusCode, header};
+use http_body_util::BodyExt;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use model::Refusal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
 
-use crate::request::Request;
+use crate::request::{Drained, Request};
 use crate::respond::{Answer, full, streamed};
 
 /// How long a client may take to read its answer before output follows.
@@ -47,14 +49,14 @@ pub fn take_over(
         });
         return Ok((answer, stream));
     }
-    // A client that does not ask for the connection gets the output as a body; it has no way to send input.
+    // A client that does not ask for the connection gets the output as a body, and its own body is the input.
     let failed = |error: io::Error| Refusal::from_error("cannot make a stream", &error);
     let (ours, theirs) = StdUnixStream::pair().map_err(failed)?;
     let _ = send.send((OwnedFd::from(theirs), Vec::new()));
     ours.set_nonblocking(true).map_err(failed)?;
-    // No input will come.
-    ours.shutdown(std::net::Shutdown::Write).map_err(failed)?;
-    let reader = UnixStream::from_std(ours).map_err(failed)?;
+    let (reader, writer) = UnixStream::from_std(ours).map_err(failed)?.into_split();
+    let body = std::mem::replace(&mut request.body, Drained::whole(Bytes::new()));
+    tokio::spawn(feed(body, writer));
     let pieces = futures_util::stream::unfold(reader, |mut reader| async move {
         let mut piece = vec![0; 32 << 10];
         match reader.read(&mut piece).await {
@@ -67,6 +69,16 @@ pub fn take_over(
         }
     });
     Ok((streamed(content_type, pieces), stream))
+}
+
+/// Writes what comes in a body. With its end, or when nobody takes it any more, the input ends.
+async fn feed(mut body: Drained, mut input: OwnedWriteHalf) {
+    while let Some(Ok(frame)) = body.frame().await {
+        let Ok(data) = frame.into_data() else { continue };
+        if input.write_all(&data).await.is_err() {
+            break;
+        }
+    }
 }
 
 /// Waits until the answer is sent, and takes the socket of a client of this machine, with what was read of it early.
