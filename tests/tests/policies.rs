@@ -19,9 +19,14 @@ fn restarts(bed: &Bed, name: &str) -> i64 {
 
 /// A container that ends at once and is started again after ever longer waits; comes back when it waits long enough to
 /// be acted upon.
-fn waiting(bed: &Bed, name: &str) {
-    bed.run(&["run", "-d", "--name", name, "--restart", "always", "busybox", "sh", "-c", "exit 7"]).ok();
-    eventually("it waits for long", || restarts(bed, name) >= 5 && status(bed, name) == "restarting");
+/// Starts containers that end at once, and waits until each of them waits for more than six seconds.
+fn waiting(bed: &Bed, names: &[&str]) {
+    for name in names {
+        bed.run(&["run", "-d", "--name", name, "--restart", "always", "busybox", "sh", "-c", "exit 7"]).ok();
+    }
+    for name in names {
+        eventually("it waits for long", || restarts(bed, name) >= 6 && status(bed, name) == "restarting");
+    }
 }
 
 #[test]
@@ -74,9 +79,7 @@ fn an_end_is_an_end_for_those_who_wait() {
 #[test]
 fn what_may_be_done_while_it_waits() {
     let bed = Bed::new();
-    for name in ["stopped", "killed", "removed", "restarted"] {
-        waiting(&bed, name);
-    }
+    waiting(&bed, &["stopped", "killed", "removed", "restarted"]);
     let found = &bed.inspect("stopped")["State"];
     assert_eq!(
         (&found["Running"], &found["Restarting"], &found["Pid"], &found["ExitCode"]),
@@ -112,7 +115,7 @@ fn what_may_be_done_while_it_waits() {
 #[test]
 fn a_daemon_s_start_counts_as_a_person_s() {
     let mut bed = Bed::new();
-    waiting(&bed, "waits");
+    waiting(&bed, &["waits"]);
     bed.run(&[
         "run",
         "-d",

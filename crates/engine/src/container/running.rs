@@ -2,6 +2,7 @@
 
 use model::{Phase, Refusal};
 use shim_protocol::{Command as ToShim, FailureKind, Reply};
+use tokio::sync::oneshot;
 
 use super::task::Task;
 use super::{Client, Held};
@@ -105,11 +106,19 @@ impl Task {
         self.emit("attach", &[]);
         // Until the client is let go, the container may end.
         let shim = shim.hold();
+        let (done, turn) = oneshot::channel::<()>();
+        let before = self.last_attached.replace(turn);
         // The stream comes after this command has been answered.
         tokio::spawn(async move {
             let held = client.held.take();
-            let Some((attach, stream)) = client.ready().await else { return };
+            let ready = client.ready().await;
+            // Who was answered first sees what those who came later bring about.
+            if let Some(before) = before {
+                let _ = before.await;
+            }
+            let Some((attach, stream)) = ready else { return };
             let attached = shim.shim().call(ToShim::Attach(attach), &[], vec![stream]).await;
+            drop(done);
             if let (Some(held), Ok((Reply::Attached(begins), _))) = (held, attached) {
                 let _ = held.send(Held { shim, begins });
             }

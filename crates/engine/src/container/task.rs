@@ -7,7 +7,7 @@ use model::create::Record;
 use model::phase::Ending;
 use model::{Phase, Refusal};
 use shim_protocol::{Command as ToShim, Notice};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::exec::Execs;
 use super::health::Care;
@@ -27,6 +27,8 @@ pub struct Task {
     pub(super) execs: Execs,
     /// Clients that attached before the start.
     pub(super) early: Vec<Client>,
+    /// Ends when the client that attached last to a running container has its stream, or has gone.
+    pub(super) last_attached: Option<oneshot::Receiver<()>>,
     pub(super) comeback: Comeback,
     pub(super) care: Care,
     pub(super) exits: u64,
@@ -61,6 +63,7 @@ impl Task {
             endpoint: None,
             execs: Execs::default(),
             early: Vec::new(),
+            last_attached: None,
             comeback: Comeback::new(remembered),
             care: Care::new(remembered.health.clone()),
             exits: 0,
