@@ -1,7 +1,9 @@
 //! `attach`: the streams of a running container.
 #![allow(clippy::disallowed_methods)] // Tests start programs.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -46,20 +48,64 @@ fn the_connection_is_taken_over() {
     eventually("it has ended", || bed.inspect("shell")["State"]["ExitCode"] == json!(0));
 }
 
-/// As dockerode does unless it is told to take the connection over.
+/// Sends a request, and gives its connection and the answer's head.
+fn asked(bed: &Bed, path: &str, headers: &str, body: &[u8]) -> (UnixStream, String) {
+    let mut stream = UnixStream::connect(bed.socket()).expect("a daemon");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let head = format!("POST {API}{path} HTTP/1.1\r\nHost: test\r\n{headers}\r\n");
+    stream.write_all(&[head.as_bytes(), body].concat()).expect("a request");
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).expect("the head of an answer");
+        answer.push(byte[0]);
+    }
+    (stream, String::from_utf8(answer).expect("text"))
+}
+
+/// As dockerode does unless it is told otherwise: options as JSON, then input on the same connection.
 #[test]
-fn the_body_of_a_request_is_the_input_of_who_leaves_the_connection_alone() {
+fn who_does_not_ask_for_the_connection_gets_it_all_the_same() {
+    let bed = Bed::new();
+    once(&bed, "shell", "cat; echo ended >&2");
+    let headers = "Content-Type: application/json\r\nContent-Length: 14\r\n";
+    let path = format!("/containers/shell/attach?{ALL}");
+    let (mut stream, head) = asked(&bed, &path, headers, br#"{"stdin":true}"#);
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && !head.contains("chunked"), "{head}");
+    has(&head, &["content-type: application/vnd.docker.raw-stream\r\n", "api-version: "]);
+    bed.http().act("/containers/shell/start").expect(204);
+    stream.write_all(b"to and fro\n").expect("input");
+    stream.shutdown(Shutdown::Write).expect("its end");
+    let mut output = Vec::new();
+    stream.read_to_end(&mut output).expect("output to its end");
+    assert_eq!(demultiplex(&output), ("to and fro\n".to_owned(), "ended\n".to_owned()));
+    // An exec likewise.
+    bed.run(&["run", "-d", "--name", "other", "busybox", "sleep", "60"]).ok();
+    let exec = json!({ "Cmd": ["wc", "-c"], "AttachStdin": true, "AttachStdout": true });
+    let id = bed.http().post("/containers/other/exec", &exec).expect(201).json();
+    let path = format!("/exec/{}/start", id["Id"].as_str().expect("an ID"));
+    let headers = "Content-Type: application/json\r\nContent-Length: 2\r\n";
+    let (mut stream, _) = asked(&bed, &path, headers, b"{}");
+    stream.write_all(&[b'x'; 100_000]).expect("input");
+    stream.shutdown(Shutdown::Write).expect("its end");
+    let mut output = Vec::new();
+    stream.read_to_end(&mut output).expect("output to its end");
+    assert_eq!(demultiplex(&output).0, "100000\n");
+}
+
+#[test]
+fn a_body_that_comes_in_chunks_is_the_input() {
     let bed = Bed::new();
     once(&bed, "shell", "wc -c; echo ended >&2");
     bed.http().act("/containers/shell/start").expect(204);
-    let path = format!("{API}/containers/shell/attach?{ALL}");
-    let answer = bed.http().exchange("POST", &path, "", &[b'x'; 100_000]).expect("an answer").expect(200);
-    assert_eq!(demultiplex(&answer.body), ("100000\n".to_owned(), "ended\n".to_owned()));
-    // Without a body there is no input.
-    once(&bed, "other", "wc -c");
-    bed.http().act("/containers/other/start").expect(204);
-    let answer = bed.http().act(&format!("/containers/other/attach?{ALL}")).expect(200);
-    assert_eq!(demultiplex(&answer.body).0, "0\n");
+    let path = format!("/containers/shell/attach?{ALL}");
+    let (mut stream, head) =
+        asked(&bed, &path, "Transfer-Encoding: chunked\r\nConnection: close\r\n", b"3\r\none\r\n");
+    has(&head, &["transfer-encoding: chunked\r\n"]);
+    stream.write_all(b"4\r\nfour\r\n0\r\n\r\n").expect("input");
+    let mut output = Vec::new();
+    stream.read_to_end(&mut output).expect("output to its end");
+    has(&String::from_utf8_lossy(&output), &["7\n", "ended\n"]);
 }
 
 #[test]

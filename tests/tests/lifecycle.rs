@@ -123,7 +123,7 @@ fn what_each_state_forbids() {
     has(
         &text,
         &[if is_corten(&bed) {
-            "cannot remove container \"web\": container is running: stop the container before removing or force remove"
+            "cannot remove container \"/web\": container is running: stop the container before removing or force remove"
         } else {
             "Stop the container before attempting removal or force remove"
         }],

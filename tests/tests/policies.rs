@@ -90,7 +90,7 @@ fn what_may_be_done_while_it_waits() {
     has(
         &http.delete("/containers/removed").refused(409),
         &[
-            "cannot remove container \"removed\": container is restarting: stop the container before removing or force remove",
+            "cannot remove container \"/removed\": container is restarting: stop the container before removing or force remove",
         ],
     );
     has(

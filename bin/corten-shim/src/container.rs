@@ -346,10 +346,9 @@ impl Container {
             let due =
                 exec.capturing.as_mut().and_then(|capturing| capturing.deadline.take_if(|at| now >= *at));
             if due.is_some() {
-                // It leads a session, so this is its group as well; it is not reaped yet, so the number is its own.
-                let kill = rustix::process::Signal::KILL.as_raw();
-                let _ = sys::process::kill(-exec.pid, kill);
-                let _ = sys::process::kill(exec.pid, kill);
+                // It alone. What it started becomes the first process's, and there are those (PostgreSQL) that take a child
+                // which a signal ends for one of theirs that has crashed. It is not reaped yet, so the number is its own.
+                let _ = sys::process::kill(exec.pid, rustix::process::Signal::KILL.as_raw());
             }
             let Some(until) = exec.ended else { continue };
             if exec.streams.has_output() && now >= until {

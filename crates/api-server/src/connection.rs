@@ -1,6 +1,7 @@
 //! Listeners and connections.
 
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::authorization::Peer;
+use crate::hijack::{Bare, Line, Unasked};
 use crate::{App, route};
 
 /// Bytes that are read from a connection at once at most; so many only if they come that fast. The head of a request must
@@ -53,12 +55,14 @@ async fn accept_one(listener: &Listener, app: &Arc<App>) -> io::Result<()> {
             let (stream, _) = listener.accept().await?;
             // Archives go through in fewer, larger steps; who may not have so much has what the machine gives.
             let _ = rustix::net::sockopt::set_socket_send_buffer_size_force(&stream, LOCAL_SEND_BUFFER);
-            tokio::spawn(converse(stream, app.clone(), Peer { local: true, ..Peer::default() }));
+            let bare = stream.as_fd().try_clone_to_owned().ok();
+            tokio::spawn(converse(stream, bare, app.clone(), Peer { local: true, ..Peer::default() }));
         }
         Listener::Tcp(listener) => {
             let (stream, _) = listener.accept().await?;
             let _ = stream.set_nodelay(true);
-            tokio::spawn(converse(stream, app.clone(), Peer::default()));
+            let bare = stream.as_fd().try_clone_to_owned().ok();
+            tokio::spawn(converse(stream, bare, app.clone(), Peer::default()));
         }
         Listener::Tls(listener, acceptor) => {
             let (stream, _) = listener.accept().await?;
@@ -70,7 +74,7 @@ async fn accept_one(listener: &Listener, app: &Arc<App>) -> io::Result<()> {
                     Ok(Ok(stream)) => {
                         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
                         let certificates = chain.iter().map(|one| one.to_vec()).collect();
-                        converse(stream, app, Peer { certificates, ..Peer::default() }).await;
+                        converse(stream, None, app, Peer { certificates, ..Peer::default() }).await;
                     }
                     Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
                     Err(_) => tracing::debug!("a TLS handshake took too long"),
@@ -84,10 +88,22 @@ async fn accept_one(listener: &Listener, app: &Arc<App>) -> io::Result<()> {
 /// How long a client may take to send the head of a request; and how long it may keep quiet between two.
 pub const HEAD_TIME: Duration = Duration::from_secs(300);
 
-async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, app: Arc<App>, peer: Peer) {
+/// `bare`: the socket, if it is nothing more than the stream.
+async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    bare: Option<OwnedFd>,
+    app: Arc<App>,
+    peer: Peer,
+) {
+    let line = Line::new(stream);
+    let bare = bare.map(|socket| Arc::new(Bare::new(socket, &line)));
+    let taken = bare.clone();
     let service = service_fn(move |request| {
-        let (app, peer) = (app.clone(), peer.clone());
-        async move { Ok::<_, std::convert::Infallible>(route::answer(&app, &peer, request).await) }
+        let (app, peer, bare) = (app.clone(), peer.clone(), bare.clone());
+        async move {
+            let answer = route::answer(&app, &peer, request).await;
+            Ok::<_, std::convert::Infallible>(Unasked::settle(answer, bare.as_deref()).await)
+        }
     });
     let connection = http1::Builder::new()
         // A client that has said all it has to say still wants the answer.
@@ -95,9 +111,20 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S,
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)
         .max_buf_size(BUFFER_MAX)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(line), service)
         .with_upgrades();
-    if let Err(error) = connection.await {
-        tracing::debug!(%error, "a connection ended");
+    let taken = async {
+        match &taken {
+            Some(bare) => bare.taken.notified().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        ended = connection => {
+            if let Err(error) = ended {
+                tracing::debug!(%error, "a connection ended");
+            }
+        }
+        () = taken => {}
     }
 }

@@ -8,7 +8,7 @@ use bytes::{Buf, Bytes};
 use futures_util::{Stream, StreamExt};
 use http::{HeaderMap, Method, header};
 use http_body_util::{BodyExt, Limited};
-use hyper::body::{Body, Frame, Incoming};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::upgrade::OnUpgrade;
 use model::Refusal;
 use serde::de::DeserializeOwned;
@@ -75,6 +75,14 @@ impl Body for Drained {
                 Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes)))))
             }
             Source::Whole(_) | Source::Ended => Poll::Ready(None),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Source::Stream(body) => body.size_hint(),
+            Source::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Source::Ended => SizeHint::with_exact(0),
         }
     }
 

@@ -125,7 +125,7 @@ impl Phase {
                 return Err(Refusal::conflict(format!("removal of container {name} is already in progress")));
             }
         };
-        Err(Refusal::conflict(format!("cannot remove container \"{name}\": {why}")))
+        Err(Refusal::conflict(format!("cannot remove container \"/{name}\": {why}")))
     }
 
     /// The `State` member of inspect.

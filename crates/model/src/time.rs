@@ -60,7 +60,8 @@ fn digits(text: &str) -> Option<i64> {
     text.parse().ok()
 }
 
-/// `since` and `until`: Unix seconds with an optional fraction, RFC 3339, or a Go duration before `now`.
+/// `since` and `until`: Unix seconds with an optional fraction (what is less than a nanosecond does not count), RFC 3339,
+/// or a Go duration before `now`.
 pub fn parse_moment(text: &str, now: UnixNanos) -> Option<UnixNanos> {
     parse_unix(text)
         .or_else(|| parse_rfc3339(text))
@@ -70,9 +71,10 @@ pub fn parse_moment(text: &str, now: UnixNanos) -> Option<UnixNanos> {
 fn parse_unix(text: &str) -> Option<UnixNanos> {
     let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
     let (negative, seconds) = seconds.strip_prefix('-').map_or((false, seconds), |rest| (true, rest));
-    if fraction.len() > 9 {
+    if !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
+    let fraction = &fraction[..fraction.len().min(9)];
     let nanos = if fraction.is_empty() { 0 } else { digits(&format!("{fraction:0<9}"))? };
     let at = digits(seconds)?.checked_mul(NANOS)?.checked_add(nanos)?;
     Some(if negative { -at } else { at })
@@ -197,6 +199,9 @@ mod tests {
     fn moments_are_absolute_or_before_now() {
         assert_eq!(parse_moment("10", 0), Some(10 * NANOS));
         assert_eq!(parse_moment("10.000000001", 0), Some(10 * NANOS + 1));
+        assert_eq!(parse_moment("10.0000000019999999999999", 0), Some(10 * NANOS + 1));
+        assert_eq!(parse_moment("10.00000000x", 0), None);
+        assert_eq!(parse_moment("10.000000001x", 0), None);
         assert_eq!(parse_moment("1m", 100 * NANOS), Some(40 * NANOS));
         assert_eq!(parse_moment("yesterday", 0), None);
     }

@@ -202,7 +202,7 @@ pub struct Exec {
 pub struct Capture {
     /// Output kept, in bytes; the rest is read and thrown away.
     pub bytes_max: usize,
-    /// After this it is killed, with all of its process group.
+    /// After this it is killed; what it has started is not.
     pub timeout_nanoseconds: u64,
 }
 

@@ -19,7 +19,7 @@ pub async fn attach(app: &App, mut request: Request, id: &str) -> Outcome {
     let view = app.engine.find(id)?.view();
     let prepared = wanted.prepare(app, id, &view, &request, !view.record.config.tty).await?;
     let content_type = output_type(view.record.config.tty, request.version);
-    let (answer, stream) = take_over(&mut request, content_type)?;
+    let (answer, stream) = take_over(&mut request, content_type).await?;
     prepared.go(app, id, answer, stream).await
 }
 

@@ -60,7 +60,7 @@ pub async fn start(app: &App, mut request: Request, id: &str) -> Outcome {
         early_input: Vec::new(),
         held: false,
     };
-    let (answer, stream) = take_over(&mut request, content_type)?;
+    let (answer, stream) = take_over(&mut request, content_type).await?;
     let (engine, id) = (app.engine.clone(), id.to_string());
     tokio::spawn(async move {
         let Ok((socket, early)) = stream.await else { return };

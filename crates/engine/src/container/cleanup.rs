@@ -46,7 +46,7 @@ impl Task {
                         Arc::make_mut(&mut self.record).host_config.auto_remove = auto_remove;
                         killed?;
                         return Err(Refusal::system(format!(
-                            "cannot remove container \"{}\": could not kill: it did not end within 10 seconds",
+                            "cannot remove container \"/{}\": could not kill: it did not end within 10 seconds",
                             self.record.name
                         )));
                     }
