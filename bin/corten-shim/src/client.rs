@@ -68,6 +68,12 @@ impl Client {
         self.socket.as_fd()
     }
 
+    /// Whether it has been sent something that it has not read yet, though it reads.
+    pub fn has_unread(&self) -> bool {
+        let reads = !self.dead && !self.held && self.pending.is_empty();
+        reads && sys::network::untaken(self.socket()).is_ok_and(|bytes| bytes > 0)
+    }
+
     /// What to wait for; a hangup is always told.
     pub fn interest(&self, takes_input: bool) -> PollFlags {
         let mut interest = PollFlags::empty();

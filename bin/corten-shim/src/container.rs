@@ -13,6 +13,7 @@ use sandbox::{Cgroup, Created, Running};
 use shim_protocol::{Capture, Captured, EXIT_NAME, Exit, State};
 use sys::process::Ended;
 
+use crate::client::Client;
 use crate::external::{External, Made};
 use crate::log::Log;
 use crate::oom::Watch;
@@ -24,6 +25,10 @@ const LATE_OUTPUT: Duration = Duration::from_secs(2);
 const RELEASE: Duration = Duration::from_secs(5);
 /// How long clients may take to read the last output.
 const LAST_READING: Duration = Duration::from_secs(600);
+/// How long the end is kept to itself while a client has not read the last of the output, and how often that is looked
+/// at: nothing tells.
+const READING: Duration = Duration::from_millis(20);
+const LOOK: Duration = Duration::from_micros(100);
 /// Most output that a pipe can hold when its writer ends (the kernel's `pipe-max-size`), in bytes.
 const LEFT_BEHIND_MAX: usize = 1 << 20;
 /// Ended execs that are remembered.
@@ -46,6 +51,8 @@ pub enum Phase {
         running: Running,
         exit: Exit,
         until: Instant,
+        /// Its output has ended, and clients have until then to read it.
+        read_until: Option<Instant>,
     },
     Exited {
         exit: Exit,
@@ -255,7 +262,7 @@ impl Container {
         let (code, signal) = code(ended);
         let started_at_nanoseconds = self.started_at.unwrap_or(0);
         let exit = Exit { code, signal, oom_killed, started_at_nanoseconds, at_nanoseconds };
-        self.phase = Phase::Ending { running, exit, until: Instant::now() + LATE_OUTPUT };
+        self.phase = Phase::Ending { running, exit, until: Instant::now() + LATE_OUTPUT, read_until: None };
     }
 
     /// Whether the kernel ended a process of the container for want of memory. If the cgroup is gone already, with the
@@ -276,11 +283,18 @@ impl Container {
     /// When the output has ended as well: records the exit and tells it. What comes back is to be dropped after
     /// the exit has been told: the kernel takes the mounts down with it.
     pub fn conclude(&mut self) -> Option<(Exit, Running)> {
-        let Phase::Ending { until, .. } = &self.phase else { return None };
-        if self.streams.has_output() && Instant::now() < *until {
+        let Phase::Ending { until, read_until, .. } = &mut self.phase else { return None };
+        let now = Instant::now();
+        if self.streams.has_output() && now < *until {
             return None;
         }
         self.streams.give_up_output();
+        // A client that waits for the end on another connection has its output first, if it reads at all.
+        if self.streams.clients.iter().any(Client::has_unread)
+            && now < *read_until.get_or_insert(now + READING)
+        {
+            return None;
+        }
         if let Some(log) = &mut self.log {
             STREAMS.into_iter().for_each(|stream| log.finish(stream));
         }
@@ -290,7 +304,6 @@ impl Container {
         self.external = None;
         // Without the file, the exit is known to a connected daemon only; there is no better place to put it.
         let _ = write_exit(&self.run_directory, &exit);
-        let now = Instant::now();
         self.phase = Phase::Exited { exit: exit.clone(), since: now };
         self.release = Some(now + RELEASE);
         Some((exit, running))
@@ -379,6 +392,7 @@ impl Container {
     pub fn next_time(&self) -> Option<Instant> {
         let now = Instant::now();
         let ending = match self.phase {
+            Phase::Ending { read_until: Some(until), .. } => Some(until.min(now + LOOK)),
             Phase::Ending { until, .. } => Some(until),
             Phase::Exited { since, .. } if !self.streams.clients.is_empty() => Some(since + LAST_READING),
             Phase::Exited { .. } | Phase::Created(_) | Phase::Running(_) | Phase::Discarded => None,
