@@ -149,7 +149,7 @@ fn answered_host_config(host: &HostConfig) -> HostConfig {
     let mut host = host.clone();
     host.port_bindings.get_or_insert_default();
     if host.runtime.is_empty() {
-        host.runtime = "corten".into();
+        host.runtime = crate::runtimes::USUAL.into();
     }
     if host.masked_paths.is_none() && !host.privileged {
         host.masked_paths = Some(model::spec::MASKED_PATHS.iter().map(|path| path.to_string()).collect());

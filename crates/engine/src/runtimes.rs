@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use model::Refusal;
 
 /// Corten's own, and the names under which clients of Docker know the usual one.
-pub const OWN: [&str; 3] = ["corten", "runc", "io.containerd.runc.v2"];
+pub const OWN: [&str; 3] = ["corten", USUAL, "io.containerd.runc.v2"];
+/// What clients expect to be the default: some look for it by this name.
+pub const USUAL: &str = "runc";
 
 /// A program with runc's command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +27,7 @@ pub struct Runtimes {
 
 impl Default for Runtimes {
     fn default() -> Runtimes {
-        Runtimes { external: BTreeMap::new(), default: OWN[0].into() }
+        Runtimes { external: BTreeMap::new(), default: USUAL.into() }
     }
 }
 
@@ -44,7 +46,9 @@ impl Runtimes {
                 "runtime {name}: either a runtimeType or a path must be configured"
             )));
         }
-        let runtimes = Runtimes { external, default: default.unwrap_or(OWN[0]).to_string() };
+        // Who only says which program `runc` is has not asked for it.
+        let usual = if external.contains_key(USUAL) { OWN[0] } else { USUAL };
+        let runtimes = Runtimes { external, default: default.unwrap_or(usual).to_string() };
         if !runtimes.names().contains(&runtimes.default) {
             return Err(Refusal::invalid(format!(
                 "specified default runtime '{}' does not exist",
@@ -131,5 +135,7 @@ mod tests {
         assert!(Runtimes::new(external(&[]), Some("odd")).unwrap_err().message.contains("does not exist"));
         assert!(Runtimes::new(external(&["corten"]), None).unwrap_err().message.contains("reserved"));
         assert_eq!(Runtimes::new(external(&[]), None).unwrap().find("runc").unwrap(), None);
+        assert_eq!(Runtimes::new(external(&["crun"]), None).unwrap().names()[0], "runc");
+        assert_eq!(Runtimes::new(external(&["runc"]), None).unwrap().names()[0], "corten");
     }
 }
