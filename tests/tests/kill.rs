@@ -17,6 +17,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use testkit::host::program_name;
 use testkit::http::API;
+use testkit::process::slowness;
 use testkit::{Bed, BedOptions, Deadline, Engine, Http, image};
 use tests::is_corten;
 
@@ -434,7 +435,8 @@ fn settled_list(bed: &Bed, context: &str) -> Value {
     };
     let mut last = list();
     let still = Deadline::after(Duration::from_secs(30)).poll(|| {
-        std::thread::sleep(Duration::from_millis(100));
+        // A start must not take longer than this.
+        std::thread::sleep(Duration::from_millis(100) * slowness());
         let now = list();
         let same = states(&now) == states(&last);
         let waits = states(&now).iter().any(|(_, state)| *state == json!("restarting"));
@@ -629,8 +631,11 @@ fn check_processes(bed: &Bed, running: usize, alive: usize, context: &str) {
     };
     // Whatever was half made is being undone.
     if Deadline::after(Duration::from_secs(10)).poll(even).is_none() {
+        let list = bed.http().get("/containers/json?all=1").expect(200).json();
+        let now: Vec<_> =
+            list.as_array().into_iter().flatten().map(|one| (&one["Id"], &one["State"])).collect();
         panic!(
-            "{context}: {running} of {alive} containers run, but these processes: {:#?}",
+            "{context}: {running} of {alive} containers run, but these processes: {:#?}; by now {now:#?}",
             bed.host().processes()
         );
     }

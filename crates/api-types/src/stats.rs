@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::{RawValue, to_raw_value};
 
 /// One sample of a container, beside what it had used at the sample before.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,11 +67,55 @@ pub struct ThrottlingData {
     pub throttled_time: u64,
 }
 
-/// Names and numbers of the kernel's `memory.stat`.
-pub type MemoryFields = BTreeMap<Cow<'static, str>, u64>;
+/// Names and numbers of the kernel's `memory.stat`. Their JSON is made once: samples of a container that does nothing
+/// share it.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryFields {
+    numbers: BTreeMap<Cow<'static, str>, u64>,
+    json: OnceLock<Box<RawValue>>,
+}
 
-fn is_empty(fields: &MemoryFields) -> bool {
-    fields.is_empty()
+impl From<BTreeMap<Cow<'static, str>, u64>> for MemoryFields {
+    fn from(numbers: BTreeMap<Cow<'static, str>, u64>) -> MemoryFields {
+        MemoryFields { numbers, json: OnceLock::new() }
+    }
+}
+
+impl MemoryFields {
+    pub fn get(&self, name: &str) -> Option<u64> {
+        self.numbers.get(name).copied()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.numbers.is_empty()
+    }
+}
+
+impl PartialEq for MemoryFields {
+    fn eq(&self, other: &MemoryFields) -> bool {
+        self.numbers == other.numbers
+    }
+}
+
+impl Eq for MemoryFields {}
+
+impl Serialize for MemoryFields {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let json = match self.json.get() {
+            Some(json) => json,
+            None => {
+                let made = to_raw_value(&self.numbers).map_err(serde::ser::Error::custom)?;
+                self.json.get_or_init(|| made)
+            }
+        };
+        json.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for MemoryFields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<MemoryFields, D::Error> {
+        BTreeMap::deserialize(deserializer).map(MemoryFields::from)
+    }
 }
 
 /// Bytes.
@@ -82,8 +127,8 @@ pub struct MemoryStats {
     /// On cgroup v1.
     #[serde(skip_serializing_if = "is_zero")]
     pub max_usage: u64,
-    /// The kernel's `memory.stat`; its names differ between v1 and v2. Samples of a container that does nothing share it.
-    #[serde(skip_serializing_if = "is_empty")]
+    /// The kernel's `memory.stat`; its names differ between v1 and v2.
+    #[serde(skip_serializing_if = "MemoryFields::is_empty")]
     pub stats: Arc<MemoryFields>,
     #[serde(skip_serializing_if = "is_zero")]
     pub failcnt: u64,

@@ -344,7 +344,7 @@ fn cpu_percent(before: &CpuStats, now: &CpuStats) -> f64 {
 fn memory(answer: &ContainerStats) -> f64 {
     let memory = &answer.memory_stats;
     let cache = memory.stats.get("total_inactive_file").or_else(|| memory.stats.get("inactive_file"));
-    let without = cache.and_then(|cache| memory.usage.checked_sub(*cache)).filter(|rest| *rest > 0);
+    let without = cache.and_then(|cache| memory.usage.checked_sub(cache)).filter(|rest| *rest > 0);
     without.unwrap_or(memory.usage) as f64
 }
 

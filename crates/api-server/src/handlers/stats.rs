@@ -1,5 +1,7 @@
 //! What containers use: once, or as a stream.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
@@ -175,7 +177,7 @@ fn processor(sample: &Sample) -> CpuStats {
 /// What of `memory.stat` is answered.
 fn memory_fields(memory: &engine::stats::MemoryStats, is_cgroup_v2: bool) -> MemoryFields {
     let known: &[&str] = if is_cgroup_v2 { &FIELDS_2 } else { &FIELDS_1 };
-    let mut fields: MemoryFields = memory
+    let mut fields: BTreeMap<Cow<'static, str>, u64> = memory
         .fields()
         .filter_map(|(name, value)| {
             let known = known[known.binary_search(&name).ok()?];
@@ -197,10 +199,10 @@ fn memory_fields(memory: &engine::stats::MemoryStats, is_cgroup_v2: bool) -> Mem
             fields.entry(name.into()).or_insert_with(|| both(name));
         }
     }
-    fields
+    fields.into()
 }
 
-fn networks(sample: &Sample) -> Option<std::collections::BTreeMap<String, NetworkStats>> {
+fn networks(sample: &Sample) -> Option<BTreeMap<String, NetworkStats>> {
     let entry = |network: &engine::stats::Network| {
         let (received, sent) = (&network.received, &network.sent);
         let stats = NetworkStats {

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use crate::container::View;
 use crate::{Engine, blocking};
-use sample::{Cables, Host, Source};
+use sample::{Host, Source};
 pub use sample::{Network, Sample};
 pub use sampler::Sampler;
 pub use sandbox::cgroup::{BlockIoEntry, MemoryStats};
@@ -61,7 +61,7 @@ impl Stats {
             let mut buffer = Vec::new();
             let host = Host::read();
             Ok(Arc::new(match source(&view, &host) {
-                Some(mut source) => Sample::read(&mut source, &host, &Cables::default(), &mut buffer),
+                Some(mut source) => Sample::read(&mut source, &host, &mut buffer),
                 None => Sample::empty(),
             }))
         })
@@ -82,7 +82,7 @@ impl Stats {
                     Some(sample) => sample,
                     None => {
                         let mut source = source(&view, &host)?;
-                        Arc::new(Sample::read(&mut source, &host, &Cables::default(), &mut buffer))
+                        Arc::new(Sample::read(&mut source, &host, &mut buffer))
                     }
                 };
                 Some((view, sample))
@@ -95,6 +95,5 @@ impl Stats {
 fn source(view: &View, host: &Host) -> Option<Source> {
     let Phase::Running { pid, .. } = view.phase else { return None };
     let cgroup = Cgroup::of_process(pid, view.id()).ok()?;
-    let cable = view.endpoint.as_ref().map(|endpoint| endpoint.0.host_ifname.as_str());
-    Some(Source::open(Gauge::open(&cgroup), pid, cable, host))
+    Some(Source::open(Gauge::open(&cgroup), pid, host))
 }

@@ -79,10 +79,10 @@ impl Sample {
         }
     }
 
-    pub fn read(source: &mut Source, host: &Host, cables: &Cables<'_>, buffer: &mut Vec<u8>) -> Sample {
+    pub fn read(source: &mut Source, host: &Host, buffer: &mut Vec<u8>) -> Sample {
         let stats = source.gauge.read(buffer);
         let networks = match &mut source.network {
-            Some(network) => network.read(stats.cpu.usage_nanoseconds, cables, buffer),
+            Some(network) => network.read(stats.cpu.usage_nanoseconds, buffer),
             None => Arc::default(),
         };
         Sample {
@@ -110,78 +110,43 @@ impl Source {
     /// Descriptors that one source holds at most.
     pub const FILES_MAX: usize = Gauge::FILES_MAX + 1;
 
-    /// `pid`: the container's first process; `cable`: the host's end of its only interface, where that is known.
-    pub fn open(gauge: Gauge, pid: i32, cable: Option<&str>, host: &Host) -> Source {
+    /// `pid`: the container's first process.
+    pub fn open(gauge: Gauge, pid: i32, host: &Host) -> Source {
         let own = namespace(&format!("/proc/{pid}/ns/net"));
         let network = own.filter(|own| Some(*own) != host.network);
         let network = network.and_then(|_| File::open(format!("/proc/{pid}/net/dev")).ok());
-        let network = network.map(|file| Interfaces {
-            file,
-            cable: cable.map(str::to_owned),
-            line: 0,
-            seen: None,
-            last: Arc::default(),
-        });
+        let network = network.map(|file| Interfaces { file, seen: None, last: Arc::default() });
         Source { pid, gauge, network }
-    }
-
-    /// Whether [`Cables`] can tell that nothing has passed.
-    pub fn has_cable(&self) -> bool {
-        self.network.as_ref().is_some_and(|network| network.cable.is_some())
     }
 }
 
+/// Readings of an idle container until its interfaces are looked at again.
+const INTERFACES_EVERY: u32 = 5;
+
 /// `net/dev` of a container's network namespace, which is read without being entered. While the file is open the
 /// namespace stays, so it is not kept for longer than the container runs.
+///
+/// The kernel answers some packets by itself, so that the counters may change while the container does nothing. That is
+/// rare enough to be looked at every [`INTERFACES_EVERY`] times only: it is the dearest part of a sample.
 #[derive(Debug)]
 struct Interfaces {
     file: File,
-    cable: Option<String>,
-    /// Where the cable was found in [`Cables`].
-    line: usize,
-    /// The container's processor time when the file was read last, and the counters of the cable's end on the host.
-    seen: Option<(u64, String)>,
+    /// The container's processor time when the file was read last, and the readings until it is read in any case.
+    seen: Option<(u64, u32)>,
     last: Arc<[Network]>,
 }
 
 impl Interfaces {
     /// `processor`: the container's time until now.
-    fn read(&mut self, processor: u64, cables: &Cables<'_>, buffer: &mut Vec<u8>) -> Arc<[Network]> {
-        let counters = self.cable.as_deref().and_then(|name| cables.find(name, &mut self.line));
-        // What comes in through the cable has gone out at its other end; for all else the container has to do something.
-        let unchanged = |seen: &(u64, String)| seen.0 == processor && counters == Some(seen.1.as_str());
-        if !self.seen.as_ref().is_some_and(unchanged) {
-            self.last = interfaces(read_all(&self.file, buffer)).into();
-            self.seen = counters.map(|counters| (processor, counters.to_owned()));
-        }
+    fn read(&mut self, processor: u64, buffer: &mut Vec<u8>) -> Arc<[Network]> {
+        self.seen = match self.seen {
+            Some((seen, left)) if seen == processor && left > 1 => Some((seen, left - 1)),
+            _ => {
+                self.last = interfaces(read_all(&self.file, buffer)).into();
+                Some((processor, INTERFACES_EVERY))
+            }
+        };
         self.last.clone()
-    }
-}
-
-/// The names of the host's interfaces with their counters, as text: one look tells for all containers which of them sent
-/// or got something, at a sixth of the price of a look into each.
-#[derive(Debug, Default)]
-pub struct Cables<'t>(Vec<(&'t str, &'t str)>);
-
-impl<'t> Cables<'t> {
-    pub fn read(text: &'t mut Vec<u8>) -> Cables<'t> {
-        let Ok(file) = File::open("/proc/thread-self/net/dev") else { return Cables::default() };
-        Cables(read_all(&file, text).lines().skip(2).filter_map(counters).collect())
-    }
-
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// The counters of an interface. `line` is where it was before: it moves only when others come and go.
-    fn find(&self, name: &str, line: &mut usize) -> Option<&'t str> {
-        let at = |line: usize| self.0.get(line).filter(|one| one.0 == name);
-        if at(*line).is_none() {
-            // Most likely by a few lines, and to the front.
-            let near = (0..(*line).min(self.0.len())).rev();
-            *line = near.chain(*line..self.0.len()).find(|line| at(*line).is_some())?;
-        }
-        at(*line).map(|one| one.1)
     }
 }
 
@@ -225,19 +190,14 @@ fn interfaces(text: &str) -> Vec<Network> {
     text.lines().skip(2).filter_map(interface).filter(|network| network.name != "lo").collect()
 }
 
-/// The name and the numbers of a line.
-fn counters(line: &str) -> Option<(&str, &str)> {
-    line.split_once(':').map(|(name, numbers)| (name.trim(), numbers))
-}
-
 fn interface(line: &str) -> Option<Network> {
-    let (name, numbers) = counters(line)?;
+    let (name, numbers) = line.split_once(':')?;
     let numbers: Vec<u64> = numbers.split_ascii_whitespace().map_while(|word| word.parse().ok()).collect();
     let traffic = |at: usize| {
         let [bytes, packets, errors, dropped] = *numbers.get(at..at + 4)? else { return None };
         Some(Traffic { bytes, packets, errors, dropped })
     };
-    Some(Network { name: name.into(), received: traffic(0)?, sent: traffic(8)? })
+    Some(Network { name: name.trim().into(), received: traffic(0)?, sent: traffic(8)? })
 }
 
 #[cfg(test)]
@@ -252,50 +212,23 @@ mod tests {
     }
 
     #[test]
-    fn a_quiet_cable_saves_the_look_into_the_namespace() {
-        let head = "Inter-|\n face |\n";
+    fn who_does_nothing_is_looked_at_less_often() {
         let mut file = tempfile::tempfile().unwrap();
-        let write = |file: &mut File, bytes: u64| {
+        let mut network = Interfaces { file: file.try_clone().unwrap(), seen: None, last: Arc::default() };
+        let mut buffer = Vec::new();
+        let mut received = |processor, bytes: u64| {
             use std::io::{Seek, Write};
             file.rewind().unwrap();
-            writeln!(file, "{head} eth0: {bytes:7} 1 0 0 0 0 0 0 0 0 0 0 0 0 0 0").unwrap();
+            writeln!(file, "Inter-|\n face |\n eth0: {bytes:7} 1 0 0 0 0 0 0 0 0 0 0 0 0 0 0").unwrap();
+            network.read(processor, &mut buffer)[0].received.bytes
         };
-        write(&mut file, 1);
-        let mut network = Interfaces {
-            file: file.try_clone().unwrap(),
-            cable: Some("veth1".into()),
-            line: 0,
-            seen: None,
-            last: Arc::default(),
-        };
-        let mut buffer = Vec::new();
-        let mut received =
-            |processor, cables: &Cables<'_>| network.read(processor, cables, &mut buffer)[0].received.bytes;
-        let quiet = Cables(vec![("veth0", "0 5"), ("veth1", "0 0")]);
-        let busy = Cables(vec![("veth1", "0 9")]);
-        assert_eq!(received(5, &quiet), 1);
-        write(&mut file, 2);
-        assert_eq!(received(5, &quiet), 1);
-        assert_eq!(received(6, &quiet), 2);
-        write(&mut file, 3);
-        assert_eq!(received(6, &busy), 3);
-        write(&mut file, 4);
-        assert_eq!(received(6, &busy), 3);
-        assert_eq!(received(6, &Cables::default()), 4);
-    }
-
-    #[test]
-    fn cables_are_found_wherever_they_move() {
-        let cables = |names: &[&'static str]| Cables(names.iter().map(|name| (*name, *name)).collect());
-        let mut line = 0;
-        for names in [&["a", "b", "c"][..], &["b", "c"], &["c"], &["a", "b", "d", "c"], &["c", "a"]] {
-            assert_eq!(cables(names).find("c", &mut line), Some("c"));
-            assert_eq!(names[line], "c");
+        assert_eq!(received(5, 1), 1);
+        assert_eq!(received(6, 2), 2);
+        for _ in 1..INTERFACES_EVERY {
+            assert_eq!(received(6, 3), 2);
         }
-        line = 9;
-        assert_eq!(cables(&["a", "b"]).find("c", &mut line), None);
-        assert_eq!(cables(&[]).find("c", &mut line), None);
-        assert_eq!(cables(&["a", "c"]).find("c", &mut line), Some("c"));
+        assert_eq!(received(6, 3), 3);
+        assert_eq!(received(6, 4), 3);
     }
 
     #[test]

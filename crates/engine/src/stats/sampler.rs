@@ -8,7 +8,7 @@ use model::Phase;
 use model::create::Record;
 use tokio::sync::watch;
 
-use super::sample::{Cables, Host, Sample, Source};
+use super::sample::{Host, Sample, Source};
 use crate::container::Handle;
 
 /// Between two samples of a container.
@@ -87,7 +87,6 @@ impl Sampler {
 fn run(shared: &Shared) {
     let mut rounds = Rounds::new();
     let mut next = Instant::now() + INTERVAL;
-    let mut text = Vec::new();
     loop {
         let now = Instant::now();
         let is_round = now >= next;
@@ -101,7 +100,11 @@ fn run(shared: &Shared) {
                 stays
             });
             let known = rounds.all.len();
-            rounds.all.extend(state.fresh.drain(..).map(|watched| Followed { watched, open: None }));
+            rounds.all.extend(state.fresh.drain(..).map(|watched| Followed {
+                watched,
+                open: None,
+                removed: false,
+            }));
             if rounds.all.is_empty() {
                 state.has_thread = false;
                 return;
@@ -112,16 +115,17 @@ fn run(shared: &Shared) {
             // A machine that slept or was busy is not caught up with.
             next = (next + INTERVAL).max(now + INTERVAL / 2);
         }
-        rounds.sample(if is_round { 0 } else { known }, &mut text);
+        let removed = rounds.sample(if is_round { 0 } else { known });
         let mut state = shared.lock();
-        // With the last sender the streams of a removed container end.
-        rounds.all.retain(|one| {
-            let stays = !one.watched.handle.view().removed;
-            if !stays {
-                state.watched.remove(&one.watched.id);
-            }
-            stays
-        });
+        if removed {
+            // With the last sender the streams of a removed container end.
+            rounds.all.retain(|one| {
+                if one.removed {
+                    state.watched.remove(&one.watched.id);
+                }
+                !one.removed
+            });
+        }
         if state.fresh.is_empty() {
             let left = next.saturating_duration_since(Instant::now());
             drop(shared.more.wait_timeout(state, left));
@@ -134,20 +138,15 @@ struct Rounds {
     all: Vec<Followed>,
     /// How many may have their files open.
     open_max: usize,
-    /// Samplings until it is found out again whether the host's interfaces are worth a look.
-    cables_after: u32,
     buffer: Vec<u8>,
 }
 
 struct Followed {
     watched: Arc<Watched>,
     open: Option<Open>,
+    /// The container is.
+    removed: bool,
 }
-
-/// The host's interfaces are not looked at if there are more than so many for each container that is watched.
-const INTERFACES_EACH: usize = 4;
-/// Samplings until it is found out again whether they are.
-const CABLES_AGAIN: u32 = 60;
 
 /// Open files of a container.
 struct Open {
@@ -161,53 +160,34 @@ impl Rounds {
         // Half of what the daemon may open: the rest is for its clients and their containers.
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(1 << 20);
         let open_max = usize::try_from(limit / 2).unwrap_or(usize::MAX) / Source::FILES_MAX;
-        Rounds { all: Vec::new(), open_max, cables_after: 0, buffer: Vec::new() }
+        Rounds { all: Vec::new(), open_max, buffer: Vec::new() }
     }
 
-    /// Samples all from one on, and sends the samples.
-    fn sample(&mut self, from: usize, text: &mut Vec<u8>) {
+    /// Samples all from one on, and sends the samples. Whether one was found to be removed.
+    fn sample(&mut self, from: usize) -> bool {
         if from == self.all.len() {
-            return;
+            return false;
         }
         let host = Host::read();
-        let cables = if from == 0 { self.cables(text) } else { Cables::default() };
         let mut room = self.open_max.saturating_sub(self.all.iter().filter(|one| one.open.is_some()).count());
         let all = &mut self.all[from..];
         let samples: Vec<_> =
-            all.iter_mut().map(|one| one.sample(&host, &cables, &mut room, &mut self.buffer)).collect();
+            all.iter_mut().map(|one| one.sample(&host, &mut room, &mut self.buffer)).collect();
+        let mut removed = false;
         // All at once: who is woken finds the next one's work waiting, and need not be woken again.
-        for (one, sample) in all.iter().zip(samples) {
-            if let Some(sample) = sample {
-                one.watched.samples.send_replace(Some(Arc::new(sample)));
+        for (one, sample) in all.iter_mut().zip(samples) {
+            match sample {
+                Some(sample) => drop(one.watched.samples.send_replace(Some(Arc::new(sample)))),
+                None => (one.removed, removed) = (true, true),
             }
         }
-    }
-
-    /// What has passed on the host's interfaces; nothing if that would cost more than it saves.
-    fn cables<'t>(&mut self, text: &'t mut Vec<u8>) -> Cables<'t> {
-        let has_cable = |one: &&Followed| one.open.as_ref().is_some_and(|open| open.source.has_cable());
-        let with_cable = self.all.iter().filter(has_cable).count();
-        self.cables_after = self.cables_after.saturating_sub(1);
-        if self.cables_after > 0 || with_cable == 0 {
-            return Cables::default();
-        }
-        let cables = Cables::read(text);
-        if cables.len() > with_cable * INTERFACES_EACH {
-            self.cables_after = CABLES_AGAIN;
-        }
-        cables
+        removed
     }
 }
 
 impl Followed {
     /// None if the container is removed. `room`: how many may still open their files.
-    fn sample(
-        &mut self,
-        host: &Host,
-        cables: &Cables<'_>,
-        room: &mut usize,
-        buffer: &mut Vec<u8>,
-    ) -> Option<Sample> {
+    fn sample(&mut self, host: &Host, room: &mut usize, buffer: &mut Vec<u8>) -> Option<Sample> {
         let view = self.watched.handle.view();
         if view.removed {
             return None;
@@ -223,12 +203,12 @@ impl Followed {
                 open.record = view.record.clone();
                 open.source.gauge.refresh();
             }
-            return Some(Sample::read(&mut open.source, host, cables, buffer));
+            return Some(Sample::read(&mut open.source, host, buffer));
         }
         self.close(room);
         // It may have ended since.
         let Some(mut source) = super::source(&view, host) else { return Some(Sample::empty()) };
-        let sample = Sample::read(&mut source, host, cables, buffer);
+        let sample = Sample::read(&mut source, host, buffer);
         if *room > 0 {
             *room -= 1;
             self.open = Some(Open { source, record: view.record.clone() });
