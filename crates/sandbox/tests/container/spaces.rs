@@ -252,7 +252,7 @@ pub fn hooks_run_where_they_should(host: &Host) {
         spec.hooks = Some(Hooks { create_runtime: vec![hook("bad", "exit 3")], ..Hooks::default() })
     });
     assert!(error.to_string().contains("createRuntime hook #0: exit status 3"), "{error}");
-    let slow = Hook { timeout: Some(1), ..hook("slow", "sleep 20") };
+    let slow = Hook { timeout: Some(1), ..hook("slow", "exec sleep 20") };
     let error =
         host.error(&["true"], |spec| spec.hooks = Some(Hooks { prestart: vec![slow], ..Hooks::default() }));
     assert!(error.to_string().contains("timed out"), "{error}");
