@@ -97,6 +97,17 @@ fn it_follows_the_probes() {
     eventually("it starts over", || status(&bed, "web") == "healthy");
 }
 
+/// As from Docker: a first process that gets a killed child of another for its own may take it for a crash.
+#[test]
+fn what_a_slow_probe_has_started_lives_on() {
+    let bed = Bed::new();
+    let probe = "(sleep 1; touch /lived) & wait";
+    let flags = ["--health-cmd", probe, "--health-interval=50ms", "--health-timeout=300ms"];
+    bed.run(&[&["run", "-d", "--name", "web"], &flags[..], &["busybox", "sleep", "999"]].concat()).ok();
+    eventually("a probe was too slow", || health(&bed, "web")["Log"][0]["ExitCode"] == json!(-1));
+    eventually("its child went on", || bed.run(&["exec", "web", "test", "-e", "/lived"]).code == 0);
+}
+
 #[test]
 fn a_probe_is_bounded_in_time_and_output() {
     let bed = Bed::new();

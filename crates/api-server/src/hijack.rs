@@ -54,13 +54,12 @@ pub async fn take_over(
         });
         return Ok((answer, stream));
     }
-    let mut body = std::mem::replace(&mut request.body, Drained::whole(Bytes::new()));
-    let input = if body.size_hint().exact().is_some() {
+    let input = if request.body.size_hint().exact().is_some() {
         // Nobody reads what is in it, but it must not be taken for input.
-        discard(&mut body).await;
+        request.take_body().await?;
         None
     } else {
-        Some(body)
+        Some(std::mem::replace(&mut request.body, Drained::whole(Bytes::new())))
     };
     let mut answer = Response::new(full(Bytes::new()));
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(RAW));
@@ -221,11 +220,6 @@ fn as_body(answer: Answer, send: oneshot::Sender<Stream>, input: Option<Drained>
     let (parts, _) = answer.into_parts();
     let (_, body) = streamed(RAW, pieces).into_parts();
     Ok(Answer::from_parts(parts, body))
-}
-
-/// Reads a body to its end.
-async fn discard(body: &mut Drained) {
-    while let Some(Ok(_)) = body.frame().await {}
 }
 
 /// Writes what comes in a body. With its end, or when nobody takes it any more, the input ends.

@@ -82,7 +82,7 @@ impl Sample {
     pub fn read(source: &mut Source, host: &Host, buffer: &mut Vec<u8>) -> Sample {
         let stats = source.gauge.read(buffer);
         let networks = match &mut source.network {
-            Some(network) => network.read(stats.cpu.usage_nanoseconds, buffer),
+            Some(network) => network.read(source.gauge.looked(), buffer),
             None => Arc::default(),
         };
         Sample {
@@ -115,37 +115,28 @@ impl Source {
         let own = namespace(&format!("/proc/{pid}/ns/net"));
         let network = own.filter(|own| Some(*own) != host.network);
         let network = network.and_then(|_| File::open(format!("/proc/{pid}/net/dev")).ok());
-        let network = network.map(|file| Interfaces { file, seen: None, last: Arc::default() });
+        let network = network.map(|file| Interfaces { file, last: Arc::default() });
         Source { pid, gauge, network }
     }
 }
-
-/// Readings of an idle container until its interfaces are looked at again.
-const INTERFACES_EVERY: u32 = 5;
 
 /// `net/dev` of a container's network namespace, which is read without being entered. While the file is open the
 /// namespace stays, so it is not kept for longer than the container runs.
 ///
 /// The kernel answers some packets by itself, so that the counters may change while the container does nothing. That is
-/// rare enough to be looked at every [`INTERFACES_EVERY`] times only: it is the dearest part of a sample.
+/// rare enough to be looked at only when the gauge looks at who does nothing: it is the dearest part of a sample.
 #[derive(Debug)]
 struct Interfaces {
     file: File,
-    /// The container's processor time when the file was read last, and the readings until it is read in any case.
-    seen: Option<(u64, u32)>,
     last: Arc<[Network]>,
 }
 
 impl Interfaces {
-    /// `processor`: the container's time until now.
-    fn read(&mut self, processor: u64, buffer: &mut Vec<u8>) -> Arc<[Network]> {
-        self.seen = match self.seen {
-            Some((seen, left)) if seen == processor && left > 1 => Some((seen, left - 1)),
-            _ => {
-                self.last = interfaces(read_all(&self.file, buffer)).into();
-                Some((processor, INTERFACES_EVERY))
-            }
-        };
+    /// `again`: they may have changed.
+    fn read(&mut self, again: bool, buffer: &mut Vec<u8>) -> Arc<[Network]> {
+        if again {
+            self.last = interfaces(read_all(&self.file, buffer)).into();
+        }
         self.last.clone()
     }
 }
@@ -209,26 +200,6 @@ mod tests {
         let text = "cpu  1 2 3 4 5 6 7 8 9 10\ncpu0 1 2 3 4 5 6 7 8 9 10\ncpu1 0 0 0\nintr 5 cpu\ncpu9 1\n";
         assert_eq!(processors(text), (36 * TICK_NANOSECONDS, 2));
         assert_eq!(processors(""), (0, 0));
-    }
-
-    #[test]
-    fn who_does_nothing_is_looked_at_less_often() {
-        let mut file = tempfile::tempfile().unwrap();
-        let mut network = Interfaces { file: file.try_clone().unwrap(), seen: None, last: Arc::default() };
-        let mut buffer = Vec::new();
-        let mut received = |processor, bytes: u64| {
-            use std::io::{Seek, Write};
-            file.rewind().unwrap();
-            writeln!(file, "Inter-|\n face |\n eth0: {bytes:7} 1 0 0 0 0 0 0 0 0 0 0 0 0 0 0").unwrap();
-            network.read(processor, &mut buffer)[0].received.bytes
-        };
-        assert_eq!(received(5, 1), 1);
-        assert_eq!(received(6, 2), 2);
-        for _ in 1..INTERFACES_EVERY {
-            assert_eq!(received(6, 3), 2);
-        }
-        assert_eq!(received(6, 3), 3);
-        assert_eq!(received(6, 4), 3);
     }
 
     #[test]

@@ -119,6 +119,8 @@ pub struct Gauge {
     last: Last,
     /// Readings until everything is read again.
     until_whole: u32,
+    /// What may have changed was looked at last time.
+    looked: bool,
 }
 
 const WHOLE_EVERY: u32 = 60;
@@ -158,7 +160,7 @@ impl Gauge {
             let path = last.1.as_ref()?.join(file);
             rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()
         });
-        Gauge { unified, files: files.collect(), last: Last::default(), until_whole: 0 }
+        Gauge { unified, files: files.collect(), last: Last::default(), until_whole: 0, looked: false }
     }
 
     /// The next reading is of everything: limits have changed.
@@ -171,13 +173,21 @@ impl Gauge {
         let due = Due { whole: self.until_whole == 0, memory: self.until_whole.is_multiple_of(MEMORY_EVERY) };
         self.until_whole = if due.whole { WHOLE_EVERY - 1 } else { self.until_whole - 1 };
         let mut last = std::mem::take(&mut self.last);
+        let before = last.stats.cpu.usage_nanoseconds;
         if self.unified {
             self.version2(&mut last, due, buffer);
         } else {
             self.version1(&mut last, due, buffer);
         }
+        self.looked = due.memory || last.stats.cpu.usage_nanoseconds != before;
         self.last = last;
         self.last.stats.clone()
+    }
+
+    /// Whether the last reading was of somebody who has had processor time, or one of every [`MEMORY_EVERY`]: what else is
+    /// known of who does nothing need not be asked for more often.
+    pub fn looked(&self) -> bool {
+        self.looked
     }
 
     fn text<'b>(&self, at: usize, buffer: &'b mut Vec<u8>) -> &'b str {
@@ -375,12 +385,13 @@ mod tests {
         let mut files: Vec<Option<OwnedFd>> = FILES_1.iter().map(|_| None).collect();
         files[0] = Some(processor.try_clone().unwrap().into());
         files[3] = Some(memory.try_clone().unwrap().into());
-        let mut gauge = Gauge { unified: false, files, last: Last::default(), until_whole: 0 };
-        let mut buffer = Vec::new();
+        let mut gauge = Gauge { unified: false, files, last: Last::default(), until_whole: 0, looked: false };
+        let (mut buffer, mut looked) = (Vec::new(), Vec::new());
         let mut read = |processor_now: u64, memory_now: u64| {
             processor.write_all_at(format!("{processor_now:5} 1\n").as_bytes(), 0).unwrap();
             memory.write_all_at(format!("{memory_now:5}\n").as_bytes(), 0).unwrap();
             let stats = gauge.read(&mut buffer);
+            looked.push(gauge.looked());
             (stats.cpu.usage_nanoseconds, stats.memory.usage)
         };
         assert_eq!(read(1, 10), (2, 10));
@@ -390,6 +401,7 @@ mod tests {
         }
         assert_eq!(read(2, 30), (3, 30));
         assert_eq!(read(3, 40), (4, 40));
+        assert_eq!(looked, [true, true, false, false, false, true, true]);
     }
 
     #[test]
